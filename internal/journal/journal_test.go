@@ -1,0 +1,128 @@
+package journal
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func newMove() Move {
+	return Move{Name: strings.Repeat("ab", 16), Role: Source, Container: "web", Root: "/run/migrate", Peer: "unix:///b"}
+}
+
+func TestStoryIsWhatWasAppended(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "journal")
+	j, err := Create(dir, newMove())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []Step{CommitSent, Done} {
+		if err := j.Append(step, "why "+string(step)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	story, err := Read(dir, newMove().Name, Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if story.Move != newMove() || len(story.Records) != 3 || story.Last() != Done || !story.Has(CommitSent) || !story.Ended() {
+		t.Errorf("got %+v", story)
+	}
+}
+
+// A power cut may end the file at any byte of the last record; what was appended before must still be there.
+func TestTornRecordIsAsIfNeverWritten(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Create(dir, newMove())
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := j.end
+	if err := j.Append(CommitSent, ""); err != nil {
+		t.Fatal(err)
+	}
+	after := j.end
+	j.Close()
+	path := Path(dir, newMove().Name, Source)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := before; cut < after; cut++ {
+		torn := append([]byte{}, whole[:cut]...)
+		torn = append(torn, make([]byte, size-len(torn))...)
+		if err := os.WriteFile(path, torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		story, err := Read(dir, newMove().Name, Source)
+		if err != nil {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+		if story.Last() != Begin {
+			t.Fatalf("cut at %d: last step is %s", cut, story.Last())
+		}
+	}
+	// The next writer writes over the torn record.
+	j, err = Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if err := j.Append(RolledBack, ""); err != nil {
+		t.Fatal(err)
+	}
+	if story, err := Read(dir, newMove().Name, Source); err != nil || story.Last() != RolledBack || len(story.Records) != 2 {
+		t.Errorf("after the repair: %+v, %v", story, err)
+	}
+}
+
+func TestTwoProcessesCannotDecideOneMove(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Create(dir, newMove())
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := Path(dir, newMove().Name, Source)
+	if _, err := Open(path); !errors.Is(err, ErrLocked) {
+		t.Errorf("Open of a journal in use: %v, want ErrLocked", err)
+	}
+	j.Close()
+	second, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+}
+
+func TestListGoesOnPastACorruptJournal(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Create(dir, newMove())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	if err := os.WriteFile(filepath.Join(dir, "cc.peer"), []byte("rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stories, err := List(dir)
+	if len(stories) != 1 || !errors.Is(err, ErrCorrupt) {
+		t.Errorf("List: %d stories, %v", len(stories), err)
+	}
+	if stories, err := List(filepath.Join(dir, "none")); stories != nil || err != nil {
+		t.Errorf("List of no directory: %v, %v", stories, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte("\x02\x00\x00\x00\x00\x00\x00\x00{}"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if _, end := parse(content); end > len(content) {
+			t.Errorf("ends at %d of %d", end, len(content))
+		}
+	})
+}

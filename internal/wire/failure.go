@@ -1,0 +1,69 @@
+package wire
+
+import (
+	"errors"
+	"strings"
+)
+
+// Sentinels that cross hosts: an error that wraps one of them on one side does so on the other too.
+var (
+	// ErrVersion: the two ends speak different versions. Install the same release on both hosts.
+	ErrVersion = errors.New("the peer speaks another version")
+	// ErrExists: the peer has a container of this id. Delete it there, or pick another peer.
+	ErrExists = errors.New("container with given ID already exists")
+	// ErrNoSpace: the peer's disk or memory for images is full. Free some; the container runs on here.
+	ErrNoSpace = errors.New("no space left on the peer")
+	// ErrIncompatible: the peer lacks something that the container needs. The text names it.
+	ErrIncompatible = errors.New("the peer can't take this container")
+	// ErrRestore: CRIU could not restore the container at the peer. The text carries the cause.
+	ErrRestore = errors.New("restore at the peer failed")
+	// ErrUnknownMove: the peer has no record of that move.
+	ErrUnknownMove = errors.New("the peer knows no such move")
+	// ErrBusy: the peer is at another move of this container.
+	ErrBusy = errors.New("another move of this container is under way")
+)
+
+// codes are on the wire: never change one, only add.
+func codes() map[string]error {
+	return map[string]error{
+		"version":      ErrVersion,
+		"exists":       ErrExists,
+		"no-space":     ErrNoSpace,
+		"incompatible": ErrIncompatible,
+		"restore":      ErrRestore,
+		"unknown-move": ErrUnknownMove,
+		"busy":         ErrBusy,
+	}
+}
+
+// NewFailure makes an error fit for the wire: the code of the sentinel that it wraps, if any, and its text.
+func NewFailure(err error) *Failure {
+	f := &Failure{Code: "error", Text: err.Error()}
+	if len(f.Text) > MaxFailure {
+		f.Text = f.Text[:MaxFailure]
+	}
+	f.Text = strings.ToValidUTF8(f.Text, "\uFFFD")
+	for code, sentinel := range codes() {
+		if errors.Is(err, sentinel) {
+			f.Code = code
+		}
+	}
+	return f
+}
+
+// RemoteError is a peer's failure on this side. It unwraps to the sentinel of its code.
+type RemoteError struct {
+	Code, Text string
+}
+
+func (e *RemoteError) Error() string { return "peer: " + e.Text }
+
+func (e *RemoteError) Unwrap() error { return codes()[e.Code] }
+
+// Err turns a failure back into an error; nil stays nil.
+func (f *Failure) Err() error {
+	if f == nil {
+		return nil
+	}
+	return &RemoteError{Code: f.GetCode(), Text: f.GetText()}
+}

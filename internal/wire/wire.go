@@ -1,0 +1,131 @@
+// Package wire holds what two hosts say to each other during a handover: the messages of the control lane, the frames of
+// the image lanes, the codes of errors that cross hosts, and the limits of all three. It is pure: bytes in, values out.
+//
+//go:generate protoc --go_out=. --go_opt=paths=source_relative handover.proto
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+
+	"google.golang.org/protobuf/proto"
+)
+
+// Protocol is the version of the messages. A peer refuses any other: the two ends of a move run the same generation.
+const Protocol = 1
+
+// Limits of what a peer may make us hold. They are far above real containers and far below what hurts.
+const (
+	MaxMessage   = 1 << 20 // one control message, bytes
+	MaxTrees     = 64      // directories that travel with a container
+	MaxImages    = 1 << 16 // files of an image set: a few per process
+	MaxConfig    = 512 << 10
+	MaxFailure   = 16 << 10 // text of an error
+	MaxImageName = 64
+)
+
+var (
+	// ErrMalformed: the peer sent bytes that are no valid message. The session is of no use any more.
+	ErrMalformed = errors.New("malformed message")
+
+	containerID = regexp.MustCompile(`^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,254}$`)
+	moveName    = regexp.MustCompile(`^[0-9a-f]{32}$`)
+	imageName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+)
+
+// Encode turns a message into one frame of the control lane.
+func Encode(m *Message) ([]byte, error) {
+	frame, err := proto.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode message: %w", err)
+	}
+	if len(frame) > MaxMessage {
+		return nil, fmt.Errorf("encode message: %d bytes, the limit is %d", len(frame), MaxMessage)
+	}
+	return frame, nil
+}
+
+// Decode is the inverse of Encode. It refuses what no honest peer sends, so that later code need not look again: names are
+// fit for paths, counts are within limits, a body is there.
+func Decode(frame []byte) (*Message, error) {
+	if len(frame) > MaxMessage {
+		return nil, fmt.Errorf("%w: %d bytes, the limit is %d", ErrMalformed, len(frame), MaxMessage)
+	}
+	m := new(Message)
+	if err := proto.Unmarshal(frame, m); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	if err := check(m); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	return m, nil
+}
+
+func check(m *Message) error {
+	switch body := m.GetBody().(type) {
+	case nil:
+		return errors.New("no body, or one of a later version")
+	case *Message_Hello:
+		return checkHello(body.Hello)
+	case *Message_Ask:
+		return checkMove(body.Ask.GetMove())
+	case *Message_Images:
+		return checkImages(body.Images)
+	case *Message_Failure:
+		if len(body.Failure.GetText()) > MaxFailure {
+			return errors.New("the text of a failure is too long")
+		}
+	}
+	return nil
+}
+
+func checkHello(h *Hello) error {
+	if h.GetProtocol() != Protocol {
+		return nil // its fields may mean something else: the receiver refuses it by its version
+	}
+	if err := checkMove(h.GetMove()); err != nil {
+		return err
+	}
+	if id := h.GetContainer(); !containerID.MatchString(id) || id == "." || id == ".." {
+		return fmt.Errorf("container id %q", h.GetContainer())
+	}
+	if len(h.GetConfig()) > MaxConfig {
+		return fmt.Errorf("a config of %d bytes, the limit is %d", len(h.GetConfig()), MaxConfig)
+	}
+	if len(h.GetTrees()) == 0 || len(h.GetTrees()) > MaxTrees {
+		return fmt.Errorf("%d trees, the limit is %d", len(h.GetTrees()), MaxTrees)
+	}
+	for _, tree := range h.GetTrees() {
+		if !ValidImageName(tree.GetName()) {
+			return fmt.Errorf("tree name %q", tree.GetName())
+		}
+	}
+	return nil
+}
+
+func checkMove(name string) error {
+	if !moveName.MatchString(name) {
+		return fmt.Errorf("move name %q", name)
+	}
+	return nil
+}
+
+func checkImages(images *Images) error {
+	if len(images.GetFiles()) > MaxImages {
+		return fmt.Errorf("%d image files, the limit is %d", len(images.GetFiles()), MaxImages)
+	}
+	seen := make(map[string]bool, len(images.GetFiles()))
+	for _, file := range images.GetFiles() {
+		if !ValidImageName(file.GetName()) || seen[file.GetName()] {
+			return fmt.Errorf("image file name %q", file.GetName())
+		}
+		seen[file.GetName()] = true
+	}
+	return nil
+}
+
+// ValidImageName tells whether a name may become a file of an image set: one path component of plain characters.
+func ValidImageName(name string) bool {
+	return len(name) <= MaxImageName && imageName.MatchString(name)
+}

@@ -1,0 +1,136 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+)
+
+func hello(edit func(*Hello)) *Message {
+	h := &Hello{
+		Protocol:  Protocol,
+		Move:      strings.Repeat("0a", 16),
+		Container: "web",
+		Trees:     []*Tree{{Name: "rootfs"}},
+	}
+	edit(h)
+	return &Message{Body: &Message_Hello{Hello: h}}
+}
+
+func TestDecodeRefusesWhatNoHonestPeerSends(t *testing.T) {
+	for name, m := range map[string]*Message{
+		"no body":                 {},
+		"id with a slash":         hello(func(h *Hello) { h.Container = "../web" }),
+		"id of dots":              hello(func(h *Hello) { h.Container = ".." }),
+		"no id":                   hello(func(h *Hello) { h.Container = "" }),
+		"move that is a path":     hello(func(h *Hello) { h.Move = "../../etc/passwd" }),
+		"config too long":         hello(func(h *Hello) { h.Config = make([]byte, MaxConfig+1) }),
+		"no trees":                hello(func(h *Hello) { h.Trees = nil }),
+		"tree name that climbs":   hello(func(h *Hello) { h.Trees[0].Name = ".." }),
+		"image with a slash":      {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "a/b"}}}}},
+		"the same image twice":    {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "a"}, {Name: "a"}}}}},
+		"ask for a strange move":  {Body: &Message_Ask{Ask: &Ask{Move: "x"}}},
+		"failure without an end":  {Body: &Message_Failure{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}},
+		"image name that is long": {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: strings.Repeat("a", 65)}}}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			frame, err := proto.Marshal(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := Decode(frame); !errors.Is(err, ErrMalformed) {
+				t.Errorf("Decode: %v, want ErrMalformed", err)
+			}
+		})
+	}
+}
+
+func TestMessagesComeBackAsTheyWere(t *testing.T) {
+	for _, m := range []*Message{
+		hello(func(*Hello) {}),
+		{Body: &Message_Commit{Commit: &Commit{}}},
+		{Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "pages-1.img", Size: 1 << 40}}}}},
+	} {
+		frame, err := Encode(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Decode(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !proto.Equal(m, got) {
+			t.Errorf("got %v, want %v", got, m)
+		}
+	}
+}
+
+// A hello of another version is no malformed one: the user must hear of the versions.
+func TestDecodeLetsOtherVersionsThrough(t *testing.T) {
+	frame, err := Encode(&Message{Body: &Message_Hello{Hello: &Hello{Protocol: Protocol + 1}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(frame); err != nil {
+		t.Errorf("Decode: %v", err)
+	}
+}
+
+func TestErrorsCrossHosts(t *testing.T) {
+	for code, sentinel := range codes() {
+		err := NewFailure(fmt.Errorf("make spool: %w", sentinel)).Err()
+		if !errors.Is(err, sentinel) {
+			t.Errorf("%s: %v does not wrap its sentinel any more", code, err)
+		}
+	}
+	err := NewFailure(errors.New("odd")).Err()
+	if err.Error() != "peer: odd" || errors.Unwrap(err) != nil {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestChunkFindsEveryFlippedBit(t *testing.T) {
+	c := Chunk{Name: "pages-1.img", Offset: 4096, Data: []byte("some memory")}
+	frame := append(AppendChunkHeader(nil, c), c.Data...)
+	got, err := DecodeChunk(frame)
+	if err != nil || got.Name != c.Name || got.Offset != c.Offset || !bytes.Equal(got.Data, c.Data) {
+		t.Fatalf("DecodeChunk: %+v, %v", got, err)
+	}
+	for bit := range 8 * len(c.Data) {
+		bad := bytes.Clone(frame)
+		bad[len(frame)-len(c.Data)+bit/8] ^= 1 << (bit % 8)
+		if _, err := DecodeChunk(bad); !errors.Is(err, ErrMalformed) {
+			t.Fatalf("bit %d: %v", bit, err)
+		}
+	}
+	for n := range len(frame) {
+		if _, err := DecodeChunk(frame[:n]); !errors.Is(err, ErrMalformed) {
+			t.Fatalf("cut at %d: %v", n, err)
+		}
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	frame, _ := Encode(hello(func(*Hello) {}))
+	f.Add(frame)
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		m, err := Decode(frame)
+		if err == nil && m.GetBody() == nil {
+			t.Error("a message without a body passed")
+		}
+	})
+}
+
+func FuzzDecodeChunk(f *testing.F) {
+	f.Add(append(AppendChunkHeader(nil, Chunk{Name: "core-1.img", Data: []byte("x")}), 'x'))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		c, err := DecodeChunk(frame)
+		if err == nil && !ValidImageName(c.Name) {
+			t.Errorf("name %q passed", c.Name)
+		}
+	})
+}
