@@ -1,0 +1,81 @@
+package cgroup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/opencontainers/cgroups"
+	"golang.org/x/sys/unix"
+)
+
+// Kill ends every process of the cgroup and of those below, frozen or not, and returns when none is left.
+//
+// On cgroup v2 the kernel does it at once and frozen tasks die (cgroup.kill, Linux 5.14). On v1, and before 5.14,
+// each pid is killed; there a frozen task keeps its SIGKILL pending, so all are killed first and thawed then: none
+// runs an instruction of its own in between. What was forked meanwhile is met by the next round.
+func (g *Group) Kill(ctx context.Context) error {
+	for round := 0; ; round++ {
+		pids, err := g.Pids()
+		if err != nil {
+			return fmt.Errorf("list cgroup processes: %w", err)
+		}
+		if len(pids) == 0 {
+			return nil
+		}
+		if err := g.kill(ctx, pids); err != nil {
+			return err
+		}
+		if err := pause(ctx, round); err != nil {
+			return fmt.Errorf("kill %d processes of the cgroup: %w", len(pids), err)
+		}
+	}
+}
+
+func (g *Group) kill(ctx context.Context, pids []int) error {
+	if V2() {
+		err := cgroups.WriteFile(g.manager.Path(""), "cgroup.kill", "1")
+		if err == nil || !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if err := g.signal(pids); err != nil {
+		return err
+	}
+	return g.Thaw(ctx)
+}
+
+// Signal sends SIGKILL to all processes without waiting. It returns how many there were.
+func (g *Group) signal(pids []int) error {
+	// A pid that was read may belong to a stranger by the time it is used. A pidfd pins whoever has the number now;
+	// if the number is still listed after that, it is one of ours.
+	pinned := make(map[int]int, len(pids))
+	defer func() {
+		for _, fd := range pinned {
+			_ = unix.Close(fd)
+		}
+	}()
+	for _, pid := range pids {
+		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+			pinned[pid] = fd
+		} else if !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("open process %d: %w", pid, err)
+		}
+	}
+	ours, err := g.Pids()
+	if err != nil {
+		return fmt.Errorf("list cgroup processes: %w", err)
+	}
+	var errs []error
+	for pid, fd := range pinned {
+		if !slices.Contains(ours, pid) {
+			continue
+		}
+		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("kill process %d: %w", pid, err))
+		}
+	}
+	return errors.Join(errs...)
+}
