@@ -1,0 +1,212 @@
+// Package criu is a client of CRIU's own RPC, spoken with a `criu swrk FD` child over a SOCK_SEQPACKET socket.
+//
+//  1. Start runs the child ahead of time; it waits for its first request and costs nothing meanwhile.
+//  2. FeatureCheck, Version and the CPUInfo calls leave it waiting for the next request.
+//  3. Dump, PreDump and Restore send their request and return a Call.
+//  4. Call.Next returns CRIU's notifications one by one, and io.EOF at success. CRIU stands still until each is
+//     answered with Call.Answer: the answer to "post-dump" and to "post-restore" decides what becomes of the tree.
+//  5. Close ends the child, if it has not ended by itself, and reaps it.
+//
+// A refused or failed request is an *Error with the line of CRIU's log that explains it.
+package criu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/livemigrate/migrate/internal/sys/seqpacket"
+)
+
+// The messages of CRIU's RPC, so that a caller names one package.
+type (
+	Options     = rpc.CriuOpts
+	ExtMount    = rpc.ExtMountMap
+	InheritFd   = rpc.InheritFd
+	JoinNS      = rpc.JoinNamespace
+	CgroupRoot  = rpc.CgroupRoot
+	PageServer  = rpc.CriuPageServerInfo
+	CgroupMode  = rpc.CriuCgMode
+	NetworkLock = rpc.CriuNetworkLockMethod
+)
+
+// FirstFile is the descriptor that StartOptions.Files[0] has in the child. 0-2 are its stdio, 3 is the RPC socket.
+const FirstFile = 4
+
+// exitGrace is how long a child that has answered may take to exit before it is killed.
+const exitGrace = 10 * time.Second
+
+// StartOptions say how the child is run. The zero value is enough for everything but a restore.
+type StartOptions struct {
+	// Path of the program; see Locate.
+	Path string
+	// Stdin is the child's descriptor 0: with shell_job, the terminal that the restored session gets. nil is /dev/null.
+	Stdin *os.File
+	// Files are the child's descriptors from FirstFile on, for inherit_fd and ps-socket. They stay the caller's.
+	Files []*os.File
+	// Foreground leaves the child in the caller's process group, as shell_job needs: the restored session takes it over.
+	// Otherwise it has a group of its own, and a terminal's Ctrl-C cannot kill it halfway through a dump.
+	Foreground bool
+	Log        *slog.Logger // nil discards
+}
+
+// Client is one child. It serves one request at a time.
+type Client struct {
+	conn   *seqpacket.Conn
+	cmd    *exec.Cmd
+	stderr *tail
+	log    *slog.Logger
+
+	reap   sync.Once
+	exited chan struct{}
+	status error // of Wait; read after exited
+}
+
+// Start runs `criu swrk` and returns at once; the child waits for a request. ctx is not the child's life: Close is.
+func Start(ctx context.Context, o *StartOptions) (*Client, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	conn, theirs, err := seqpacket.Pair()
+	if err != nil {
+		return nil, fmt.Errorf("start criu: %w", err)
+	}
+	// The default configuration files (/etc/criu/default.conf, ~/.criu/default.conf) would silently set whatever a
+	// request leaves open.
+	cmd := exec.Command(o.Path, "--no-default-config", "swrk", "3")
+	c := &Client{conn: conn, cmd: cmd, stderr: &tail{}, log: o.Log, exited: make(chan struct{})}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	cmd.ExtraFiles = append([]*os.File{theirs}, o.Files...)
+	if o.Stdin != nil {
+		cmd.Stdin = o.Stdin
+	}
+	cmd.Stderr = c.stderr
+	// A restored task may hold the child's stderr for a moment after the child is gone.
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !o.Foreground}
+	err = cmd.Start()
+	if err := errors.Join(err, theirs.Close()); err != nil {
+		return nil, errors.Join(fmt.Errorf("start criu: %w", err), conn.Close())
+	}
+	go func() {
+		c.status = cmd.Wait()
+		close(c.exited)
+	}()
+	return c, nil
+}
+
+// Pid is the child's. CRIU traces the tasks of a dump; while it lives they stand still.
+func (c *Client) Pid() int {
+	return c.cmd.Process.Pid
+}
+
+// Close ends the conversation and reaps the child: one that has not answered is killed. It may be called twice.
+func (c *Client) Close() error {
+	return c.end(0)
+}
+
+// end closes the socket, gives the child a while to exit by itself, kills it then, and reaps it.
+func (c *Client) end(grace time.Duration) error {
+	var err error
+	c.reap.Do(func() {
+		err = c.conn.Close()
+		select {
+		case <-c.exited:
+			return
+		case <-time.After(grace):
+		}
+		if killErr := c.cmd.Process.Kill(); killErr != nil && !errors.Is(killErr, os.ErrProcessDone) {
+			err = errors.Join(err, fmt.Errorf("kill criu: %w", killErr))
+		}
+		<-c.exited
+	})
+	<-c.exited
+	return err
+}
+
+// send and receive are one message each. When ctx ends the child is killed and reaped: it would not listen otherwise.
+func (c *Client) send(ctx context.Context, request *rpc.CriuReq) error {
+	message, err := proto.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("encode criu request: %w", err)
+	}
+	if err := c.conn.Send(ctx, message); err != nil {
+		if ctx.Err() != nil {
+			return errors.Join(ctx.Err(), c.Close())
+		}
+		return c.gone(err)
+	}
+	return nil
+}
+
+func (c *Client) receive(ctx context.Context) (*rpc.CriuResp, []*os.File, error) {
+	message, files, err := c.conn.Recv(ctx)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, nil, errors.Join(ctx.Err(), c.Close())
+		}
+		return nil, nil, c.gone(err)
+	}
+	response := &rpc.CriuResp{}
+	if err := proto.Unmarshal(message, response); err != nil {
+		for _, f := range files {
+			err = errors.Join(err, f.Close())
+		}
+		return nil, nil, fmt.Errorf("decode criu response: %w", err)
+	}
+	return response, files, nil
+}
+
+// gone explains a conversation that the child ended: how it exited and its last words.
+func (c *Client) gone(err error) error {
+	end := c.end(exitGrace)
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		err = ErrGone
+	}
+	if c.status != nil {
+		err = fmt.Errorf("%w (%w)", err, c.status)
+	}
+	if words := c.stderr.String(); words != "" {
+		err = fmt.Errorf("%w: %s", err, words)
+	}
+	return errors.Join(err, end)
+}
+
+// tail keeps the end of what is written to it.
+type tail struct {
+	mu  sync.Mutex
+	buf []byte
+}
+
+const tailSize = 4 << 10
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.buf = append(t.buf, p...)
+	if extra := len(t.buf) - tailSize; extra > 0 {
+		t.buf = t.buf[extra:]
+	}
+	return len(p), nil
+}
+
+// String is the last line that says something.
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	lines := bytes.Split(bytes.TrimSpace(t.buf), []byte("\n"))
+	return string(bytes.TrimSpace(lines[len(lines)-1]))
+}

@@ -1,0 +1,241 @@
+package criu
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/livemigrate/migrate/internal/testutil"
+)
+
+// program is the CRIU that this machine tests with.
+func program(t *testing.T) string {
+	t.Helper()
+	testutil.Root(t)
+	path, err := Locate("")
+	testutil.Need(t, err == nil, "criu")
+	return path
+}
+
+func start(t *testing.T) *Client {
+	t.Helper()
+	c, err := Start(t.Context(), &StartOptions{Path: program(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if err := syscall.Kill(c.Pid(), 0); !errors.Is(err, syscall.ESRCH) {
+			t.Errorf("criu %d is still there after Close: %v", c.Pid(), err)
+		}
+	})
+	return c
+}
+
+// sleeper is a process in a session of its own that CRIU can dump.
+func sleeper(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	if len(args) == 0 {
+		args = []string{"sleep", "1000"}
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // its children too
+		_ = cmd.Wait()
+	})
+	time.Sleep(50 * time.Millisecond)
+	return cmd
+}
+
+func dumpRequest(dir string, pid int) *Request {
+	return &Request{ImagesDir: dir, LogFile: "dump.log", Options: &Options{
+		Pid:         proto.Int32(int32(pid)),
+		NetworkLock: rpc.CriuNetworkLockMethod_SKIP.Enum(),
+	}}
+}
+
+// follow answers every notification with yes, except those in refuse.
+func follow(t *testing.T, call *Call, refuse map[string]error) ([]string, error) {
+	t.Helper()
+	var scripts []string
+	for {
+		n, err := call.Next(t.Context())
+		if err != nil {
+			return scripts, err
+		}
+		scripts = append(scripts, n.Script)
+		if cause := refuse[n.Script]; cause != nil {
+			err = call.Refuse(t.Context(), cause)
+		} else {
+			err = call.Accept(t.Context())
+		}
+		if err != nil {
+			return scripts, err
+		}
+	}
+}
+
+func TestWaitingClientAnswersQuestionsAndThenDumps(t *testing.T) {
+	c := start(t)
+	version, err := c.Version(t.Context())
+	if err != nil || !strings.Contains(version, ".") {
+		t.Fatalf("version %q, %v", version, err)
+	}
+	features, err := c.FeatureCheck(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("criu %s, features %+v", version, features)
+	dir := t.TempDir()
+	if err := c.CPUInfoDump(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CPUInfoCheck(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+
+	victim := sleeper(t)
+	call, err := c.Dump(t.Context(), dumpRequest(dir, victim.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	scripts, err := follow(t, call, nil)
+	if !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if len(scripts) < 2 || scripts[0] != "pre-dump" || scripts[len(scripts)-1] != "post-dump" {
+		t.Errorf("notifications %v", scripts)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "inventory.img")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRefusedDumpLeavesTheTaskRunning(t *testing.T) {
+	victim := sleeper(t)
+	cause := errors.New("the peer said no")
+	call, err := start(t).Dump(t.Context(), dumpRequest(t.TempDir(), victim.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := follow(t, call, map[string]error{"post-dump": cause}); !errors.Is(err, cause) {
+		t.Errorf("the error does not carry the caller's cause: %v", err)
+	}
+	if got := state(t, victim.Process.Pid); got != "S" {
+		t.Errorf("state %s after a refused dump", got)
+	}
+}
+
+func TestRestoredTaskIsTheCallersChild(t *testing.T) {
+	dir := t.TempDir()
+	victim := sleeper(t)
+	call, err := start(t).Dump(t.Context(), dumpRequest(dir, victim.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := follow(t, call, nil); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	_ = victim.Wait() // its pid is taken until it is reaped
+	call, err = start(t).Restore(t.Context(), &Request{ImagesDir: dir, LogFile: "restore.log", Options: &Options{
+		RstSibling: proto.Bool(true),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := follow(t, call, nil); !errors.Is(err, io.EOF) {
+		t.Fatal(err)
+	}
+	if call.Pid() != victim.Process.Pid {
+		t.Errorf("restored as %d, was %d", call.Pid(), victim.Process.Pid)
+	}
+	if err := syscall.Kill(call.Pid(), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := syscall.Wait4(call.Pid(), nil, 0, nil); err != nil {
+		t.Errorf("wait for the restored task: %v", err)
+	}
+}
+
+func TestFailureNamesTheLogsCauseAndTheCure(t *testing.T) {
+	victim := sleeper(t, "flock", filepath.Join(t.TempDir(), "lock"), "sleep", "1000")
+	dir := t.TempDir()
+	call, err := start(t).Dump(t.Context(), dumpRequest(dir, victim.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = follow(t, call, nil)
+	failure, ok := errors.AsType[*Error](err)
+	if !ok {
+		t.Fatalf("not an *Error: %v", err)
+	}
+	if !strings.Contains(failure.Cause, "file locks are hold") || failure.Hint != "give --file-locks" {
+		t.Errorf("cause %q, hint %q", failure.Cause, failure.Hint)
+	}
+	if failure.LogPath != filepath.Join(dir, "dump.log") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("log %q, text %q", failure.LogPath, err)
+	}
+}
+
+func TestCancelledCallKillsAndReapsTheChild(t *testing.T) {
+	victim := sleeper(t)
+	c := start(t)
+	call, err := c.Dump(t.Context(), dumpRequest(t.TempDir(), victim.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := call.Next(t.Context()); err != nil || n.Script != "pre-dump" {
+		t.Fatalf("%v, %v", n, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := call.Next(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("cancelled: %v", err)
+	}
+	if err := syscall.Kill(c.Pid(), 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("criu is not reaped: %v", err)
+	}
+}
+
+func TestProgramThatIsNoCRIUIsNamedByItsLastWords(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "criu")
+	if err := os.WriteFile(path, []byte("#!/bin/sh\necho no such interpreter >&2\nexit 3\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c, err := Start(t.Context(), &StartOptions{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Version(t.Context())
+	if !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "no such interpreter") {
+		t.Errorf("%v", err)
+	}
+}
+
+// state is the letter that /proc shows.
+func state(t *testing.T, pid int) string {
+	t.Helper()
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))[0]
+}

@@ -1,0 +1,52 @@
+package criu
+
+import (
+	"errors"
+	"strings"
+	"syscall"
+)
+
+var (
+	// ErrNotFound: there is no CRIU. The text says where it was looked for and how to get it.
+	ErrNotFound = errors.New("criu not found")
+	// ErrGone: the child ended in the middle of a conversation. After a dump's pre-dump notification the tasks may need
+	// checkpoint.Recover.
+	ErrGone = errors.New("criu ended without an answer")
+)
+
+// Error is a failed request.
+type Error struct {
+	Op      string        // "dump", "restore", ...
+	Cause   string        // the line of the log that explains it, without its time and place
+	Hint    string        // what cures it; empty when it is not known
+	LogPath string        // the whole log; empty when there is none
+	Errno   syscall.Errno // as CRIU answered, 0 when it gave none
+
+	err error
+}
+
+// Error is one line: what failed, why, and the cure.
+func (e *Error) Error() string {
+	var b strings.Builder
+	b.WriteString("criu " + e.Op + ": ")
+	switch {
+	case e.Cause != "":
+		b.WriteString(e.Cause)
+	case e.Errno != 0:
+		b.WriteString(e.Errno.Error())
+	default:
+		b.WriteString("failed without a reason")
+	}
+	if e.Hint != "" {
+		b.WriteString(": " + e.Hint)
+	}
+	if e.LogPath != "" {
+		b.WriteString(" (log: " + e.LogPath + ")")
+	}
+	return b.String()
+}
+
+// Unwrap is what the conversation itself reported: ErrGone, or CRIU's message.
+func (e *Error) Unwrap() error {
+	return e.err
+}
