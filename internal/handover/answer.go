@@ -1,0 +1,66 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// Answer serves a resumed session at the peer: the source asks how a move ended. When the process that received the
+// container is gone, its unfinished half is destroyed first, so that "aborted" is true.
+func Answer(ctx context.Context, host Host, journals string, session Session) error {
+	t := newTalk(ctx, session.Control(), func(error) {})
+	defer t.close()
+	ask, err := expect(ctx, t, (*wire.Message).GetAsk)
+	if err != nil {
+		return err
+	}
+	verdict, err := Settle(ctx, host, journals, ask.GetMove())
+	if err != nil {
+		verdict = &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(err)}}
+	}
+	if err := t.send(ctx, verdict); err != nil {
+		return err
+	}
+	_, _ = t.receive(ctx) // the source hangs up once it has read
+	return nil
+}
+
+// Settle ends a move at the peer and says how: Done or Aborted. wire.ErrBusy when its process is still at work.
+func Settle(ctx context.Context, host Host, journals, move string) (*wire.Message, error) {
+	j, err := journal.Open(journal.Path(journals, move, journal.Peer))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, wire.ErrUnknownMove
+	case errors.Is(err, journal.ErrLocked):
+		return nil, wire.ErrBusy
+	case err != nil:
+		return nil, err
+	}
+	defer func() { _ = j.Close() }()
+	story, err := journal.Read(journals, move, journal.Peer)
+	if err != nil {
+		return nil, err
+	}
+	switch j.Last() {
+	case journal.Running:
+		if err := host.Settle(ctx, story.Move.Container); err != nil {
+			return nil, err
+		}
+		return &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{}}}, nil
+	case journal.Aborted:
+	default:
+		if err := host.Discard(ctx, story.Move.Container, story.Move.Bundle); err != nil {
+			return nil, fmt.Errorf("destroy the unfinished container: %w", err)
+		}
+		if err := j.Append(journal.Aborted, "the process that received it was gone"); err != nil {
+			return nil, err
+		}
+	}
+	cause := &wire.Failure{Code: "error", Text: "the move did not complete at the peer"}
+	return &wire.Message{Body: &wire.Message_Aborted{Aborted: &wire.Aborted{Cause: cause}}}, nil
+}

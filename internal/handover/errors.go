@@ -1,0 +1,48 @@
+package handover
+
+import (
+	"context"
+	"errors"
+
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+var (
+	// ErrOutcomeUnknown: the link broke between COMMIT and DONE. The source is frozen; call Resolve when the peer can be
+	// reached again.
+	ErrOutcomeUnknown = errors.New("outcome unknown: the container is frozen at the source")
+	// ErrLinkLost: the connection to the peer broke. Before COMMIT the source runs on.
+	ErrLinkLost = errors.New("connection to the peer lost")
+	// ErrCancelled: the user stopped the move in time; the source runs on.
+	ErrCancelled = errors.New("move cancelled")
+
+	// errAbortedByPeer ends a receiver whose source gave up; it is never shown to a user of the source.
+	errAbortedByPeer = errors.New("the source gave up")
+)
+
+// refusedError marks a container that its own host would not let go.
+type refusedError struct{ error }
+
+func (e *refusedError) Unwrap() error { return e.error }
+
+// isRefusal tells a no, from here or from the peer, from a failure to ask.
+func isRefusal(err error) bool {
+	if _, ok := errors.AsType[*refusedError](err); ok {
+		return true
+	}
+	_, ok := errors.AsType[*wire.RemoteError](err)
+	return ok
+}
+
+// because returns what ended ctx rather than the error that followed from its end.
+func because(ctx context.Context, err error) error {
+	cause := context.Cause(ctx)
+	switch {
+	case err == nil || cause == nil:
+		return err
+	case errors.Is(cause, context.Canceled):
+		return ErrCancelled
+	default:
+		return cause
+	}
+}

@@ -1,0 +1,161 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+
+	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/report"
+)
+
+func TestMoveLeavesExactlyTheOneAtThePeer(t *testing.T) {
+	w := newWorld(t)
+	w.link = newCable(-1)
+	result := w.push(t.Context(), true)
+	if result.Outcome != report.Moved || result.Error != "" {
+		t.Fatalf("got %+v", result)
+	}
+	if source, peer := w.states(); source != absent || peer != running {
+		t.Errorf("source %s, peer %s", source, peer)
+	}
+	if got := w.story(journal.Source); got != "begin commit-sent done" {
+		t.Errorf("source's journal: %s", got)
+	}
+	if got := w.story(journal.Peer); got != "begin committed running" {
+		t.Errorf("peer's journal: %s", got)
+	}
+}
+
+// Whatever fails before COMMIT, on whichever side: the service goes on where it was.
+func TestPushKeepsSourceWhenAStepFails(t *testing.T) {
+	for step, outcome := range map[string]report.Outcome{
+		"hello": report.Refused, "reserve": report.Refused,
+		"pass": report.Kept, "sync": report.Kept, "prepare": report.Kept, "dump": report.Kept,
+		"delta": report.Kept, "stdio": report.Kept, "restore": report.Kept, "open": report.Kept,
+	} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t)
+			w.link, w.failAt = newCable(-1), step
+			result := w.push(t.Context(), true)
+			if result.Outcome != outcome {
+				t.Errorf("outcome %s, want %s (%s)", result.Outcome, outcome, result.Error)
+			}
+			if !strings.Contains(result.Error, step+": twin fails") {
+				t.Errorf("the error hides its cause: %q", result.Error)
+			}
+			if source, peer := w.states(); source != running || peer != absent {
+				t.Errorf("source %s, peer %s", source, peer)
+			}
+		})
+	}
+}
+
+// The remains at the source are a nuisance; the move itself has succeeded.
+func TestMoveSucceedsThoughTheSourceCannotBeRemoved(t *testing.T) {
+	w := newWorld(t)
+	w.link, w.failAt = newCable(-1), "destroy"
+	if result := w.push(t.Context(), true); result.Outcome != report.Moved || result.Error == "" {
+		t.Errorf("got %+v", result)
+	}
+}
+
+func TestCancelBeforeCommitKeepsSource(t *testing.T) {
+	w := newWorld(t)
+	w.link = newCable(-1)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	result := w.push(ctx, true)
+	if source, peer := w.states(); source != running || peer != absent {
+		t.Errorf("source %s, peer %s: %+v", source, peer, result)
+	}
+}
+
+// The link is cut after every possible number of control frames. Wherever that is, there is one running copy at the end,
+// or a frozen one that Resolve turns into exactly one as soon as the peer can be asked.
+func TestLinkCutAnywhereNeverMakesTwoNorNone(t *testing.T) {
+	for _, reachable := range []bool{true, false} {
+		for cut := range 24 {
+			synctest.Test(t, func(t *testing.T) { cutOnce(t, cut, reachable) })
+		}
+	}
+}
+
+func cutOnce(t *testing.T, cut int, reachable bool) {
+	w := newWorld(t)
+	w.link = newCable(cut)
+	result := w.push(t.Context(), reachable)
+	synctest.Wait()
+	source, peer := w.states()
+	if result.Outcome == report.Unknown {
+		if reachable {
+			t.Errorf("cut %d: unknown although the peer can be asked: %s", cut, result.Error)
+		}
+		if source != frozen {
+			t.Errorf("cut %d: unknown, but the source is %s", cut, source)
+		}
+		outcome, err := w.resolve(false, NoForce)
+		if outcome != report.Unknown || !errors.Is(err, ErrOutcomeUnknown) {
+			t.Errorf("cut %d: resolve without a peer: %s, %v", cut, outcome, err)
+		}
+		if outcome, err = w.resolve(true, NoForce); err != nil {
+			t.Errorf("cut %d: resolve: %s, %v", cut, outcome, err)
+		}
+		source, peer = w.states()
+	}
+	if (source == running) == (peer == running) {
+		t.Errorf("cut %d: source %s, peer %s, %+v\nsource: %s\npeer: %s", cut, source, peer, result, w.story(journal.Source), w.story(journal.Peer))
+	}
+	if peer == running && source != absent {
+		t.Errorf("cut %d: the source's copy is still %s", cut, source)
+	}
+}
+
+// The user says which side is dead, and exactly that one is given up.
+func TestResolveByForce(t *testing.T) {
+	for force, want := range map[Force]copyState{ForceSource: running, ForcePeer: absent} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.link = newCable(8)
+			for cut := 8; w.push(t.Context(), false).Outcome != report.Unknown; cut++ {
+				w = newWorld(t)
+				w.link = newCable(cut)
+			}
+			synctest.Wait()
+			w.set(&w.peer, absent) // fenced
+			if _, err := w.resolve(false, force); err != nil {
+				t.Fatal(err)
+			}
+			if source, _ := w.states(); source != want {
+				t.Errorf("force %d: source %s, want %s", force, source, want)
+			}
+		})
+	}
+}
+
+// The process that received the container died between "committed" and "running": its half must be dead before the source
+// hears "aborted".
+func TestPeerProcessGoneBeforeRunningMeansAborted(t *testing.T) {
+	w := newWorld(t)
+	j, err := journal.Create(w.journals[1], journal.Move{Name: twinMove, Role: journal.Peer, Container: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Note(journal.Committed, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Settle(t.Context(), twinHost{w}, w.journals[1], twinMove); err == nil {
+		t.Error("settled although the process is alive")
+	}
+	j.Close()
+	w.source, w.peer = frozen, frozen
+	verdict, err := Settle(t.Context(), twinHost{w}, w.journals[1], twinMove)
+	if err != nil || verdict.GetAborted() == nil || !w.reached("discard remains") {
+		t.Errorf("got %v, %v", verdict, err)
+	}
+	if got := w.story(journal.Peer); got != "begin committed aborted" {
+		t.Errorf("journal: %s", got)
+	}
+}

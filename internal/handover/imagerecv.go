@@ -1,0 +1,147 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// imageReceiver writes the chunks that arrive on the image lanes to the peer's image directory.
+type imageReceiver struct {
+	root *os.Root // no name of the peer leads out of it
+
+	mu    sync.Mutex
+	files map[string]*imageFile
+	grown chan struct{} // has a token whenever something arrived
+}
+
+type imageFile struct {
+	*os.File
+	received uint64
+}
+
+func newImageReceiver(dir string) (*imageReceiver, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open image directory: %w", err)
+	}
+	return &imageReceiver{root: root, files: make(map[string]*imageFile), grown: make(chan struct{}, 1)}, nil
+}
+
+// Drain writes what one lane brings, until the lane ends.
+func (r *imageReceiver) Drain(ctx context.Context, lane Channel) error {
+	var buf []byte
+	for {
+		frame, err := lane.Recv(ctx, buf)
+		if err != nil {
+			if errors.Is(err, io.EOF) || ctx.Err() != nil {
+				return nil
+			}
+			return fmt.Errorf("%w: image lane: %w", ErrLinkLost, err)
+		}
+		buf = frame
+		chunk, err := wire.DecodeChunk(frame)
+		if err != nil {
+			return err
+		}
+		if err := r.write(chunk); err != nil {
+			return err
+		}
+	}
+}
+
+func (r *imageReceiver) write(c wire.Chunk) error {
+	file, err := r.file(c.Name)
+	if err != nil {
+		return err
+	}
+	if _, err := file.WriteAt(c.Data, int64(c.Offset)); err != nil {
+		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+			return fmt.Errorf("write image %s: %w", c.Name, wire.ErrNoSpace)
+		}
+		return fmt.Errorf("write image %s: %w", c.Name, err)
+	}
+	r.mu.Lock()
+	file.received += uint64(len(c.Data))
+	r.mu.Unlock()
+	select {
+	case r.grown <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (r *imageReceiver) file(name string) (*imageFile, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if file := r.files[name]; file != nil {
+		return file, nil
+	}
+	if len(r.files) == wire.MaxImages {
+		return nil, fmt.Errorf("%w: more than %d image files", wire.ErrMalformed, wire.MaxImages)
+	}
+	file, err := r.root.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create image: %w", err)
+	}
+	r.files[name] = &imageFile{File: file}
+	return r.files[name], nil
+}
+
+// Complete waits until every listed file is there whole, and makes the empty ones. A set that has files which are not
+// listed, or larger than listed, is refused.
+func (r *imageReceiver) Complete(ctx context.Context, listed []*wire.ImageFile) error {
+	for _, f := range listed {
+		file, err := r.file(f.GetName())
+		if err != nil {
+			return err
+		}
+		if err := file.Chmod(os.FileMode(f.GetMode() & 0o700)); err != nil {
+			return fmt.Errorf("set mode of image: %w", err)
+		}
+	}
+	for {
+		missing, err := r.missing(listed)
+		if err != nil || missing == 0 {
+			return err
+		}
+		select {
+		case <-r.grown:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (r *imageReceiver) missing(listed []*wire.ImageFile) (bytes uint64, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.files) != len(listed) {
+		return 0, fmt.Errorf("%w: %d image files came, %d are listed", wire.ErrMalformed, len(r.files), len(listed))
+	}
+	for _, f := range listed {
+		got := r.files[f.GetName()].received
+		if got > f.GetSize() {
+			return 0, fmt.Errorf("%w: %s has %d bytes, %d are listed", wire.ErrMalformed, f.GetName(), got, f.GetSize())
+		}
+		bytes += f.GetSize() - got
+	}
+	return bytes, nil
+}
+
+// Close closes the files; they stay on disk.
+func (r *imageReceiver) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.root.Close()
+	for _, file := range r.files {
+		err = errors.Join(err, file.Close())
+	}
+	return err
+}

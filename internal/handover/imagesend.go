@@ -1,0 +1,154 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// imageSender sends CRIU's images while CRIU still writes them. CRIU writes the pages first and only ever appends to
+// them, so what is there can go; everything else is small and goes when the dump is complete.
+type imageSender struct {
+	dir    string
+	lanes  []Channel
+	record *report.Recorder
+
+	open   map[string]*os.File
+	queued map[string]uint64 // how much of each file is on its way
+	files  []*wire.ImageFile
+}
+
+// chunkRef is a piece of a file for any lane to take.
+type chunkRef struct {
+	file   *os.File
+	name   string
+	offset uint64
+	size   int
+}
+
+func newImageSender(dir string, lanes []Channel, record *report.Recorder) *imageSender {
+	return &imageSender{dir: dir, lanes: lanes, record: record, open: make(map[string]*os.File), queued: make(map[string]uint64)}
+}
+
+// lookEvery is how often the images directory is looked at while CRIU writes. At memory speed 2 ms are some MB.
+const lookEvery = 2 * time.Millisecond
+
+// Run sends everything and returns when it is on its way. dumped is closed when the images are complete.
+func (s *imageSender) Run(ctx context.Context, dumped <-chan struct{}) error {
+	work, ctx := errgroup.WithContext(ctx)
+	chunks := make(chan chunkRef)
+	for _, lane := range s.lanes {
+		work.Go(func() error { return sendChunks(ctx, lane, chunks) })
+	}
+	work.Go(func() error {
+		defer close(chunks)
+		return s.follow(ctx, dumped, chunks)
+	})
+	err := work.Wait()
+	for _, file := range s.open { // only now: the lanes read from them
+		err = errors.Join(err, file.Close())
+	}
+	return err
+}
+
+// follow hands out chunks as files grow.
+func (s *imageSender) follow(ctx context.Context, dumped <-chan struct{}, chunks chan<- chunkRef) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		complete := false
+		select {
+		case <-dumped:
+			complete = true
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if err := s.look(ctx, complete, chunks); err != nil {
+			return err
+		}
+		if complete {
+			return nil
+		}
+	}
+}
+
+func (s *imageSender) look(ctx context.Context, complete bool, chunks chan<- chunkRef) error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return fmt.Errorf("read images: %w", err)
+	}
+	for _, entry := range entries {
+		name := entry.Name()
+		if !entry.Type().IsRegular() || !wire.ValidImageName(name) || strings.HasSuffix(name, ".log") {
+			continue // logs stay where they can be read
+		}
+		if !complete && !strings.HasPrefix(name, "pages-") {
+			continue
+		}
+		file := s.open[name]
+		if file == nil {
+			if file, err = os.Open(filepath.Join(s.dir, name)); err != nil {
+				return fmt.Errorf("read images: %w", err)
+			}
+			s.open[name] = file
+		}
+		info, err := file.Stat()
+		if err != nil {
+			return fmt.Errorf("read images: %w", err)
+		}
+		if err := s.queue(ctx, file, name, uint64(info.Size()), complete, chunks); err != nil {
+			return err
+		}
+		if complete {
+			s.files = append(s.files, &wire.ImageFile{Name: name, Size: uint64(info.Size()), Mode: uint32(info.Mode().Perm())})
+		}
+	}
+	return nil
+}
+
+func (s *imageSender) queue(ctx context.Context, file *os.File, name string, size uint64, complete bool, chunks chan<- chunkRef) error {
+	for s.queued[name] < size {
+		left := size - s.queued[name]
+		if left < wire.MaxChunk && !complete {
+			return nil // wait for a whole chunk
+		}
+		ref := chunkRef{file: file, name: name, offset: s.queued[name], size: int(min(left, wire.MaxChunk))}
+		select {
+		case chunks <- ref:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		s.queued[name] += uint64(ref.size)
+	}
+	return nil
+}
+
+func sendChunks(ctx context.Context, lane Channel, chunks <-chan chunkRef) error {
+	data := make([]byte, wire.MaxChunk)
+	var header []byte
+	for ref := range chunks {
+		piece := data[:ref.size]
+		if _, err := ref.file.ReadAt(piece, int64(ref.offset)); err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read image %s: %w", ref.name, err)
+		}
+		header = wire.AppendChunkHeader(header[:0], wire.Chunk{Name: ref.name, Offset: ref.offset, Data: piece})
+		if err := lane.Send(ctx, header, piece); err != nil {
+			return fmt.Errorf("send image %s: %w", ref.name, err)
+		}
+	}
+	return nil
+}
+
+// Files lists the complete set. Call it after Run.
+func (s *imageSender) Files() []*wire.ImageFile { return s.files }

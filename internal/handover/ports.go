@@ -1,0 +1,102 @@
+package handover
+
+import (
+	"context"
+
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// Channel is an ordered, framed, bidirectional stream. One goroutine sends and one receives at a time.
+type Channel interface {
+	// Send sends the parts as one frame. It blocks while the peer does not read.
+	Send(ctx context.Context, parts ...[]byte) error
+	// Recv returns the next frame, in buf where it fits.
+	Recv(ctx context.Context, buf []byte) ([]byte, error)
+}
+
+// Session is an authenticated connection with the other host.
+type Session interface {
+	Control() Channel
+	Files() Channel    // carries one pass over a tree at a time
+	Images() []Channel // carry image chunks in any order; at least one
+	Peer() string      // who it is, for messages
+	Sent() uint64      // bytes so far
+	Close() error
+}
+
+// Dial opens a session with the peer: a new one, or with resume another one for the move that has begun, which carries
+// the control lane only.
+type Dial func(ctx context.Context, resume bool) (Session, error)
+
+// Container is the running container at the source.
+type Container interface {
+	// Hello describes it to the peer. Move and Protocol are filled in by the caller.
+	Hello(ctx context.Context) (*wire.Hello, error)
+	// Trees are its directories that travel, in the order of Hello.Trees. Their change logs run already.
+	Trees() []Tree
+	// Dump stops it and writes its images to dir, which is empty and private. It returns with everything stopped. On an
+	// error the container runs as before.
+	Dump(ctx context.Context, dir string, gates DumpGates) (Held, error)
+	// Stdio tells, while the container stands still, where its descriptors 0-2 pointed and how far its log is.
+	Stdio(ctx context.Context) ([]byte, error)
+	// Destroy removes what is left of the container after it was given away. Its processes may be alive, frozen, or dead.
+	Destroy(ctx context.Context) error
+	// Revive makes it run on after the process that held it is gone: the end of a failed move without a Held.
+	Revive(ctx context.Context) error
+}
+
+// DumpGates are called on the way of a dump.
+type DumpGates struct {
+	Freezing func() // the next thing is the freeze: the clock starts
+	Frozen   func() // no process of the container runs any more
+}
+
+// Held is a dumped container: stopped, its network locked, its memory still there.
+type Held interface {
+	// Commit kills it.
+	Commit(ctx context.Context) error
+	// Rollback makes it run on.
+	Rollback(ctx context.Context) error
+}
+
+// Tree is one directory at the source.
+type Tree interface {
+	// Pass brings the peer's tree up to date while the container runs; it returns the bytes sent.
+	Pass(ctx context.Context, ch Channel) (uint64, error)
+	// Delta sends what has changed since, while the container stands still.
+	Delta(ctx context.Context, ch Channel) (uint64, error)
+}
+
+// Host is the peer's machine.
+type Host interface {
+	// Reserve decides whether the container can be taken, and takes its id. Errors wrap wire's sentinels.
+	Reserve(ctx context.Context, hello *wire.Hello) (Place, *wire.Offer, error)
+	// Discard destroys what is left of a container whose move did not get as far as "running", when the process that
+	// received it is gone.
+	Discard(ctx context.Context, container, bundle string) error
+	// Settle completes a container that is "running" when the process that received it is gone: its link, its state.
+	Settle(ctx context.Context, container string) error
+}
+
+// Place is where one container is being received.
+type Place interface {
+	// Bundle is the directory that it gets.
+	Bundle() string
+	// Images is the directory that its images go to: empty, private, in memory where possible.
+	Images() string
+	// Sync serves one pass or delta of tree index, and returns the bytes received.
+	Sync(ctx context.Context, index int, ch Channel) (uint64, error)
+	// Prepare does everything for the restore that needs no images.
+	Prepare(ctx context.Context) error
+	// Restore restores from Images up to the gate. On an error nothing of it is left.
+	Restore(ctx context.Context, stdio []byte) (Gate, error)
+	// Discard undoes all of it, Restore included.
+	Discard(ctx context.Context) error
+}
+
+// Gate is a restored container whose processes are stopped and whose network is cut off.
+type Gate interface {
+	// Open lets it run. running is called at the last moment before its first instruction: when running fails, or CRIU
+	// fails before, everything is killed and the error returned. When Open returns nil the container runs.
+	Open(ctx context.Context, running func() error) error
+}

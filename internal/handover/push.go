@@ -1,0 +1,251 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// Push is the source's side of one move.
+type Push struct {
+	Move      string // name of the move: 32 hexadecimal digits
+	Container Container
+	Dial      Dial
+	Journal   *journal.Journal // has its Begin record; the caller closes it
+	Images    string           // empty private directory, in memory where possible, for CRIU's images
+	Retry     time.Duration    // how long a peer that can't be reached after COMMIT is asked again
+	Keep      bool             // the stopped container stays
+	Record    *report.Recorder
+	Log       *slog.Logger
+
+	session Session
+	talk    *talk
+	held    Held
+	hello   *wire.Hello
+	offer   *wire.Offer
+}
+
+// Run moves the container and reports how it ended. Whatever it returns, never two copies run; with report.Unknown the
+// source stays frozen until Resolve. A cancelled ctx rolls back before COMMIT was sent and is ignored afterwards.
+func (p *Push) Run(ctx context.Context) *report.Result {
+	settled := context.WithoutCancel(ctx)
+	ctx, alarm := context.WithCancelCause(ctx)
+	defer alarm(nil)
+	var undo rollback // steps back in reverse order; disarmed before the first byte of COMMIT
+
+	err := p.giveAway(ctx, alarm, &undo) // 1 to 6
+	if err != nil {
+		return p.keep(settled, because(ctx, err), &undo)
+	}
+	if err := p.Journal.Append(journal.CommitSent, ""); err != nil { // 7
+		return p.keep(settled, err, &undo)
+	}
+	undo.Disarm()
+	verdict, err := p.commit(settled)
+	return p.finish(settled, verdict, err) // 8, 9
+}
+
+// giveAway does all that can be undone: afterwards the peer holds a restored container that waits at its gate.
+func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) (err error) {
+	p.Record.Enter(report.Preflight)
+	if err := p.greet(ctx, alarm, undo); err != nil { // 1
+		return err
+	}
+	p.Record.Enter(report.Rootfs)
+	for i, tree := range p.Container.Trees() { // 2
+		if err := p.sync(ctx, i, tree.Pass, false); err != nil {
+			return err
+		}
+	}
+	if err := p.prepare(ctx); err != nil { // 3
+		return err
+	}
+	if err := p.dump(ctx, undo); err != nil { // 4, 5
+		return err
+	}
+	if err := p.awaitReady(ctx); err != nil { // 6
+		return err
+	}
+	return ctx.Err()
+}
+
+// greet opens the session and asks whether the peer would take the container. A no at this point is a refusal: nothing has
+// been touched on either side.
+func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) error {
+	var err error
+	if p.hello, err = p.Container.Hello(ctx); err != nil {
+		return &refusedError{err}
+	}
+	p.hello.Protocol, p.hello.Move = wire.Protocol, p.Move
+	if p.session, err = p.Dial(ctx, false); err != nil {
+		return err
+	}
+	p.talk = newTalk(ctx, p.session.Control(), alarm)
+	undo.Add("close the session", func(context.Context) error {
+		p.talk.close()
+		return p.session.Close()
+	})
+	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Hello{Hello: p.hello}}); err != nil {
+		return err
+	}
+	if p.offer, err = expect(ctx, p.talk, (*wire.Message).GetOffer); err != nil {
+		return err
+	}
+	undo.Add("abort the peer", p.abort)
+	return nil
+}
+
+// abort tells the peer to clear up and waits until it has: a second push finds nothing in its way. A peer that can't hear
+// it clears up by itself, because the link is gone.
+func (p *Push) abort(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Abort{Abort: &wire.Abort{Reason: "the source runs on"}}})
+	for err == nil {
+		var m *wire.Message
+		if m, err = p.talk.receive(ctx); err == nil && m.GetAborted() != nil {
+			return nil
+		}
+	}
+	if errors.Is(err, ErrLinkLost) {
+		return nil
+	}
+	return err
+}
+
+func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, Channel) (uint64, error), frozen bool) error {
+	name := p.hello.GetTrees()[index].GetName()
+	order := &wire.SyncTree{Index: uint32(index), Frozen: frozen}
+	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_SyncTree{SyncTree: order}}); err != nil {
+		return err
+	}
+	sent, err := pass(ctx, p.session.Files())
+	if err != nil {
+		return fmt.Errorf("send %s: %w", name, because(ctx, err))
+	}
+	synced, err := expect(ctx, p.talk, (*wire.Message).GetTreeSynced)
+	if err != nil {
+		return fmt.Errorf("send %s: %w", name, err)
+	}
+	if synced.GetIndex() != order.GetIndex() {
+		return fmt.Errorf("%w: another tree was synchronised", wire.ErrMalformed)
+	}
+	if !frozen {
+		p.Record.Progress(sent, sent)
+	}
+	p.Log.Debug("tree sent", "tree", name, "bytes", sent, "frozen", frozen)
+	return nil
+}
+
+func (p *Push) prepare(ctx context.Context) error {
+	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepare{Prepare: &wire.Prepare{}}}); err != nil {
+		return err
+	}
+	if _, err := expect(ctx, p.talk, (*wire.Message).GetPrepared); err != nil {
+		return fmt.Errorf("prepare the peer: %w", err)
+	}
+	return nil
+}
+
+// dump stops the container. While CRIU still writes, its images and the trees' deltas are on their way already.
+func (p *Push) dump(ctx context.Context, undo *rollback) error {
+	work, workCtx := errgroup.WithContext(ctx)
+	frozen, dumped := make(chan struct{}), make(chan struct{})
+	images := newImageSender(p.Images, p.session.Images(), p.Record)
+	work.Go(func() (err error) {
+		p.held, err = p.Container.Dump(workCtx, p.Images, DumpGates{
+			Freezing: func() { p.Record.Enter(report.Freeze) },
+			Frozen: func() {
+				p.Record.Enter(report.Dump)
+				close(frozen)
+			},
+		})
+		if err != nil {
+			return fmt.Errorf("dump: %w", err)
+		}
+		undo.Add("thaw the container", p.held.Rollback)
+		p.Record.Enter(report.Transfer)
+		close(dumped)
+		return nil
+	})
+	work.Go(func() error { return images.Run(workCtx, dumped) })
+	work.Go(func() error { return p.sendDeltas(workCtx, frozen) })
+	if err := work.Wait(); err != nil {
+		return err
+	}
+	stdio, err := p.Container.Stdio(ctx)
+	if err != nil {
+		return err
+	}
+	set := &wire.Images{Files: images.Files(), Stdio: stdio}
+	return p.talk.send(ctx, &wire.Message{Body: &wire.Message_Images{Images: set}})
+}
+
+func (p *Push) sendDeltas(ctx context.Context, frozen <-chan struct{}) error {
+	select {
+	case <-frozen:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Frozen{Frozen: &wire.Frozen{}}}); err != nil {
+		return err
+	}
+	for i, tree := range p.Container.Trees() {
+		if err := p.sync(ctx, i, tree.Delta, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// restoreLimit bounds the wait for a restore: a peer whose link lives while its CRIU hangs must not keep the service down.
+const restoreLimit = 2 * time.Minute
+
+func (p *Push) awaitReady(ctx context.Context) error {
+	p.Record.Enter(report.Restore)
+	ctx, cancel := context.WithTimeoutCause(ctx, restoreLimit, fmt.Errorf("the peer did not restore within %v", restoreLimit))
+	defer cancel()
+	_, err := expect(ctx, p.talk, (*wire.Message).GetReady)
+	return err
+}
+
+// keep ends a move that failed before COMMIT: everything is undone and the container runs on.
+func (p *Push) keep(ctx context.Context, err error, undo *rollback) *report.Result {
+	result := p.result(report.Kept)
+	if p.offer == nil && isRefusal(err) {
+		result.Outcome = report.Refused
+	}
+	if undone := undo.Run(ctx, p.Log); undone != nil {
+		p.Log.Error("could not undo everything", "error", undone)
+		err = errors.Join(err, undone)
+	}
+	result.DowntimeMS = p.Record.Downtime()
+	if jerr := p.Journal.Append(journal.RolledBack, err.Error()); jerr != nil {
+		err = errors.Join(err, jerr)
+	}
+	result.Error = err.Error()
+	return p.Record.Finish(result)
+}
+
+func (p *Push) result(outcome report.Outcome) report.Result {
+	r := report.Result{
+		Outcome:     outcome,
+		Mode:        p.hello.GetMode(),
+		MemoryBytes: p.hello.GetMemoryBytes(),
+		Container:   p.hello.GetContainer(),
+		Source:      p.hello.GetSource(),
+		Destination: p.offer.GetDestination(),
+	}
+	if p.session != nil {
+		r.BytesSent = p.session.Sent()
+	}
+	return r
+}

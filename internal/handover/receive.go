@@ -1,0 +1,247 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// Receive is the peer's side of one move.
+type Receive struct {
+	Host     Host
+	Journals string // directory of the journals
+	Root     string // state root, for the journal
+	Log      *slog.Logger
+
+	session Session
+	talk    *talk
+	hello   *wire.Hello
+	place   Place
+	images  *imageReceiver
+	lanes   *errgroup.Group
+	journal *journal.Journal
+	gate    Gate
+	verdict *wire.Message // Done or Aborted, once it is recorded
+}
+
+// Run receives the container that the session offers. It returns nil when the container runs here and is ours, and
+// otherwise after everything has been cleared up, with the reason. The session is closed.
+func (r *Receive) Run(ctx context.Context, session Session) error {
+	settled := context.WithoutCancel(ctx)
+	ctx, alarm := context.WithCancelCause(ctx)
+	defer alarm(nil)
+	r.session, r.talk = session, newTalk(ctx, session.Control(), alarm)
+	defer func() {
+		r.talk.close()
+		_ = session.Close()
+	}()
+	var undo rollback
+
+	err := r.take(ctx, alarm, &undo) // 1 to 6
+	if err == nil {
+		_, err = expect(ctx, r.talk, (*wire.Message).GetCommit) // 7
+	}
+	if err != nil {
+		return r.giveUp(settled, because(ctx, err), &undo)
+	}
+	if err := r.resume(settled); err != nil { // 7, 8
+		return r.giveUp(settled, err, &undo)
+	}
+	r.tell(settled, r.verdict)
+	r.linger(settled)
+	return r.close()
+}
+
+// take does all that the source may still call off: afterwards the container waits, restored, at the gate.
+func (r *Receive) take(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) error {
+	if err := r.greet(ctx, undo); err != nil { // 1
+		return err
+	}
+	for {
+		m, err := r.talk.next(ctx)
+		if err != nil {
+			return err
+		}
+		switch {
+		case m.GetSyncTree() != nil: // 2, and the deltas of 5
+			err = r.sync(ctx, m.GetSyncTree())
+		case m.GetPrepare() != nil: // 3
+			err = r.prepare(ctx, alarm)
+		case m.GetFrozen() != nil: // 4
+			r.Log.Debug("frozen at the source")
+		case m.GetImages() != nil: // 5, 6
+			return r.restore(ctx, m.GetImages())
+		default:
+			err = fmt.Errorf("%w: %T at the wrong moment", wire.ErrMalformed, m.GetBody())
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func (r *Receive) greet(ctx context.Context, undo *rollback) error {
+	var err error
+	if r.hello, err = expect(ctx, r.talk, (*wire.Message).GetHello); err != nil {
+		return err
+	}
+	if got := r.hello.GetProtocol(); got != wire.Protocol {
+		return fmt.Errorf("%w: it speaks protocol %d, this host %d: install the same release of migrate on both", wire.ErrVersion, got, wire.Protocol)
+	}
+	place, offer, err := r.Host.Reserve(ctx, r.hello)
+	if err != nil {
+		return err
+	}
+	r.place = place
+	undo.Add("discard the container", place.Discard)
+	r.journal, err = journal.Create(r.Journals, journal.Move{
+		Name:      r.hello.GetMove(),
+		Role:      journal.Peer,
+		Container: r.hello.GetContainer(),
+		Root:      r.Root,
+		Bundle:    place.Bundle(),
+		Peer:      r.session.Peer(),
+	})
+	if err != nil {
+		return err
+	}
+	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Offer{Offer: offer}})
+}
+
+func (r *Receive) sync(ctx context.Context, order *wire.SyncTree) error {
+	index := int(order.GetIndex())
+	if index >= len(r.hello.GetTrees()) {
+		return fmt.Errorf("%w: tree %d of %d", wire.ErrMalformed, index, len(r.hello.GetTrees()))
+	}
+	received, err := r.place.Sync(ctx, index, r.session.Files())
+	if err != nil {
+		return fmt.Errorf("receive %s: %w", r.hello.GetTrees()[index].GetName(), err)
+	}
+	answer := &wire.TreeSynced{Index: order.GetIndex(), Bytes: received}
+	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_TreeSynced{TreeSynced: answer}})
+}
+
+// prepare makes the container's place, and from then on takes images.
+func (r *Receive) prepare(ctx context.Context, alarm context.CancelCauseFunc) error {
+	if r.images != nil {
+		return fmt.Errorf("%w: prepared twice", wire.ErrMalformed)
+	}
+	if err := r.place.Prepare(ctx); err != nil {
+		return fmt.Errorf("prepare: %w", err)
+	}
+	var err error
+	if r.images, err = newImageReceiver(r.place.Images()); err != nil {
+		return err
+	}
+	r.lanes = new(errgroup.Group)
+	for _, lane := range r.session.Images() {
+		r.lanes.Go(func() error {
+			err := r.images.Drain(ctx, lane)
+			if err != nil {
+				alarm(err)
+			}
+			return err
+		})
+	}
+	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepared{Prepared: &wire.Prepared{}}})
+}
+
+func (r *Receive) restore(ctx context.Context, set *wire.Images) error {
+	if r.images == nil {
+		return fmt.Errorf("%w: images before prepare", wire.ErrMalformed)
+	}
+	if err := r.images.Complete(ctx, set.GetFiles()); err != nil {
+		return err
+	}
+	began := time.Now()
+	gate, err := r.place.Restore(ctx, set.GetStdio())
+	if err != nil {
+		return fmt.Errorf("%w: %w", wire.ErrRestore, err)
+	}
+	r.gate = gate
+	ready := &wire.Ready{RestoreUs: uint64(time.Since(began).Microseconds())}
+	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Ready{Ready: ready}})
+}
+
+// resume is the peer's part after COMMIT: nobody can call it off any more.
+func (r *Receive) resume(ctx context.Context) error {
+	began := time.Now()
+	// Not worth a wait for the disk: after a power cut the container is gone, and without "running" this side says so.
+	if err := r.journal.Note(journal.Committed, ""); err != nil {
+		return err
+	}
+	err := r.gate.Open(ctx, func() error { return r.journal.Append(journal.Running, "") })
+	if r.journal.Last() != journal.Running {
+		return fmt.Errorf("%w: %w", wire.ErrRestore, err)
+	}
+	if err != nil { // too late to give it back: as after any crash, it is this host's
+		r.Log.Error("the container is ours, but its start was not clean", "error", err)
+	}
+	r.verdict = &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{ResumeUs: uint64(time.Since(began).Microseconds())}}}
+	return nil
+}
+
+// giveUp clears everything up, records it, and only then tells the source. It returns the reason.
+func (r *Receive) giveUp(ctx context.Context, reason error, undo *rollback) error {
+	r.Log.Info("giving up the move", "reason", reason)
+	if r.journal == nil { // refused: there is nothing to clear up but the reservation
+		r.tell(ctx, &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(reason)}})
+		return errors.Join(reason, undo.Run(ctx, r.Log), r.close())
+	}
+	if r.journal.Last() == journal.Begin && !errors.Is(reason, errAbortedByPeer) {
+		// Bad news first: the source may be in the middle of a long pass.
+		r.tell(ctx, &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(reason)}})
+	}
+	if err := undo.Run(ctx, r.Log); err != nil {
+		// Something of the half-made container may be alive: "aborted" would be a lie that costs a second copy.
+		return errors.Join(reason, err, r.close())
+	}
+	if err := r.journal.Append(journal.Aborted, reason.Error()); err != nil {
+		return errors.Join(reason, err, r.close())
+	}
+	r.verdict = &wire.Message{Body: &wire.Message_Aborted{Aborted: &wire.Aborted{Cause: wire.NewFailure(reason)}}}
+	r.tell(ctx, r.verdict)
+	r.linger(ctx)
+	return errors.Join(reason, r.close())
+}
+
+// tell sends a last word. A link that is gone is no error: the source asks again.
+func (r *Receive) tell(ctx context.Context, m *wire.Message) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := r.talk.send(ctx, m); err != nil {
+		r.Log.Debug("could not tell the source", "error", err)
+	}
+}
+
+// linger waits a moment for the source to hang up, so that the last word is not lost in a connection that is reset.
+func (r *Receive) linger(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	for {
+		if _, err := r.talk.receive(ctx); err != nil {
+			return
+		}
+	}
+}
+
+func (r *Receive) close() error {
+	var err error
+	if r.images != nil {
+		err = r.images.Close()
+	}
+	if r.journal != nil {
+		err = errors.Join(err, r.journal.Close())
+	}
+	return err
+}
+
+// Container is the id that was received; empty before Hello.
+func (r *Receive) Container() string { return r.hello.GetContainer() }

@@ -1,0 +1,374 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// world is two hosts and one container, reduced to what the promise is about: who runs. Every change is checked.
+type world struct {
+	t *testing.T
+
+	mu       sync.Mutex
+	source   copyState
+	peer     copyState
+	failAt   string // name of the twin's step that fails
+	steps    []string
+	journals [2]string
+	images   string
+	link     *cable
+}
+
+type copyState string
+
+const (
+	absent  copyState = "absent"
+	running copyState = "running"
+	frozen  copyState = "frozen"
+)
+
+var errTwin = errors.New("twin fails")
+
+func newWorld(t *testing.T) *world {
+	dir := t.TempDir()
+	w := &world{t: t, source: running, peer: absent, images: filepath.Join(dir, "images")}
+	w.journals = [2]string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+	if err := os.Mkdir(w.images, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// step records that a step was reached and fails it if it is the one to fail.
+func (w *world) step(name string) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.steps = append(w.steps, name)
+	if w.failAt == name {
+		return fmt.Errorf("%s: %w", name, errTwin)
+	}
+	return nil
+}
+
+func (w *world) set(who *copyState, to copyState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	*who = to
+	if w.source == running && w.peer == running {
+		w.t.Error("two copies run")
+	}
+}
+
+func (w *world) states() (source, peer copyState) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.source, w.peer
+}
+
+// --- the source's twin
+
+func (w *world) Hello(context.Context) (*wire.Hello, error) {
+	return &wire.Hello{Container: "web", Mode: "stop-copy", Trees: []*wire.Tree{{Name: "rootfs"}}}, w.step("hello")
+}
+
+func (w *world) Trees() []Tree { return []Tree{w} }
+
+func (w *world) Pass(ctx context.Context, ch Channel) (uint64, error) {
+	if err := w.step("pass"); err != nil {
+		return 0, err
+	}
+	return 5, ch.Send(ctx, []byte("files"))
+}
+
+func (w *world) Delta(ctx context.Context, ch Channel) (uint64, error) {
+	if err := w.step("delta"); err != nil {
+		return 0, err
+	}
+	return 5, ch.Send(ctx, []byte("delta"))
+}
+
+func (w *world) Dump(_ context.Context, dir string, gates DumpGates) (Held, error) {
+	gates.Freezing()
+	if err := w.step("dump"); err != nil {
+		return nil, err
+	}
+	w.set(&w.source, frozen)
+	gates.Frozen()
+	pages := slices.Repeat([]byte("memory!!"), wire.MaxChunk/8*3/2)
+	for name, content := range map[string][]byte{"pages-1.img": pages, "core-1.img": []byte("core"), "empty.img": nil} {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	return w, nil
+}
+
+func (w *world) Stdio(context.Context) ([]byte, error) { return []byte("{}"), w.step("stdio") }
+
+func (w *world) Commit(context.Context) error {
+	w.set(&w.source, absent)
+	return w.step("kill")
+}
+
+func (w *world) Rollback(context.Context) error {
+	w.set(&w.source, running)
+	return nil
+}
+
+func (w *world) Revive(context.Context) error {
+	w.set(&w.source, running)
+	return nil
+}
+
+func (w *world) Destroy(context.Context) error {
+	w.set(&w.source, absent)
+	return w.step("destroy")
+}
+
+// --- the peer's twin
+
+type twinHost struct{ *world }
+
+func (h twinHost) Reserve(context.Context, *wire.Hello) (Place, *wire.Offer, error) {
+	if err := h.step("reserve"); err != nil {
+		return nil, nil, fmt.Errorf("%w: %w", wire.ErrExists, err)
+	}
+	dir, err := os.MkdirTemp(filepath.Dir(h.images), "spool")
+	return twinPlace{h.world, dir}, &wire.Offer{Destination: "b"}, err
+}
+
+func (h twinHost) Discard(context.Context, string, string) error {
+	h.set(&h.peer, absent)
+	return h.step("discard remains")
+}
+
+func (h twinHost) Settle(context.Context, string) error { return h.step("settle") }
+
+type twinPlace struct {
+	*world
+	spool string
+}
+
+func (p twinPlace) Bundle() string { return "/bundle" }
+func (p twinPlace) Images() string { return p.spool }
+
+func (p twinPlace) Sync(ctx context.Context, _ int, ch Channel) (uint64, error) {
+	if err := p.step("sync"); err != nil {
+		return 0, err
+	}
+	frame, err := ch.Recv(ctx, nil)
+	return uint64(len(frame)), err
+}
+
+func (p twinPlace) Prepare(context.Context) error { return p.step("prepare") }
+
+func (p twinPlace) Restore(context.Context, []byte) (Gate, error) {
+	if err := p.step("restore"); err != nil {
+		return nil, err
+	}
+	for name, size := range map[string]int64{"pages-1.img": wire.MaxChunk / 8 * 3 / 2 * 8, "core-1.img": 4, "empty.img": 0} {
+		info, err := os.Stat(filepath.Join(p.spool, name))
+		if err != nil || info.Size() != size {
+			p.t.Errorf("image %s: %v, %v", name, info, err)
+		}
+	}
+	p.set(&p.peer, frozen)
+	return p, nil
+}
+
+func (p twinPlace) Open(_ context.Context, journalRunning func() error) error {
+	err := p.step("open")
+	if err == nil {
+		err = journalRunning()
+	}
+	if err != nil {
+		p.set(&p.peer, absent)
+		return err
+	}
+	p.set(&p.peer, running)
+	return nil
+}
+
+func (p twinPlace) Discard(context.Context) error {
+	p.set(&p.peer, absent)
+	return p.step("discard")
+}
+
+// --- the link's twin
+
+// cable joins two hosts. After cutAfter control frames, counted over both directions, it is dead.
+type cable struct {
+	mu       sync.Mutex
+	frames   int
+	cutAfter int // -1: never
+	dead     chan struct{}
+}
+
+func newCable(cutAfter int) *cable { return &cable{cutAfter: cutAfter, dead: make(chan struct{})} }
+
+// count is called for each control frame about to be sent; swallow tells that the frame is lost with the link.
+func (c *cable) count() (swallow bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.frames == c.cutAfter {
+		c.cut()
+		return true
+	}
+	c.frames++
+	return false
+}
+
+func (c *cable) cut() {
+	select {
+	case <-c.dead:
+	default:
+		close(c.dead)
+	}
+}
+
+type twinChannel struct {
+	cable   *cable
+	control bool
+	out, in chan []byte
+}
+
+func (ch *twinChannel) Send(ctx context.Context, parts ...[]byte) error {
+	if ch.control && ch.cable.count() {
+		return io.ErrClosedPipe
+	}
+	select {
+	case <-ch.cable.dead:
+		return io.ErrClosedPipe
+	default:
+	}
+	select {
+	case ch.out <- slices.Concat(parts...):
+		return nil
+	case <-ch.cable.dead:
+		return io.ErrClosedPipe
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (ch *twinChannel) Recv(ctx context.Context, _ []byte) ([]byte, error) {
+	select {
+	case frame := <-ch.in:
+		return frame, nil
+	default:
+	}
+	select {
+	case frame := <-ch.in:
+		return frame, nil
+	case <-ch.cable.dead:
+		return nil, io.EOF
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+type twinSession struct {
+	cable    *cable
+	channels []*twinChannel
+}
+
+func newSessions(c *cable) (source, peer *twinSession) {
+	source, peer = &twinSession{cable: c}, &twinSession{cable: c}
+	for i := range 4 {
+		there, back := make(chan []byte, 16), make(chan []byte, 16)
+		source.channels = append(source.channels, &twinChannel{c, i == 0, there, back})
+		peer.channels = append(peer.channels, &twinChannel{c, i == 0, back, there})
+	}
+	return source, peer
+}
+
+func (s *twinSession) Control() Channel  { return s.channels[0] }
+func (s *twinSession) Files() Channel    { return s.channels[1] }
+func (s *twinSession) Images() []Channel { return []Channel{s.channels[2], s.channels[3]} }
+func (s *twinSession) Peer() string      { return "twin" }
+func (s *twinSession) Sent() uint64      { return 1 }
+func (s *twinSession) Close() error      { s.cable.cut(); return nil }
+
+// --- one move
+
+const twinMove = "00112233445566778899aabbccddeeff"
+
+// dial connects with the peer: first to Receive, later to Answer. reachable says whether a second connection works.
+func (w *world) dial(reachable bool) Dial {
+	return func(_ context.Context, resume bool) (Session, error) {
+		if resume && !reachable {
+			return nil, errors.New("no route to host")
+		}
+		c := newCable(-1)
+		if !resume {
+			c = w.link
+		}
+		source, peer := newSessions(c)
+		go func() {
+			if resume {
+				_ = Answer(context.Background(), twinHost{w}, w.journals[1], peer)
+				return
+			}
+			receive := &Receive{Host: twinHost{w}, Journals: w.journals[1], Log: slog.New(slog.DiscardHandler)}
+			_ = receive.Run(context.Background(), peer)
+		}()
+		return source, nil
+	}
+}
+
+func (w *world) push(ctx context.Context, reachable bool) *report.Result {
+	j, err := journal.Create(w.journals[0], journal.Move{Name: twinMove, Role: journal.Source, Container: "web"})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer j.Close()
+	p := &Push{
+		Move: twinMove, Container: w, Dial: w.dial(reachable), Journal: j, Images: w.images,
+		Record: report.NewRecorder(nil), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval,
+	}
+	return p.Run(ctx)
+}
+
+func (w *world) resolve(reachable bool, force Force) (report.Outcome, error) {
+	story, err := journal.Read(w.journals[0], twinMove, journal.Source)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r := &Resolve{Story: story, Container: w, Dial: w.dial(reachable), Patience: 4 * askInterval, Force: force, Log: slog.New(slog.DiscardHandler)}
+	return r.Run(context.Background())
+}
+
+func (w *world) reached(step string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Contains(w.steps, step)
+}
+
+func (w *world) story(role journal.Role) string {
+	dir := w.journals[0]
+	if role == journal.Peer {
+		dir = w.journals[1]
+	}
+	s, err := journal.Read(dir, twinMove, role)
+	if err != nil {
+		return err.Error()
+	}
+	var steps []string
+	for _, r := range s.Records {
+		steps = append(steps, string(r.Step))
+	}
+	return strings.Join(steps, " ")
+}

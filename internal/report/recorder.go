@@ -1,0 +1,108 @@
+package report
+
+import (
+	"sync"
+	"time"
+)
+
+// Recorder turns what a move tells it into events and, at the end, the result. It is safe for concurrent use.
+type Recorder struct {
+	sink func(Event)
+	now  func() time.Time
+
+	mu      sync.Mutex
+	began   time.Time
+	frozen  time.Time
+	phase   Phase
+	entered time.Time
+	spent   map[Phase]time.Duration
+	shown   time.Time
+}
+
+// NewRecorder starts the clock. sink gets every event, one at a time; nil drops them.
+func NewRecorder(sink func(Event)) *Recorder {
+	if sink == nil {
+		sink = func(Event) {}
+	}
+	r := &Recorder{sink: sink, now: time.Now, spent: make(map[Phase]time.Duration)}
+	r.began = r.now()
+	return r
+}
+
+// Enter ends the phase that was and begins another one. Entering Freeze starts the downtime.
+func (r *Recorder) Enter(p Phase) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	r.leave(now)
+	r.phase, r.entered = p, now
+	if p == Freeze {
+		r.frozen = now
+	}
+	r.sink(Event{Event: "phase", Phase: p, At: now})
+}
+
+func (r *Recorder) leave(now time.Time) {
+	if r.phase != "" {
+		r.spent[r.phase] += now.Sub(r.entered)
+	}
+}
+
+// progressEvery keeps a fast transfer from drowning its own progress in events.
+const progressEvery = 50 * time.Millisecond
+
+// Progress reports bytes done of an estimated total within the current phase.
+func (r *Recorder) Progress(bytes, total uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	if now.Sub(r.shown) < progressEvery && bytes < total {
+		return
+	}
+	r.shown = now
+	r.sink(Event{Event: "progress", Phase: r.phase, Bytes: bytes, Total: total})
+}
+
+// Warn reports something that the user should know and that does not end the move.
+func (r *Recorder) Warn(text string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sink(Event{Event: "warning", Text: text})
+}
+
+// Finish stops the clock: it fills in the times, emits the result and returns it. A container that was never frozen, or
+// thawed again, had as much downtime as passed until now.
+func (r *Recorder) Finish(result Result) *Result {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	r.leave(now)
+	r.phase = ""
+	if !r.frozen.IsZero() && result.DowntimeMS == 0 {
+		result.DowntimeMS = ms(now.Sub(r.frozen))
+	}
+	result.TotalMS = ms(now.Sub(r.began))
+	result.Phases = make(map[Phase]float64)
+	for _, p := range Phases() {
+		result.Phases[p] = ms(r.spent[p])
+	}
+	if result.Rounds == nil {
+		result.Rounds = []Round{}
+	}
+	r.sink(Event{Event: "result", Result: &result})
+	return &result
+}
+
+// Downtime is what has passed since the freeze.
+func (r *Recorder) Downtime() float64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.frozen.IsZero() {
+		return 0
+	}
+	return ms(r.now().Sub(r.frozen))
+}
+
+func ms(d time.Duration) float64 {
+	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
+}
