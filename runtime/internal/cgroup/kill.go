@@ -41,14 +41,22 @@ func (g *Group) kill(ctx context.Context, pids []int) error {
 			return err
 		}
 	}
-	if err := g.signal(pids); err != nil {
+	if _, err := g.signal(pids, unix.SIGKILL); err != nil {
 		return err
 	}
 	return g.Thaw(ctx)
 }
 
-// Signal sends SIGKILL to all processes without waiting. It returns how many there were.
-func (g *Group) signal(pids []int) error {
+// Signal sends a signal to every process once, and returns to how many.
+func (g *Group) Signal(sig unix.Signal) (int, error) {
+	pids, err := g.Pids()
+	if err != nil {
+		return 0, fmt.Errorf("list cgroup processes: %w", err)
+	}
+	return g.signal(pids, sig)
+}
+
+func (g *Group) signal(pids []int, sig unix.Signal) (sent int, err error) {
 	// A pid that was read may belong to a stranger by the time it is used. A pidfd pins whoever has the number now;
 	// if the number is still listed after that, it is one of ours.
 	pinned := make(map[int]int, len(pids))
@@ -61,21 +69,24 @@ func (g *Group) signal(pids []int) error {
 		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
 			pinned[pid] = fd
 		} else if !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EINVAL) {
-			return fmt.Errorf("open process %d: %w", pid, err)
+			return 0, fmt.Errorf("open process %d: %w", pid, err)
 		}
 	}
 	ours, err := g.Pids()
 	if err != nil {
-		return fmt.Errorf("list cgroup processes: %w", err)
+		return 0, fmt.Errorf("list cgroup processes: %w", err)
 	}
 	var errs []error
 	for pid, fd := range pinned {
 		if !slices.Contains(ours, pid) {
 			continue
 		}
-		if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
-			errs = append(errs, fmt.Errorf("kill process %d: %w", pid, err))
+		switch err := unix.PidfdSendSignal(fd, sig, nil, 0); {
+		case err == nil:
+			sent++
+		case !errors.Is(err, unix.ESRCH):
+			errs = append(errs, fmt.Errorf("signal process %d: %w", pid, err))
 		}
 	}
-	return errors.Join(errs...)
+	return sent, errors.Join(errs...)
 }

@@ -1,0 +1,78 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/livemigrate/migrate/runtime/internal/hooks"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// AdoptOptions of Adopt; nil is the zero value.
+type AdoptOptions struct {
+	ExternalDescriptors []string  // where 0, 1 and 2 of init point now
+	Created             time.Time // zero: now
+	LogFile             string
+	MonitorPid          int
+}
+
+// RunHooks runs the hooks of a container that is being created. The namespaces exist, the processes do not run yet.
+func (p *Prepared) RunHooks(ctx context.Context, pid int) error {
+	state := ociState(p.id, p.state.Plan, specs.StateCreating)
+	state.Pid = pid
+	for _, kind := range []string{hooks.Prestart, hooks.CreateRuntime} {
+		if err := hooks.Run(ctx, p.state.Plan.Spec.Hooks, kind, state); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Adopt makes the processes below pid the container: it writes the state and runs the poststart hooks. From here the
+// container runs, and is deleted as any other; Discard has no effect any more. When Adopt fails the Prepared is as
+// before, unless a poststart hook failed: then the container is there, and killed.
+func (p *Prepared) Adopt(ctx context.Context, pid int, o *AdoptOptions) (*Container, error) {
+	if o == nil {
+		o = &AdoptOptions{}
+	}
+	_, start, err := procStat(pid)
+	if err != nil {
+		return nil, fmt.Errorf("look at restored init: %w", err)
+	}
+	// CRIU mounted the container's mounts in the container's namespace; ours was only where they started.
+	if err := unmountRoot(p.root); err != nil {
+		return nil, err
+	}
+	state := p.state.clone()
+	state.InitProcessPid, state.InitProcessStartTime = pid, start
+	state.NamespacePaths = namespacePaths(pid)
+	state.ExternalDescriptors = o.ExternalDescriptors
+	state.LogFile, state.MonitorPid = o.LogFile, o.MonitorPid
+	if !o.Created.IsZero() {
+		state.Created = o.Created.UTC()
+	}
+	if p.link != nil {
+		network := p.link.Config()
+		state.Network = &network
+	}
+	if p.pidFile != "" {
+		if err := writePidFile(p.pidFile, pid); err != nil {
+			return nil, err
+		}
+	}
+	if err := saveState(p.dir, &state); err != nil {
+		return nil, err
+	}
+	p.undo = rollback{}
+	p.adopted = true
+	c := &Container{id: p.id, dir: p.dir, group: p.group, log: p.log, state: &state}
+	if p.netns != nil {
+		err = p.netns.Close() // the processes hold it
+	}
+	return c, errors.Join(err, c.poststart(ctx))
+}
+
+// Discard undoes Prepare; what CRIU made in the cgroup is killed. Idempotent, and without effect after Adopt.
+func (p *Prepared) Discard(ctx context.Context) error { return p.undo.run(ctx) }

@@ -1,0 +1,160 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/livemigrate/migrate/runtime/internal/cgroup"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// Container is one container, whatever it is doing. Safe for concurrent use; other processes may use it too. It holds no
+// descriptors and needs no closing.
+type Container struct {
+	id    string
+	dir   string
+	group *cgroup.Group
+	log   *slog.Logger
+
+	mu    sync.Mutex // guards state
+	state *State
+}
+
+// ID is the container's name under its root.
+func (c *Container) ID() string { return c.id }
+
+// StateDir is the directory that holds the container's state.
+func (c *Container) StateDir() string { return c.dir }
+
+// State is a copy of what is stored.
+func (c *Container) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.clone()
+}
+
+// Plan is a copy of what the container was made from.
+func (c *Container) Plan() *Plan {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.Plan.clone()
+}
+
+// Spec is a copy of the container's spec; its resources are those of the last Set.
+func (c *Container) Spec() *specs.Spec { return c.Plan().Spec }
+
+// Bundle is the absolute path of the bundle.
+func (c *Container) Bundle() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.Plan.Bundle
+}
+
+// InitPid is the pid of the container's first process, 0 when it is not alive.
+func (c *Container) InitPid() int {
+	pid, start := c.init()
+	if !procAlive(pid, start) {
+		return 0
+	}
+	return pid
+}
+
+func (c *Container) init() (pid int, start uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.state.InitProcessPid, c.state.InitProcessStartTime
+}
+
+func (c *Container) alive() bool { return procAlive(c.init()) }
+
+// OCIState is the state as the OCI specification has it, which hooks read.
+func (c *Container) OCIState() (*specs.State, error) {
+	status, err := c.Status()
+	if err != nil {
+		return nil, err
+	}
+	return c.ociState(specs.ContainerState(status.String())), nil
+}
+
+func (c *Container) ociState(status specs.ContainerState) *specs.State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := ociState(c.id, c.state.Plan, status)
+	if status != specs.StateStopped {
+		s.Pid = c.state.InitProcessPid
+	}
+	return s
+}
+
+func ociState(id string, p *Plan, status specs.ContainerState) *specs.State {
+	return &specs.State{Version: specs.Version, ID: id, Status: status, Bundle: p.Bundle, Annotations: p.Spec.Annotations}
+}
+
+// UpdateState changes what is stored, in one step for everybody else who reads or changes it.
+func (c *Container) UpdateState(change func(*State)) error {
+	release, err := lockState(c.dir)
+	if err != nil {
+		return err
+	}
+	defer release()
+	state, err := loadState(c.dir, c.id) // another process may have changed it since it was loaded
+	if err != nil {
+		return err
+	}
+	change(state)
+	if err := saveState(c.dir, state); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.state = state
+	return nil
+}
+
+// Processes are the pids of the container's processes, in the caller's pid namespace. Unless it is paused some may be
+// gone already. A stopped container has none.
+func (c *Container) Processes() ([]int, error) {
+	pids, err := c.group.Pids()
+	if err != nil {
+		return nil, fmt.Errorf("unable to get all container pids: %w", err)
+	}
+	return pids, nil
+}
+
+// Wait returns when the container's first process is gone (nil), or ctx ends.
+func (c *Container) Wait(ctx context.Context) error {
+	pid, start := c.init()
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return os.NewSyscallError("pidfd_open", err)
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	defer pidfd.Close()
+	if !procAlive(pid, start) {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() { _ = pidfd.Close() })
+	defer stop()
+	conn, err := pidfd.SyscallConn()
+	if err != nil {
+		return err
+	}
+	// A pidfd becomes readable when its process ends; nothing can be read from it.
+	err = conn.Read(func(fd uintptr) bool {
+		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, _ := unix.Poll(poll, 0)
+		return n > 0
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
+}

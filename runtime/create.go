@@ -1,0 +1,206 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/runtime/internal/cgroup"
+	"github.com/livemigrate/migrate/runtime/internal/hooks"
+	"github.com/livemigrate/migrate/runtime/internal/launch"
+	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// CreateOptions of Create; nil is the zero value. Files stay the caller's.
+type CreateOptions struct {
+	Stdin, Stdout, Stderr *os.File   // nil: the caller's own. Not used with a terminal
+	ConsoleSocket         *os.File   // with process.terminal: gets the pty's master by SCM_RIGHTS
+	PidfdSocket           *os.File   // gets a pidfd of init by SCM_RIGHTS
+	ExtraFiles            []*os.File // become 3 and up of the program
+	PidFile               string     // the pid of init, once it waits
+	LogFile               string     // recorded for the monitor
+	MonitorPid            int        // recorded
+}
+
+// creation is a container that is being made.
+type creation struct {
+	*Container
+	resources *cgroups.Resources
+	undo      rollback
+}
+
+// Create makes a container and returns when its init waits for Start. ErrExists when the id is taken. When it fails
+// nothing is left.
+func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptions) (_ *Container, err error) {
+	if o == nil {
+		o = &CreateOptions{}
+	}
+	c, err := r.begin(id, p)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(c.explainOOM(err), c.undo.run(ctx))
+		}
+	}()
+	c.state.LogFile, c.state.MonitorPid = o.LogFile, o.MonitorPid
+	process, err := launch.StartInit(ctx, &launch.Init{
+		Spec:          c.state.Plan.Spec,
+		Bundle:        p.Bundle,
+		Rootfs:        p.Rootfs,
+		StateDir:      c.dir,
+		ID:            id,
+		Stdin:         o.Stdin,
+		Stdout:        o.Stdout,
+		Stderr:        o.Stderr,
+		ConsoleSocket: o.ConsoleSocket,
+		PidfdSocket:   o.PidfdSocket,
+		ExtraFiles:    o.ExtraFiles,
+		NoPivot:       p.NoPivot,
+		NoNewKeyring:  p.NoNewKeyring,
+		Rootless:      os.Geteuid() != 0,
+		CgroupPaths:   c.state.CgroupPaths,
+		Place:         c.place,
+		Network:       func(pid int) error { return c.connect(ctx, pid) },
+		Hooks:         c.runHooks,
+		Log:           r.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	c.undo.add("kill init", func(ctx context.Context) error {
+		return errors.Join(process.Signal(unix.SIGKILL), reap(process))
+	})
+	if o.PidFile != "" {
+		if err := writePidFile(o.PidFile, process.Pid); err != nil {
+			return nil, err
+		}
+	}
+	return c.Container, nil
+}
+
+// begin takes the id and makes what needs no process: the state directory and the cgroup, on paper.
+func (r *Runtime) begin(id string, p *Plan) (_ *creation, err error) {
+	if os.Geteuid() != 0 {
+		if err := p.checkRootless(); err != nil {
+			return nil, err
+		}
+	}
+	p = p.clone()
+	config, err := p.cgroupConfig(id, r.systemd, r.rootlessCgroups)
+	if err != nil {
+		return nil, err
+	}
+	group, err := cgroup.New(config)
+	if err != nil {
+		return nil, err
+	}
+	dir, err := r.reserve(id)
+	if err != nil {
+		return nil, err
+	}
+	c := &creation{
+		Container: &Container{id: id, dir: dir, group: group, log: r.log, state: &State{
+			Version:         stateVersion,
+			ID:              id,
+			Created:         time.Now().UTC(),
+			Plan:            p,
+			Rootless:        os.Geteuid() != 0 && r.rootlessCgroups,
+			RootlessCgroups: r.rootlessCgroups,
+			SystemdCgroup:   r.systemd,
+			CgroupPaths:     group.Paths(),
+			Network:         p.Network,
+		}},
+		resources: config.Resources,
+	}
+	c.undo.add("remove state", func(context.Context) error { return removeStateDir(dir) })
+	if err := group.CheckFree(); err != nil {
+		return nil, errors.Join(err, c.undo.run(context.Background()))
+	}
+	c.undo.add("remove cgroup", func(ctx context.Context) error { return errors.Join(c.KillAll(ctx), group.Destroy()) })
+	return c, nil
+}
+
+// place puts init into its cgroup before it can have children that would stay outside.
+func (c *creation) place(pid int) error {
+	err := c.group.Apply(pid)
+	if errors.Is(err, cgroup.ErrRootless) {
+		if !c.state.Plan.Private(specs.PIDNamespace) {
+			c.log.Warn("creating a rootless container with no cgroup and no private pid namespace: not all of its processes can be found to kill them")
+		}
+		err = nil
+	}
+	if err != nil {
+		return fmt.Errorf("unable to apply cgroup configuration: %w", err)
+	}
+	c.state.CgroupPaths = c.group.Paths()
+	return nil
+}
+
+// connect joins init's network namespace to the bridge.
+func (c *creation) connect(ctx context.Context, pid int) error {
+	if c.state.Network == nil {
+		return nil
+	}
+	ns, err := netns.OfProcess(pid)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	l, err := link.Attach(ctx, ns, c.id, c.state.Network)
+	if err != nil {
+		return err
+	}
+	c.undo.add("delete link", func(context.Context) error { return l.Delete() })
+	return l.Join()
+}
+
+// runHooks runs one kind of hooks; before the first ones limits are set, so that hooks may change them, and the state
+// is written: whoever kills us from here on leaves a container that can be deleted.
+//
+// Limits are not set earlier, because init mounts before: the device rules would hold for block devices it mounts.
+func (c *creation) runHooks(ctx context.Context, kind string, pid int) error {
+	if c.state.InitProcessPid == 0 {
+		if err := c.group.Set(c.resources); err != nil {
+			return fmt.Errorf("error setting cgroup config: %w", err)
+		}
+		if err := c.born(pid); err != nil {
+			return err
+		}
+	}
+	state := ociState(c.id, c.state.Plan, specs.StateCreating)
+	state.Pid = pid
+	return hooks.Run(ctx, c.state.Plan.Spec.Hooks, kind, state)
+}
+
+// born records init.
+func (c *creation) born(pid int) error {
+	_, start, err := procStat(pid)
+	if err != nil {
+		return fmt.Errorf("look at init: %w", err)
+	}
+	targets, err := descriptors(pid)
+	if err != nil {
+		return err
+	}
+	c.state.InitProcessPid, c.state.InitProcessStartTime = pid, start
+	c.state.NamespacePaths = namespacePaths(pid)
+	c.state.ExternalDescriptors = targets
+	return saveState(c.dir, c.state)
+}
+
+// explainOOM replaces whatever init's death looked like: a memory limit that is too small even for init is the cause.
+func (c *creation) explainOOM(err error) error {
+	if kills, oomErr := c.group.OOMKills(); oomErr == nil && kills > 0 {
+		c.log.Debug("container init was OOM-killed", "error", err)
+		return errors.New("container init was OOM-killed (memory limit too low?)")
+	}
+	return err
+}

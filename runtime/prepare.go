@@ -1,0 +1,147 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+
+	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/runtime/internal/cgroup"
+	"github.com/livemigrate/migrate/runtime/internal/rootfs"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// PrepareOptions of Prepare; nil is the zero value.
+type PrepareOptions struct {
+	PidFile string // written by Adopt
+}
+
+// ExternalMount is a mount that comes from outside of the image set: at Destination in the container belongs what is at
+// Source on the host.
+type ExternalMount = rootfs.ExternalMount
+
+// Prepared is the place of a container whose processes come from elsewhere. Its id is taken. It ends with Adopt or
+// Discard. Methods are called one at a time.
+type Prepared struct {
+	*creation
+	root    string
+	pidFile string
+	netns   *os.File
+	link    *link.Link
+	adopted bool
+}
+
+// Prepare takes the id and does everything for a restore that needs no process: the cgroup, a private mount of the
+// rootfs with every mount point in it and, with a network of ours and no user namespace, a network namespace with the
+// link in it, which is not on the bridge yet. ErrExists when the id is taken. When it fails nothing is left.
+func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *PrepareOptions) (_ *Prepared, err error) {
+	if o == nil {
+		o = &PrepareOptions{}
+	}
+	c, err := r.begin(id, plan)
+	if err != nil {
+		return nil, err
+	}
+	p := &Prepared{creation: c, root: filepath.Join(c.dir, rootDir), pidFile: o.PidFile}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Discard(ctx))
+		}
+	}()
+	if err := c.place(-1); err != nil {
+		return nil, err
+	}
+	if err := p.mountRoot(); err != nil {
+		return nil, err
+	}
+	if _, user := c.state.Plan.namespace(specs.UserNamespace); c.state.Network != nil && !user {
+		if err := p.makeNetwork(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// mountRoot gives CRIU a root of its own to put the container's mounts on: what is mounted there must not show up in the
+// bundle, and goes away in one piece.
+func (p *Prepared) mountRoot() error {
+	plan := p.state.Plan
+	if err := rootfs.MakeMountPoints(plan.Rootfs, plan.Spec); err != nil {
+		return err
+	}
+	if err := os.Mkdir(p.root, 0o700); err != nil {
+		return fmt.Errorf("make root: %w", err)
+	}
+	if err := unix.Mount(plan.Rootfs, p.root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return &os.PathError{Op: "bind mount", Path: plan.Rootfs, Err: err}
+	}
+	// Removing the state unmounts it.
+	if err := unix.Mount("", p.root, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return &os.PathError{Op: "make mount private", Path: p.root, Err: err}
+	}
+	return nil
+}
+
+func (p *Prepared) makeNetwork(ctx context.Context) error {
+	ns, err := netns.New()
+	if err != nil {
+		return err
+	}
+	p.netns = ns
+	p.undo.add("close network namespace", func(context.Context) error { return ns.Close() })
+	l, err := link.Attach(ctx, ns, p.id, p.state.Network)
+	if err != nil {
+		return err
+	}
+	p.link = l
+	p.undo.add("delete link", func(context.Context) error { return l.Delete() })
+	return nil
+}
+
+// ID is the container's name.
+func (p *Prepared) ID() string { return p.id }
+
+// Plan is a copy of what the container is to be.
+func (p *Prepared) Plan() *Plan { return p.state.Plan.clone() }
+
+// StateDir is the directory that the container's state will be in.
+func (p *Prepared) StateDir() string { return p.dir }
+
+// Root is where CRIU finds the root of the container's mounts.
+func (p *Prepared) Root() string { return p.root }
+
+// NetNS is the prepared network namespace, nil without one. It belongs to the Prepared.
+func (p *Prepared) NetNS() *os.File { return p.netns }
+
+// Link is the prepared link, nil without one. With a user namespace the link is made by CRIU: SetLink tells about it.
+func (p *Prepared) Link() *link.Link { return p.link }
+
+// SetLink makes a link that somebody else made the container's, to be deleted with it.
+func (p *Prepared) SetLink(l *link.Link) {
+	p.link = l
+	p.undo.add("delete link", func(context.Context) error { return l.Delete() })
+}
+
+// CgroupPaths are the container's cgroups by controller.
+func (p *Prepared) CgroupPaths() map[string]string { return maps.Clone(p.state.CgroupPaths) }
+
+// ExternalMounts are the mounts that CRIU has to be told the sources of.
+func (p *Prepared) ExternalMounts() []ExternalMount {
+	return rootfs.ExternalMounts(p.state.Plan.Spec, p.state.Plan.Bundle)
+}
+
+// PlaceInit puts the first process into the cgroups and sets the limits, before it has children.
+func (p *Prepared) PlaceInit(pid int) error {
+	if err := p.place(pid); err != nil && !errors.Is(err, cgroup.ErrRootless) {
+		return err
+	}
+	if err := p.group.Set(p.resources); err != nil {
+		return fmt.Errorf("error setting cgroup config: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/livemigrate/migrate/runtime/internal/cgroup"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Set changes limits of a container that is not stopped. What is not set in r stays as it is; device rules are never
+// changed, so that what others added to them stays. When a part fails, all that was changed is set back. The new limits
+// become the spec's.
+func (c *Container) Set(r *specs.LinuxResources) error {
+	status, err := c.Status()
+	if err != nil {
+		return err
+	}
+	if status == Stopped {
+		return ErrNotRunning
+	}
+	state := c.State()
+	before := state.Plan.Spec.Linux.Resources
+	if before == nil {
+		before = &specs.LinuxResources{}
+	}
+	after := mergeResources(before, r)
+	if err := c.apply(after); err != nil {
+		if back := c.apply(before); back != nil {
+			return errors.Join(err, fmt.Errorf("set limits back: %w", back))
+		}
+		return err
+	}
+	return c.UpdateState(func(s *State) { s.Plan.Spec.Linux.Resources = after })
+}
+
+func (c *Container) apply(r *specs.LinuxResources) error {
+	resources, err := cgroup.Resources(r)
+	if err != nil {
+		return err
+	}
+	resources.SkipDevices = true
+	return c.group.Set(resources)
+}
+
+// mergeResources returns old with what is set in change.
+func mergeResources(old, change *specs.LinuxResources) *specs.LinuxResources {
+	out := *old
+	out.Memory = mergeMemory(old.Memory, change.Memory)
+	out.CPU = mergeCPU(old.CPU, change.CPU)
+	out.BlockIO = mergeBlockIO(old.BlockIO, change.BlockIO)
+	if change.Pids != nil && change.Pids.Limit != nil {
+		out.Pids = change.Pids
+	}
+	if len(change.HugepageLimits) > 0 {
+		out.HugepageLimits = change.HugepageLimits
+	}
+	if change.Network != nil {
+		out.Network = change.Network
+	}
+	if len(change.Rdma) > 0 {
+		out.Rdma = change.Rdma
+	}
+	if len(change.Unified) > 0 {
+		out.Unified = maps.Clone(old.Unified)
+		if out.Unified == nil {
+			out.Unified = map[string]string{}
+		}
+		maps.Copy(out.Unified, change.Unified)
+	}
+	return &out
+}
+
+func mergeMemory(old, change *specs.LinuxMemory) *specs.LinuxMemory {
+	if old == nil || change == nil {
+		return either(change, old)
+	}
+	out := *old
+	replace(&out.Limit, change.Limit)
+	replace(&out.Reservation, change.Reservation)
+	replace(&out.Swap, change.Swap)
+	replace(&out.Swappiness, change.Swappiness)
+	replace(&out.DisableOOMKiller, change.DisableOOMKiller)
+	replace(&out.CheckBeforeUpdate, change.CheckBeforeUpdate)
+	return &out
+}
+
+// mergeCPU keeps the other half when only one of quota and period changes: some managers need both.
+func mergeCPU(old, change *specs.LinuxCPU) *specs.LinuxCPU {
+	if old == nil || change == nil {
+		return either(change, old)
+	}
+	out := *old
+	replace(&out.Shares, change.Shares)
+	replace(&out.Quota, change.Quota)
+	replace(&out.Burst, change.Burst)
+	replace(&out.Period, change.Period)
+	replace(&out.RealtimeRuntime, change.RealtimeRuntime)
+	replace(&out.RealtimePeriod, change.RealtimePeriod)
+	replace(&out.Idle, change.Idle)
+	if change.Cpus != "" {
+		out.Cpus = change.Cpus
+	}
+	if change.Mems != "" {
+		out.Mems = change.Mems
+	}
+	return &out
+}
+
+func mergeBlockIO(old, change *specs.LinuxBlockIO) *specs.LinuxBlockIO {
+	if old == nil || change == nil {
+		return either(change, old)
+	}
+	out := *old
+	replace(&out.Weight, change.Weight)
+	replace(&out.LeafWeight, change.LeafWeight)
+	out.WeightDevice = mergeDevices(old.WeightDevice, change.WeightDevice, func(d *specs.LinuxWeightDevice) [2]int64 { return [2]int64{d.Major, d.Minor} })
+	device := func(d *specs.LinuxThrottleDevice) [2]int64 { return [2]int64{d.Major, d.Minor} }
+	out.ThrottleReadBpsDevice = mergeDevices(old.ThrottleReadBpsDevice, change.ThrottleReadBpsDevice, device)
+	out.ThrottleWriteBpsDevice = mergeDevices(old.ThrottleWriteBpsDevice, change.ThrottleWriteBpsDevice, device)
+	out.ThrottleReadIOPSDevice = mergeDevices(old.ThrottleReadIOPSDevice, change.ThrottleReadIOPSDevice, device)
+	out.ThrottleWriteIOPSDevice = mergeDevices(old.ThrottleWriteIOPSDevice, change.ThrottleWriteIOPSDevice, device)
+	return &out
+}
+
+// mergeDevices replaces the entry of a device that is there already and appends the others.
+func mergeDevices[T any](old, change []T, device func(*T) [2]int64) []T {
+	out := append([]T{}, old...)
+next:
+	for i := range change {
+		for j := range out {
+			if device(&out[j]) == device(&change[i]) {
+				out[j] = change[i]
+				continue next
+			}
+		}
+		out = append(out, change[i])
+	}
+	return out
+}
+
+func replace[T any](to **T, with *T) {
+	if with != nil {
+		*to = with
+	}
+}
+
+func either[T any](a, b *T) *T {
+	if a != nil {
+		return a
+	}
+	return b
+}

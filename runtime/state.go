@@ -1,0 +1,205 @@
+package runtime
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	stateFile = "state.json"
+	execFifo  = "exec.fifo"
+	rootDir   = "root" // mount point of a prepared root, see Prepare
+
+	// stateVersion is raised when an older migrate could misread a newer state.
+	stateVersion = 1
+)
+
+// State is all that is kept of a container, in state.json in its state directory. Everything else is derived from it
+// and from the kernel. The keys that runc's state.json has too are spelled as there: tools read them.
+type State struct {
+	Version              int               `json:"version"`
+	ID                   string            `json:"id"`
+	InitProcessPid       int               `json:"init_process_pid"`
+	InitProcessStartTime uint64            `json:"init_process_start"`
+	Created              time.Time         `json:"created"`
+	Plan                 *Plan             `json:"config"`
+	Rootless             bool              `json:"rootless,omitempty"` // by user id and by cgroups
+	RootlessCgroups      bool              `json:"rootless_cgroups,omitempty"`
+	SystemdCgroup        bool              `json:"systemd_cgroup,omitempty"`
+	CgroupPaths          map[string]string `json:"cgroup_paths,omitempty"` // by controller; cgroup v2: "" only
+	NamespacePaths       map[string]string `json:"namespace_paths"`        // by NEWPID ..., see Namespace
+	// ExternalDescriptors are where 0, 1 and 2 pointed when init was made.
+	ExternalDescriptors []string `json:"external_descriptors,omitempty"`
+	IntelRdtPath        string   `json:"intel_rdt_path,omitempty"`
+	Network             *Network `json:"network,omitempty"` // with the host's end of the link
+	LogFile             string   `json:"log_file,omitempty"`
+	MonitorPid          int      `json:"monitor_pid,omitempty"`
+}
+
+// namespaceKey is a namespace's name in state.json and its file in /proc/PID/ns.
+type namespaceKey struct {
+	kind      specs.LinuxNamespaceType
+	key, file string
+}
+
+func namespaceKeys() []namespaceKey {
+	return []namespaceKey{
+		{specs.CgroupNamespace, "NEWCGROUP", "cgroup"},
+		{specs.IPCNamespace, "NEWIPC", "ipc"},
+		{specs.MountNamespace, "NEWNS", "mnt"},
+		{specs.NetworkNamespace, "NEWNET", "net"},
+		{specs.PIDNamespace, "NEWPID", "pid"},
+		{specs.TimeNamespace, "NEWTIME", "time"},
+		{specs.UserNamespace, "NEWUSER", "user"},
+		{specs.UTSNamespace, "NEWUTS", "uts"},
+	}
+}
+
+// Namespace is the path of one of the container's namespaces, "" when the kernel has no such kind.
+func (s *State) Namespace(kind specs.LinuxNamespaceType) string {
+	for _, n := range namespaceKeys() {
+		if n.kind == kind {
+			return s.NamespacePaths[n.key]
+		}
+	}
+	return ""
+}
+
+// namespacePaths are those of a process, of every kind that this kernel has.
+func namespacePaths(pid int) map[string]string {
+	paths := map[string]string{}
+	for _, n := range namespaceKeys() {
+		if _, err := os.Stat("/proc/self/ns/" + n.file); err == nil {
+			paths[n.key] = fmt.Sprintf("/proc/%d/ns/%s", pid, n.file)
+		}
+	}
+	return paths
+}
+
+func (s *State) clone() State {
+	out := *s
+	out.Plan = s.Plan.clone()
+	out.CgroupPaths = maps.Clone(s.CgroupPaths)
+	out.NamespacePaths = maps.Clone(s.NamespacePaths)
+	out.ExternalDescriptors = slices.Clone(s.ExternalDescriptors)
+	if s.Network != nil {
+		network := *s.Network
+		out.Network = &network
+	}
+	return out
+}
+
+// loadState reads the state in dir. ErrNotExist when there is none, a *CorruptError when it is not one.
+func loadState(dir, id string) (*State, error) {
+	data, err := os.ReadFile(filepath.Join(dir, stateFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotExist
+	}
+	if err != nil {
+		return nil, &CorruptError{ID: id, Err: err}
+	}
+	s := &State{}
+	switch err := json.Unmarshal(data, s); {
+	case err != nil:
+		return nil, &CorruptError{ID: id, Err: err}
+	case s.Version != stateVersion:
+		return nil, &CorruptError{ID: id, Err: fmt.Errorf("version %d, this program knows %d", s.Version, stateVersion)}
+	case s.ID != id:
+		return nil, &CorruptError{ID: id, Err: fmt.Errorf("it is the state of %q", s.ID)}
+	case s.Plan == nil || s.Plan.Spec == nil:
+		return nil, &CorruptError{ID: id, Err: errors.New("it has no config")}
+	}
+	return s, nil
+}
+
+// saveState replaces the state in dir at once: a reader, or a crash, meets the old one or the new one, never a part.
+func saveState(dir string, s *State) (err error) {
+	tmp, err := os.CreateTemp(dir, "state-")
+	if err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("save state: %w", errors.Join(err, tmp.Close(), os.Remove(tmp.Name())))
+		}
+	}()
+	out := bufio.NewWriter(tmp)
+	if err := json.NewEncoder(out).Encode(s); err != nil {
+		return err
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if err := tmp.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), filepath.Join(dir, stateFile)); err != nil {
+		return err
+	}
+	return tmp.Close()
+}
+
+// lockState keeps other processes that change the state out, until release is called. The lock is on the directory, so
+// that it leaves no file behind.
+func lockState(dir string) (release func(), err error) {
+	d, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNotExist
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock state: %w", err)
+	}
+	for {
+		err = unix.Flock(int(d.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		d.Close()
+		return nil, fmt.Errorf("lock state: %w", err)
+	}
+	return func() { d.Close() }, nil
+}
+
+// removeStateDir removes a state directory. A prepared root is unmounted first, and its mount point removed as an empty
+// directory: removing recursively while it is mounted would delete the container's files.
+func removeStateDir(dir string) error {
+	if err := unmountRoot(filepath.Join(dir, rootDir)); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return fmt.Errorf("unable to remove container state dir: %w", err)
+	}
+	return nil
+}
+
+// unmountRoot detaches all that is mounted on a mount point and removes it. One that is not there is no error.
+func unmountRoot(path string) error {
+	for {
+		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
+		switch {
+		case err == nil:
+			continue
+		case errors.Is(err, unix.ENOENT):
+			return nil
+		case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM): // nothing mounted, or nothing we could have mounted
+			if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("remove mount point: %w", err)
+			}
+			return nil
+		}
+		return fmt.Errorf("unmount %s: %w", path, err)
+	}
+}
