@@ -20,6 +20,7 @@ setup:
 
 build: setup
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/migrate ./cmd/migrate
+	CGO_ENABLED=0 go build -trimpath -o bin/workload ./tests/workload
 
 # -p 2: the end-to-end tests measure time; more of them at once on a small machine would only measure each other.
 test: build

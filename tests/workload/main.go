@@ -1,0 +1,124 @@
+// Command workload is what the end-to-end tests and the bench move: programs that can tell whether a move changed anything.
+//
+//	workload tree      processes and threads joined by pipes, unix sockets, shared memory and a pty
+//	workload files     files written, renamed, linked and deleted without a pause
+//	workload memory N  N MB of incompressible memory; --rate R random pages rewritten a second
+//
+// Each keeps in its memory what the world should look like. On TCP port 7000 it answers every line "check" with "ok N", N
+// counting the answers on that connection, or with what differs; on UDP port 7000 it sends every datagram back.
+package main
+
+import (
+	"bufio"
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strconv"
+)
+
+const port = 7000
+
+// checker is a workload: check compares the world with what it should be.
+type checker interface {
+	check() error
+}
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "workload:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("want a verb: tree, files or memory")
+	}
+	switch args[0] {
+	case "tree":
+		tree, err := startTree()
+		if err != nil {
+			return err
+		}
+		return answer(tree)
+	case "files":
+		files, err := startFiles("/data")
+		if err != nil {
+			return err
+		}
+		return answer(files)
+	case "memory":
+		flags := flag.NewFlagSet("memory", flag.ExitOnError)
+		rate := flags.Int("rate", 0, "pages rewritten a second")
+		_ = flags.Parse(args[1:])
+		megabytes, err := strconv.Atoi(flags.Arg(0))
+		if err != nil {
+			return fmt.Errorf("read size: %w", err)
+		}
+		memory, err := startMemory(megabytes, *rate)
+		if err != nil {
+			return err
+		}
+		return answer(memory)
+	case "member":
+		return member(args[1])
+	case "true":
+		return nil
+	}
+	return fmt.Errorf("unknown verb %q", args[0])
+}
+
+// answer serves checks for ever.
+func answer(c checker) error {
+	udp, err := net.ListenUDP("udp", &net.UDPAddr{Port: port})
+	if err != nil {
+		return err
+	}
+	go echo(udp)
+	// Go listens with MPTCP where the kernel has it, and CRIU dumps no socket of that protocol.
+	var config net.ListenConfig
+	config.SetMultipathTCP(false)
+	listener, err := config.Listen(context.Background(), "tcp", ":"+strconv.Itoa(port))
+	if err != nil {
+		return err
+	}
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		go serve(conn, c)
+	}
+}
+
+func serve(conn io.ReadWriteCloser, c checker) {
+	defer conn.Close()
+	lines := bufio.NewScanner(conn)
+	for n := 1; lines.Scan(); n++ {
+		if lines.Text() != "check" {
+			return
+		}
+		text := fmt.Sprintf("ok %d\n", n)
+		if err := c.check(); err != nil {
+			text = fmt.Sprintf("bad %v\n", err)
+		}
+		if _, err := io.WriteString(conn, text); err != nil {
+			return
+		}
+	}
+}
+
+func echo(conn *net.UDPConn) {
+	buf := make([]byte, 2048)
+	for {
+		n, from, err := conn.ReadFromUDPAddrPort(buf)
+		if err != nil {
+			return
+		}
+		// A datagram that cannot be sent is lost, as on any network.
+		_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
+	}
+}
