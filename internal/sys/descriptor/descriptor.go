@@ -38,26 +38,43 @@ func Pollable(fd int, name string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), name), nil
 }
 
-// Receive takes the one descriptor that the next message on conn carries (SCM_RIGHTS), with the bytes sent along.
+// Block puts f in blocking mode, as programs expect of the descriptors they get. This process leaves it alone from then on.
+func Block(f *os.File) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("make %s block: %w", f.Name(), err)
+	}
+	var modeErr error
+	err = raw.Control(func(fd uintptr) { modeErr = unix.SetNonblock(int(fd), false) })
+	if err = errors.Join(err, modeErr); err != nil {
+		return fmt.Errorf("make %s block: %w", f.Name(), err)
+	}
+	return nil
+}
+
+// Receive takes the one descriptor that the next message on conn carries (SCM_RIGHTS), and the text sent along with it.
+// The file is in non-blocking mode, for whoever has it open.
 func Receive(conn *net.UnixConn) (_ *os.File, text string, err error) {
-	bytes := make([]byte, 4096) // a console's name, by convention
+	bytes := make([]byte, 4096)
 	rights := make([]byte, unix.CmsgSpace(16*4))
-	n, control, flags, _, err := conn.ReadMsgUnix(bytes, rights)
+	n, control, flags, _, err := conn.ReadMsgUnix(bytes, rights) // close-on-exec: package net asks for it
 	if err != nil {
 		return nil, "", fmt.Errorf("receive descriptor: %w", err)
 	}
 	fds, err := parseRights(rights[:control])
-	if err != nil {
-		return nil, "", fmt.Errorf("receive descriptor: %w", err)
-	}
 	if len(fds) != 1 || flags&unix.MSG_CTRUNC != 0 {
+		err = errors.Join(err, fmt.Errorf("the message carries %d descriptors, not one", len(fds)))
+	}
+	if err == nil {
+		err = unix.SetNonblock(fds[0], true)
+	}
+	if err != nil {
 		for _, fd := range fds {
 			err = errors.Join(err, unix.Close(fd))
 		}
-		return nil, "", errors.Join(fmt.Errorf("receive descriptor: the message carries %d, want 1", len(fds)), err)
+		return nil, "", fmt.Errorf("receive descriptor: %w", err)
 	}
 	text = string(bytes[:n])
-	unix.CloseOnExec(fds[0])
 	return os.NewFile(uintptr(fds[0]), text), text, nil
 }
 

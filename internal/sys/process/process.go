@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,10 +54,10 @@ func NewSession() error {
 
 // WaitAny blocks until some child has ended, and reaps it. syscall.ECHILD when there is none. Nothing else in this
 // process may wait for children meanwhile.
-func WaitAny() (pid int, status unix.WaitStatus, err error) {
+func WaitAny() (pid int, status syscall.WaitStatus, err error) {
 	for {
-		pid, err = unix.Wait4(-1, &status, 0, nil)
-		if !errors.Is(err, unix.EINTR) {
+		pid, err = syscall.Wait4(-1, &status, 0, nil)
+		if !errors.Is(err, syscall.EINTR) {
 			return pid, status, os.NewSyscallError("wait4", err)
 		}
 	}

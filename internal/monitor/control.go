@@ -1,0 +1,218 @@
+package monitor
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// The control socket is monitor.sock in the state directory. A client sends one request, a JSON object on one line; the
+// monitor answers with one, and closes. A later operation may go on with the connection after the answer, as attaching a
+// terminal would.
+//
+//	-> {"version":1,"op":"drain"}
+//	<- {"version":1,"offset":4711}     or {"version":1,"error":"..."}
+const (
+	controlVersion = 1
+	controlName    = "monitor.sock"
+	maxRequest     = 4096
+	requestTimeout = 10 * time.Second
+
+	opDrain  = "drain"
+	opOffset = "offset"
+)
+
+type request struct {
+	Version int    `json:"version"`
+	Op      string `json:"op"`
+}
+
+type response struct {
+	Version int    `json:"version"`
+	Offset  int64  `json:"offset"`
+	Error   string `json:"error,omitempty"`
+}
+
+// ErrNoMonitor: the container was started without one, or it has ended. Nothing of ours owns its standard streams.
+var ErrNoMonitor = errors.New("container has no monitor")
+
+// Drain has the monitor of the container of stateDir bring everything that the container has written so far into the log,
+// and returns the offset behind it. With the container frozen that is all there is: nothing is left in a pipe to be lost
+// with it. ErrNoMonitor when there is none.
+func Drain(ctx context.Context, stateDir string) (offset int64, err error) {
+	return ask(ctx, stateDir, opDrain)
+}
+
+// Offset is how many bytes the container has written so far, as far as the monitor has read: on all hosts that it lived
+// on, and with those that the log could not take. ErrNoMonitor when there is none.
+func Offset(ctx context.Context, stateDir string) (offset int64, err error) {
+	return ask(ctx, stateDir, opOffset)
+}
+
+func ask(ctx context.Context, stateDir, op string) (int64, error) {
+	answer, err := exchange(ctx, stateDir, request{Version: controlVersion, Op: op})
+	if err != nil {
+		return 0, fmt.Errorf("ask monitor to %s: %w", op, err)
+	}
+	if answer.Error != "" {
+		return 0, fmt.Errorf("ask monitor to %s: %s", op, answer.Error)
+	}
+	return answer.Offset, nil
+}
+
+func exchange(ctx context.Context, stateDir string, r request) (answer response, err error) {
+	conn, err := dial(ctx, stateDir)
+	if err != nil {
+		return answer, err
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	err = json.NewEncoder(conn).Encode(r)
+	if err == nil {
+		err = json.NewDecoder(conn).Decode(&answer)
+	}
+	if err != nil {
+		return answer, errors.Join(ctx.Err(), err)
+	}
+	return answer, nil
+}
+
+func dial(ctx context.Context, stateDir string) (net.Conn, error) {
+	dir, err := os.Open(stateDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoMonitor
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socketPath(dir))
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
+		return nil, ErrNoMonitor
+	}
+	return conn, err
+}
+
+// socketPath leads through the directory's descriptor, because a socket's path has 107 bytes and a state directory's may
+// have more.
+func socketPath(dir *os.File) string {
+	return fmt.Sprintf("/proc/self/fd/%d/%s", dir.Fd(), controlName)
+}
+
+// listen opens the control socket for root, or the user of a rootless container, alone.
+func listen(stateDir string) (*net.UnixListener, error) {
+	dir, err := os.Open(stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	defer dir.Close()
+	path := socketPath(dir)
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // of a monitor that was killed
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	// The path will mean nothing, or something else, when the listener is closed.
+	listener.SetUnlinkOnClose(false)
+	if err := os.Chmod(path, 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("open control socket: %w", err), listener.Close(), os.Remove(path))
+	}
+	return listener, nil
+}
+
+// unlisten undoes listen.
+func unlisten(listener *net.UnixListener, stateDir string) error {
+	return errors.Join(listener.Close(), os.Remove(filepath.Join(stateDir, controlName)))
+}
+
+func inheritListener(fd int) (*net.UnixListener, error) {
+	file := os.NewFile(uintptr(fd), controlName)
+	defer file.Close() // FileListener has its own
+	listener, err := net.FileListener(file)
+	if err != nil {
+		return nil, fmt.Errorf("open control socket: %w", err)
+	}
+	unix, ok := listener.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("open control socket: descriptor %d is another kind of socket", fd), listener.Close())
+	}
+	unix.SetUnlinkOnClose(false)
+	return unix, nil
+}
+
+// control answers clients.
+type control struct {
+	listener *net.UnixListener
+	output   *output
+}
+
+// serve returns when the listener is closed.
+func (c *control) serve() {
+	for {
+		conn, err := c.listener.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil { // out of descriptors, say: the container matters more than this client
+			time.Sleep(100 * time.Millisecond)
+			continue
+		}
+		go c.handle(conn)
+	}
+}
+
+func (c *control) handle(conn net.Conn) {
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
+		return
+	}
+	line, err := bufio.NewReader(io.LimitReader(conn, maxRequest)).ReadBytes('\n')
+	if err != nil {
+		return
+	}
+	answer := response{Version: controlVersion}
+	answer.Offset, err = c.perform(line)
+	if err != nil {
+		answer.Error = err.Error()
+	}
+	_ = json.NewEncoder(conn).Encode(answer) // the client sees it for itself
+}
+
+func (c *control) perform(line []byte) (offset int64, err error) {
+	var r request
+	if err := json.Unmarshal(line, &r); err != nil {
+		return 0, fmt.Errorf("read request: %w", err)
+	}
+	if r.Version != controlVersion {
+		return 0, fmt.Errorf("the monitor speaks version %d, not %d", controlVersion, r.Version)
+	}
+	switch r.Op {
+	case opDrain:
+		return c.output.drain()
+	case opOffset:
+		return c.output.position(), nil
+	default:
+		return 0, fmt.Errorf("the monitor knows no %q", r.Op)
+	}
+}
+
+// close ends the service and removes the socket, which may be gone with its directory.
+func (c *control) close(state *os.Root) error {
+	err := c.listener.Close()
+	if removeErr := state.Remove(controlName); !errors.Is(removeErr, fs.ErrNotExist) {
+		err = errors.Join(err, removeErr)
+	}
+	return err
+}

@@ -1,0 +1,116 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/livemigrate/migrate/internal/sys/descriptor"
+)
+
+// logFile is the file with the container's output. It is not safe for concurrent use: output locks it.
+type logFile struct {
+	path   string
+	file   *os.File
+	offset int64 // bytes of output so far, lost ones too, on all hosts
+	lost   int64 // bytes of output that are not in the file, and not yet told of there
+	cause  error // why they are lost
+}
+
+// openLog creates the file, readable by its owner only, or goes on at its end.
+func openLog(path string, offset int64) (*logFile, error) {
+	// Not blocking: a fifo that nobody reads would stop here, and is refused below.
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	info, err := file.Stat()
+	if err == nil && !info.Mode().IsRegular() && info.Mode()&os.ModeCharDevice == 0 {
+		err = fmt.Errorf("%q is not a regular file", path)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open log: %w", err), file.Close())
+	}
+	return &logFile{path: path, file: file, offset: offset}, nil
+}
+
+func inheritLog(path string, fd int, offset int64) (*logFile, error) {
+	if err := descriptor.Withhold(fd); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return &logFile{path: path, file: os.NewFile(uintptr(fd), path), offset: offset}, nil
+}
+
+// write appends output. What the file does not take is dropped and counted, never waited for.
+func (l *logFile) write(p []byte) {
+	l.offset += int64(len(p))
+	if l.tellLoss() != nil {
+		l.lost += int64(len(p))
+		return
+	}
+	n, err := l.file.Write(p)
+	if err != nil {
+		l.lost += int64(len(p) - n)
+		l.cause = err
+	}
+}
+
+// tellLoss writes the line about what was dropped, as soon as the file takes it whole.
+func (l *logFile) tellLoss() error {
+	if l.lost == 0 {
+		return nil
+	}
+	cause := l.cause
+	if path, ok := errors.AsType[*os.PathError](cause); ok {
+		cause = path.Err
+	}
+	line := fmt.Appendf(nil, "\n[migrate: %d bytes of output were lost here: %v]\n", l.lost, cause)
+	n, err := l.file.Write(line)
+	if err != nil {
+		return errors.Join(err, l.retract(n))
+	}
+	l.lost, l.cause = 0, nil
+	return nil
+}
+
+// retract takes the last n bytes back: a part of a line that is tried again later.
+func (l *logFile) retract(n int) error {
+	if n == 0 {
+		return nil
+	}
+	info, err := l.file.Stat()
+	if err != nil {
+		return err
+	}
+	return l.file.Truncate(info.Size() - int64(n))
+}
+
+// reopen starts a new file under the same name, after a rotation has moved the old one away. On an error the old file
+// is kept.
+func (l *logFile) reopen() error {
+	next, err := openLog(l.path, 0)
+	if err != nil {
+		return err
+	}
+	old := l.file
+	l.file = next.file
+	return old.Close()
+}
+
+func (l *logFile) close() error {
+	return errors.Join(l.tellLoss(), l.file.Close())
+}
+
+// absolute makes the log's path independent of the directory that the monitor leaves.
+func absolute(path string) (string, error) {
+	if path == "" {
+		return "", errors.New("the monitor needs a log file")
+	}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", fmt.Errorf("find log: %w", err)
+	}
+	return path, nil
+}

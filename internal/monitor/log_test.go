@@ -1,0 +1,109 @@
+package monitor
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/livemigrate/migrate/internal/testutil"
+)
+
+func TestFullDiskCostsOnlyTheOutputThatDoesNotFit(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	l, err := openLog(filepath.Join(dir, "log"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write([]byte("before\n"))
+	hog := filepath.Join(dir, "hog")
+	_ = os.WriteFile(hog, make([]byte, 1<<20), 0o600) // takes all there is
+	l.write(bytes.Repeat([]byte("x"), 8<<10))         // the rest of the log's page, then no more
+	l.write([]byte("not one byte"))
+	fits := 4096 - len("before\n")
+	if want := int64(8<<10 - fits + len("not one byte")); l.lost != want {
+		t.Errorf("%d bytes are lost, want %d", l.lost, want)
+	}
+	if err := os.Remove(hog); err != nil {
+		t.Fatal(err)
+	}
+	l.write([]byte("after\n"))
+	if want := int64(len("before\n") + 8<<10 + len("not one byte") + len("after\n")); l.offset != want {
+		t.Errorf("the offset is %d, want %d: lost bytes count", l.offset, want)
+	}
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	want := "before\n" + strings.Repeat("x", fits) +
+		"\n[migrate: 4115 bytes of output were lost here: no space left on device]\nafter\n"
+	got, err := os.ReadFile(filepath.Join(dir, "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Errorf("the log is %q ... %q", got[:20], got[max(0, len(got)-100):])
+	}
+}
+
+func TestLossIsToldOnceThereIsSpaceEvenWithoutMoreOutput(t *testing.T) {
+	l, err := openLog(filepath.Join(t.TempDir(), "log"), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.lost, l.cause = 5, syscall.ENOSPC
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(l.path)
+	if err != nil || !strings.Contains(string(got), "5 bytes of output were lost here: no space left on device") {
+		t.Errorf("the log is %q, %v", got, err)
+	}
+}
+
+func TestOpenLogRefusesWhatWouldStopTheContainer(t *testing.T) {
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := openLog(fifo, 0); err == nil {
+		t.Error("opened a fifo that nobody reads")
+	}
+	reader, err := os.OpenFile(fifo, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	if _, err := openLog(fifo, 0); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("opened a fifo: %v", err)
+	}
+}
+
+func TestLogGoesOnAtItsEndForItsOwnerOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	for _, text := range []string{"one\n", "two\n"} {
+		l, err := openLog(path, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.write([]byte(text))
+		if err := l.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(path)
+	info, statErr := os.Stat(path)
+	if err != nil || statErr != nil || string(got) != "one\ntwo\n" || info.Mode().Perm() != 0o600 {
+		t.Errorf("%q, %v, %v, %v", got, info.Mode(), err, statErr)
+	}
+}
