@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"syscall"
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
@@ -123,10 +125,10 @@ func (k *Call) Next(ctx context.Context) (*Notification, error) {
 		k.client.log.Debug("criu notification", "op", k.op, "script", n.GetScript(), "pid", n.GetPid())
 		return &Notification{Script: n.GetScript(), Pid: int(n.GetPid()), Files: files}, nil
 	}
+	k.pid = int(response.GetRestore().GetPid())
 	if !response.GetSuccess() {
 		return nil, k.end(k.explain(errors.New(response.GetCrErrmsg()), syscall.Errno(response.GetCrErrno())))
 	}
-	k.pid = int(response.GetRestore().GetPid())
 	if err := k.end(nil); err != nil {
 		return nil, err
 	}
@@ -153,9 +155,29 @@ func (k *Call) answer(ctx context.Context, ok bool) error {
 	return nil
 }
 
-// Pid is the restored root's, once Next has returned io.EOF.
-func (k *Call) Pid() int {
-	return k.pid
+// rootPid is how CRIU logs every process that it makes, the root first: "PID: real 4711 virt 1".
+var rootPid = regexp.MustCompile(`PID: real (\d+) virt \d+`)
+
+// RootPid is the restored tree's root in this process's pid namespace, once the call is over, also after a failure: killed
+// or not, it is a child of this process when rst_sibling was asked for. 0 when there was none.
+func (k *Call) RootPid() int {
+	if k.pid > 0 {
+		return k.pid
+	}
+	// A CRIU that was killed has not answered. Its log tells.
+	log, err := os.ReadFile(k.log)
+	if err != nil {
+		return 0
+	}
+	match := rootPid.FindSubmatch(log)
+	if match == nil {
+		return 0
+	}
+	pid, err := strconv.Atoi(string(match[1]))
+	if err != nil {
+		return 0
+	}
+	return pid
 }
 
 // end finishes the call: the child exits by itself after its last answer.

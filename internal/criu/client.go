@@ -113,6 +113,17 @@ func (c *Client) Pid() int {
 	return c.cmd.Process.Pid
 }
 
+// Killed tells whether the child has ended without finishing its request: by a signal, or by a kill of ours.
+func (c *Client) Killed() bool {
+	select {
+	case <-c.exited:
+		status, ok := c.cmd.ProcessState.Sys().(syscall.WaitStatus)
+		return ok && status.Signaled()
+	default:
+		return false
+	}
+}
+
 // Close ends the conversation and reaps the child: one that has not answered is killed. It may be called twice.
 func (c *Client) Close() error {
 	return c.end(0)

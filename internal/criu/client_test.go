@@ -164,13 +164,13 @@ func TestRestoredTaskIsTheCallersChild(t *testing.T) {
 	if _, err := follow(t, call, nil); !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	if call.Pid() != victim.Process.Pid {
-		t.Errorf("restored as %d, was %d", call.Pid(), victim.Process.Pid)
+	if call.RootPid() != victim.Process.Pid {
+		t.Errorf("restored as %d, was %d", call.RootPid(), victim.Process.Pid)
 	}
-	if err := syscall.Kill(call.Pid(), syscall.SIGKILL); err != nil {
+	if err := syscall.Kill(call.RootPid(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := syscall.Wait4(call.Pid(), nil, 0, nil); err != nil {
+	if _, err := syscall.Wait4(call.RootPid(), nil, 0, nil); err != nil {
 		t.Errorf("wait for the restored task: %v", err)
 	}
 }

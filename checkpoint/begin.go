@@ -1,0 +1,251 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/image"
+	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/netlock"
+	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// cancelGrace is how long CRIU has to undo a dump that was cancelled. A CRIU that is killed leaves its code in the tasks.
+const cancelGrace = 30 * time.Second
+
+// dump is a checkpoint under way: what Begin does, and Held ends.
+type dump struct {
+	container *runtime.Container
+	options   *Options
+	client    *criu.Client
+	call      *criu.Call
+	link      *link.Link // nil without a network of ours
+	version   string     // CRIU's; empty when no manifest is wanted
+
+	descriptors []string
+	wasPaused   bool // by its user: it stays so
+	frozen      bool // by us
+	left        bool // the link is off its bridge
+}
+
+// Begin dumps the container and returns with CRIU standing in post-dump: the images are complete, and every task stands
+// still, held by the cgroup. While it runs the caller may already read the files that grow in ImagesDir. When it fails the
+// container runs on as before; so it does when ctx ends, which CRIU is told at its next notification.
+func Begin(ctx context.Context, c *runtime.Container, o *Options) (*Held, error) {
+	d := &dump{container: c, options: o, client: o.Client}
+	held, err := d.begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint container %s: %w", c.ID(), err)
+	}
+	return held, nil
+}
+
+func (d *dump) begin(ctx context.Context) (*Held, error) {
+	request, err := d.prepare(ctx)
+	if err != nil {
+		return nil, errors.Join(err, d.closeClient())
+	}
+	if d.call, err = d.client.Dump(ctx, request); err != nil {
+		return nil, errors.Join(err, d.closeClient())
+	}
+	if err := d.follow(ctx); err != nil {
+		return nil, errors.Join(err, d.release(context.WithoutCancel(ctx)))
+	}
+	return &Held{dump: d}, nil
+}
+
+// prepare does all that can be refused before anything of the container is touched.
+func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
+	status, err := d.container.Status()
+	if err != nil {
+		return nil, err
+	}
+	if status != runtime.Running && status != runtime.Restored && status != runtime.Paused {
+		return nil, fmt.Errorf("%w in %s state", ErrNotRunning, status)
+	}
+	d.wasPaused = status == runtime.Paused
+	if err := d.options.prepare(); err != nil {
+		return nil, err
+	}
+	if d.client == nil {
+		if d.client, err = Start(ctx, d.options); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.checkFeatures(ctx); err != nil {
+		return nil, err
+	}
+	state := d.container.State()
+	d.descriptors = state.ExternalDescriptors
+	if err := image.WriteDescriptors(d.options.ImagesDir, d.descriptors); err != nil {
+		return nil, err
+	}
+	if state.Network != nil {
+		if d.link, err = openLink(d.container.ID(), state.Network); err != nil {
+			return nil, err
+		}
+	}
+	return d.request()
+}
+
+// openLink finds the container's link. Its network namespace is not needed: nothing is announced from it.
+func openLink(id string, network *runtime.Network) (*link.Link, error) {
+	return link.Open(id, nil, network)
+}
+
+// checkFeatures asks CRIU for what the options need, and for its version.
+func (d *dump) checkFeatures(ctx context.Context) error {
+	if !d.options.NoManifest {
+		version, err := d.client.Version(ctx)
+		if err != nil {
+			return err
+		}
+		d.version = version
+	}
+	if d.options.ParentPath == "" && !d.options.LazyPages {
+		return nil
+	}
+	features, err := d.client.FeatureCheck(ctx)
+	switch {
+	case err != nil:
+		return err
+	case d.options.ParentPath != "" && !features.MemTrack:
+		return ErrNoMemTrack
+	case d.options.LazyPages && !features.LazyPages:
+		return ErrNoLazyPages
+	}
+	return nil
+}
+
+// follow answers CRIU up to post-dump, which stays open.
+func (d *dump) follow(ctx context.Context) error {
+	// CRIU finishes what it is at: the end of ctx becomes the answer to its next question.
+	patient, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(cancelGrace, cancel) })
+	defer stop()
+	for {
+		n, err := d.call.Next(patient)
+		if errors.Is(err, io.EOF) {
+			return errors.New("criu ended its dump without post-dump")
+		}
+		if err != nil {
+			return err
+		}
+		err = ctx.Err()
+		if err == nil {
+			err = d.notified(ctx, n.Script)
+		}
+		switch {
+		case err != nil && n.Script == "network-unlock": // CRIU does not listen: it undoes its work already
+			err = d.call.Accept(patient)
+		case err != nil:
+			err = d.call.Refuse(patient, err)
+		case n.Script == "post-dump":
+			return nil
+		default:
+			err = d.call.Accept(patient)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// notified does what each of CRIU's notifications is good for. Those it does not know are answered yes.
+func (d *dump) notified(ctx context.Context, script string) error {
+	switch script {
+	case "pre-dump":
+		if d.options.BeforeFreeze != nil {
+			if err := d.options.BeforeFreeze(ctx); err != nil {
+				return err
+			}
+		}
+		// CRIU would freeze the cgroup too, but looks only every 100 ms whether it is.
+		d.frozen = true
+		return d.container.Freeze(ctx)
+	case "network-lock":
+		if d.link != nil {
+			d.left = true
+			return d.link.Leave()
+		}
+	case "network-unlock":
+		return d.rejoin()
+	case "post-dump":
+		if !d.options.LazyPages { // CRIU still has to kill the tasks by itself, after it has served their memory
+			return d.container.Freeze(ctx)
+		}
+	case "status-ready":
+		return d.sayReady()
+	}
+	return nil
+}
+
+// rejoin puts the link back on its bridge.
+func (d *dump) rejoin() error {
+	if !d.left {
+		return nil
+	}
+	if err := d.link.Join(); err != nil {
+		return err
+	}
+	d.left = false
+	return nil
+}
+
+// sayReady tells whoever waits at the other end of StatusFD.
+func (d *dump) sayReady() error {
+	f := d.options.StatusFD
+	if f == nil {
+		return nil
+	}
+	d.options.StatusFD = nil
+	_, err := f.Write([]byte{0})
+	return errors.Join(err, f.Close())
+}
+
+// release lets the container run on after a dump that failed or was refused.
+func (d *dump) release(ctx context.Context) error {
+	if d.client.Killed() {
+		return errors.Join(recoverContainer(ctx, d.container, !d.wasPaused), d.closeClient())
+	}
+	err := errors.Join(d.clearRules(), d.rejoin())
+	if d.frozen && !d.wasPaused {
+		err = errors.Join(err, d.container.Thaw(ctx))
+	}
+	return errors.Join(err, d.closeClient())
+}
+
+// clearRules removes what CRIU may have left of its network lock in a network namespace of the container.
+func (d *dump) clearRules() error {
+	return clearRules(d.container)
+}
+
+func clearRules(c *runtime.Container) error {
+	pid := c.InitPid()
+	if pid == 0 {
+		return nil
+	}
+	ns, err := netns.OfProcess(pid)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // it died meanwhile, and its rules with it
+	}
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return netlock.Clear(ns)
+}
+
+func (d *dump) closeClient() error {
+	if d.client == nil {
+		return nil
+	}
+	return d.client.Close()
+}

@@ -1,0 +1,167 @@
+// Package checkpoint takes a running container apart: CRIU writes its processes, their memory and their connections into an
+// image directory.
+//
+//  1. Begin sends the request. In CRIU's pre-dump notification, when its preparation is over and the tasks still run, the
+//     cgroup is frozen; in network-lock the container's link leaves its bridge; in post-dump, when every image is written,
+//     the cgroup is frozen again, because CRIU thaws it as soon as it traces all tasks.
+//  2. The Held that Begin returns stands there: nothing of the container moves, even if CRIU is killed.
+//  3. Commit kills the container (or lets it run on, with LeaveRunning); Rollback lets it run on as if nothing had been.
+//
+// Run is all three with a manifest between. PreDump writes memory only, for a later dump to refer to. Recover lets a
+// container run on after CRIU, or the process that held it, was killed.
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/image"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+var (
+	// ErrNotRunning: only a running or paused container can be checkpointed. Start it first.
+	ErrNotRunning = errors.New("container cannot be checkpointed")
+	// ErrNoMemTrack: the kernel cannot tell which pages a process changed (CONFIG_MEM_SOFT_DIRTY), so there are no pre-dumps
+	// and no dumps with a parent. Take a whole checkpoint.
+	ErrNoMemTrack = errors.New("this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY)")
+	// ErrNoLazyPages: CRIU cannot use userfaultfd on this kernel. Do without lazy pages.
+	ErrNoLazyPages = errors.New("this kernel has no userfaultfd for lazy pages")
+)
+
+type (
+	// Error is a request that CRIU refused or failed: the log's cause, and the cure where it is known.
+	Error = criu.Error
+	// Client is a CRIU started ahead of time; see Start.
+	Client = criu.Client
+)
+
+// Options say what may be saved and how. The zero value refuses everything that reaches out of the container.
+type Options struct {
+	ImagesDir  string // made if need be, and closed to everybody else; an older checkpoint in it is replaced
+	WorkDir    string // for CRIU's log; ImagesDir when empty
+	ParentPath string // an earlier pre-dump, relative to ImagesDir
+	CRIU       string // program; see criu.Locate for the default
+
+	LeaveRunning    bool // the container runs on after Commit
+	TCPEstablished  bool // keep open TCP connections
+	TCPSkipInFlight bool // drop connections that the program has not accepted yet
+	TCPClose        bool // restore open connections as closed
+	ExternalUnix    bool // datagram sockets whose peer is outside
+	ShellJob        bool // a terminal and session of outside
+	FileLocks       bool
+	LinkRemap       bool // give unlinked open files a name for the time of the checkpoint
+	AutoDedup       bool // punch pages out of the parent that this dump has newer
+	LazyPages       bool // serve memory to a restore after the dump, by CRIU's own page server
+	EmptyNetwork    bool // leave the content of the network namespace out
+
+	ManageCgroupsMode string   // "", ignore, soft, full, strict; see the default in cgroupMode
+	PageServer        string   // ADDRESS:PORT of CRIU's page server
+	StatusFD          *os.File // gets one zero byte when lazy pages can be fetched, and is closed
+	GhostLimit        int64    // largest unlinked file that is saved, in bytes; 0 is DefaultGhostLimit
+
+	Client       *Client                         // started before, or nil; Begin takes it over
+	BeforeFreeze func(ctx context.Context) error // called right before the tasks stop
+	NoManifest   bool                            // Run: the caller digests the files itself
+	Log          *slog.Logger                    // nil discards
+}
+
+// DefaultGhostLimit is how large an unlinked file may be to be saved inside the image, in bytes. CRIU's own limit of 1 MiB
+// refuses most databases and log writers; what is copied is copied while the container stands still.
+const DefaultGhostLimit = 256 << 20
+
+// dumpLog is CRIU's log, in the work directory. The name is runc's.
+const dumpLog = "dump.log"
+
+func (o *Options) log() *slog.Logger {
+	if o.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Log
+}
+
+// Start runs CRIU ahead of time, for Options.Client: the first request then costs nothing but itself.
+func Start(ctx context.Context, o *Options) (*Client, error) {
+	path, err := criu.Locate(o.CRIU)
+	if err != nil {
+		return nil, err
+	}
+	return criu.Start(ctx, &criu.StartOptions{Path: path, Foreground: o.ShellJob, Log: o.log()})
+}
+
+// Run takes a whole checkpoint. When it fails the container runs on. When it succeeds the container is dead, or runs on
+// with LeaveRunning; deleting it is the caller's.
+func Run(ctx context.Context, c *runtime.Container, o *Options) error {
+	held, err := Begin(ctx, c, o)
+	if err != nil {
+		return err
+	}
+	finish := func() error {
+		if err := held.manifest(); err != nil {
+			return err
+		}
+		return image.Sync(o.ImagesDir)
+	}
+	if o.NoManifest {
+		finish = func() error { return nil }
+	}
+	if !o.LeaveRunning {
+		// Nobody has the container's state but these files: they are safe on disk before it dies.
+		if err := finish(); err != nil {
+			return errors.Join(err, held.Rollback(ctx))
+		}
+		return held.Commit(ctx)
+	}
+	if err := held.Commit(ctx); err != nil {
+		return err
+	}
+	return finish()
+}
+
+// manifest digests what CRIU wrote.
+func (h *Held) manifest() error {
+	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		return fmt.Errorf("read kernel release: %w", err)
+	}
+	return image.Write(h.options.ImagesDir, image.Origin{
+		Created: time.Now(), CRIU: h.version, Kernel: strings.TrimSpace(string(kernel)),
+	})
+}
+
+// prepare makes the directories, and clears an older checkpoint out: its files would be taken for part of this one.
+func (o *Options) prepare() error {
+	if o.ImagesDir == "" {
+		return errors.New("no image directory is given")
+	}
+	for _, dir := range []string{o.ImagesDir, o.WorkDir} {
+		if dir == "" {
+			continue
+		}
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("make image directory: %w", err)
+		}
+	}
+	// Memory holds keys and passwords: nobody else reads it.
+	if err := os.Chmod(o.ImagesDir, 0o700); err != nil {
+		return fmt.Errorf("close image directory to others: %w", err)
+	}
+	if o.ParentPath != "" {
+		if filepath.IsAbs(o.ParentPath) {
+			return errors.New("--parent-path must be relative")
+		}
+		if info, err := os.Stat(filepath.Join(o.ImagesDir, o.ParentPath)); err != nil {
+			return fmt.Errorf("invalid --parent-path: %w", err)
+		} else if !info.IsDir() {
+			return fmt.Errorf("invalid --parent-path: %s is not a directory", o.ParentPath)
+		}
+	}
+	return image.Remove(o.ImagesDir)
+}

@@ -1,0 +1,55 @@
+package checkpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// PreDump writes the container's memory into ImagesDir while it runs, stopping it for a moment only. A later PreDump or
+// Begin that names the directory as its ParentPath writes what changed since. ErrNoMemTrack where the kernel cannot tell.
+func PreDump(ctx context.Context, c *runtime.Container, o *Options) error {
+	d := &dump{container: c, options: o, client: o.Client}
+	err := errors.Join(d.preDump(ctx), d.closeClient())
+	if err != nil {
+		return fmt.Errorf("pre-dump container %s: %w", c.ID(), err)
+	}
+	return nil
+}
+
+func (d *dump) preDump(ctx context.Context) error {
+	request, err := d.prepare(ctx)
+	if err != nil {
+		return err
+	}
+	features, err := d.client.FeatureCheck(ctx)
+	if err != nil {
+		return err
+	}
+	if !features.MemTrack {
+		return ErrNoMemTrack
+	}
+	request.Options.TrackMem = ptr(true)
+	// Without it CRIU stops each task by ptrace; with it, it would hold all of them until the memory is written.
+	request.Options.FreezeCgroup = nil
+	if d.call, err = d.client.PreDump(ctx, request); err != nil {
+		return err
+	}
+	for err == nil {
+		var n *criu.Notification
+		if n, err = d.call.Next(ctx); n != nil {
+			err = d.call.Accept(ctx)
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return err
+	}
+	if d.options.NoManifest {
+		return nil
+	}
+	return (&Held{dump: d}).manifest()
+}

@@ -1,0 +1,70 @@
+package criu
+
+import (
+	"fmt"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// How a container's outer world is named in its images. All of it is runc's convention: its images restore with us, and
+// ours with it.
+
+// ConfigAnnotation names a configuration file of CRIU's for one container; its settings win over ours. No other
+// configuration file is read.
+const ConfigAnnotation = "org.criu.config"
+
+// NamespaceKey is the name that a network or pid namespace given by path has in the images; at restore an inherited
+// descriptor of the same key stands for it.
+func NamespaceKey(kind specs.LinuxNamespaceType) string {
+	switch kind {
+	case specs.NetworkNamespace:
+		return "extRootNetNS"
+	case specs.PIDNamespace:
+		return "extRootPidNS"
+	default:
+		return ""
+	}
+}
+
+// ExternalNamespace tells a dump that the namespace with this inode is not the container's own.
+func ExternalNamespace(kind specs.LinuxNamespaceType, inode uint64) string {
+	name := "net"
+	if kind == specs.PIDNamespace {
+		name = "pid"
+	}
+	return fmt.Sprintf("%s[%d]:%s", name, inode, NamespaceKey(kind))
+}
+
+// MountKey is the name of a mount in the images: where it really is in the container, links of the rootfs followed.
+func MountKey(rootfs, destination string) (string, error) {
+	path, err := securejoin.SecureJoin(rootfs, destination)
+	if err != nil {
+		return "", fmt.Errorf("resolve mount %s: %w", destination, err)
+	}
+	return path[len(rootfs):], nil
+}
+
+// ParseCgroupMode reads --manage-cgroups-mode. By default CRIU leaves cgroups alone and the runtime places the tasks: a
+// restore never ends up in the cgroup of the old container. Only it can make a cgroup namespace, though, so one of the
+// container's own takes soft.
+func ParseCgroupMode(mode string, ownNamespace bool) (CgroupMode, error) {
+	switch mode {
+	case "":
+		if ownNamespace {
+			return rpc.CriuCgMode_SOFT, nil
+		}
+		return rpc.CriuCgMode_IGNORE, nil
+	case "soft":
+		return rpc.CriuCgMode_SOFT, nil
+	case "full":
+		return rpc.CriuCgMode_FULL, nil
+	case "strict":
+		return rpc.CriuCgMode_STRICT, nil
+	case "ignore":
+		return rpc.CriuCgMode_IGNORE, nil
+	default:
+		return 0, fmt.Errorf("invalid manage-cgroups-mode value %q (soft, full, strict or ignore)", mode)
+	}
+}

@@ -1,0 +1,47 @@
+package image
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// maxDescriptors bounds descriptors.json: three of stdio, and room for what others may write.
+const maxDescriptors = 1024
+
+// WriteDescriptors keeps where descriptors 0, 1, ... of the container's init pointed ("pipe:[123]", "/dev/null"), in runc's
+// file and format: whoever restores hands these over again.
+func WriteDescriptors(dir string, targets []string) error {
+	if targets == nil {
+		targets = []string{}
+	}
+	text, err := json.Marshal(targets)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, descriptorsName), text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write descriptors: %w", err)
+	}
+	return nil
+}
+
+// Descriptors reads them back.
+func (s *Set) Descriptors() ([]string, error) {
+	text, err := os.ReadFile(filepath.Join(s.Dir, descriptorsName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, damaged(descriptorsName, "the file is missing")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read descriptors: %w", err)
+	}
+	var targets []string
+	if err := json.Unmarshal(text, &targets); err != nil {
+		return nil, damaged(descriptorsName, "%v", err)
+	}
+	if len(targets) > maxDescriptors {
+		return nil, damaged(descriptorsName, "%d entries", len(targets))
+	}
+	return targets, nil
+}

@@ -1,0 +1,38 @@
+package image
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+)
+
+const (
+	manifestName    = "manifest.json"
+	descriptorsName = "descriptors.json" // runc's name and format
+	inventoryName   = "inventory.img"
+	parentName      = "parent" // CRIU's symbolic link to the pre-dump below
+)
+
+var (
+	pagesPattern = regexp.MustCompile(`^pages-[0-9]{1,10}\.img$`)
+	// imagePattern covers every template of CRIU's image-desc.c, like core-12.img, tmpfs-dev-57.tar.gz.img.
+	imagePattern = regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9_.-]{0,80}\.img$`)
+)
+
+// IsPages tells a file of memory pages, read as CRIU restores, from everything that is verified before.
+func IsPages(name string) bool {
+	return pagesPattern.MatchString(name)
+}
+
+// IsMetadata: a file that must be whole and right before a restore begins.
+func IsMetadata(name string) bool {
+	return name == descriptorsName || imagePattern.MatchString(name) && !IsPages(name)
+}
+
+// CheckName refuses a name that no file of an image set has: what a peer sends is created only under names that pass.
+func CheckName(name string) error {
+	if name == manifestName || IsPages(name) || IsMetadata(name) && !strings.Contains(name, "..") {
+		return nil
+	}
+	return fmt.Errorf("%q is not a file of an image set", name)
+}

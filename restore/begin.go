@@ -1,0 +1,226 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/image"
+	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// attempt is a restore under way: what Begin does, and Gate ends.
+type attempt struct {
+	prepared *runtime.Prepared
+	options  *Options
+	plan     *runtime.Plan
+	set      *image.Set
+	client   *criu.Client
+	call     *criu.Call
+
+	descriptors []string
+	emptyNet    bool
+	handed      func() error // takes the images back from the user namespace's root
+	verified    chan error   // gets the result of the page check, once
+	pid         int          // of the tree's root; 0 before CRIU made it
+}
+
+// Begin makes the container's processes in the place that p is, and returns with CRIU standing in post-restore: they exist,
+// stopped, and every page was right. Nothing of the container has run. When it fails every process is dead and reaped; p is
+// still the caller's to discard. The process that calls Begin is the parent of the container's init.
+func Begin(ctx context.Context, p *runtime.Prepared, o *Options) (*Gate, error) {
+	a := &attempt{prepared: p, options: o, plan: p.Plan(), client: o.Client}
+	gate, err := a.begin(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("restore container %s: %w", p.ID(), err)
+	}
+	return gate, nil
+}
+
+func (a *attempt) begin(ctx context.Context) (*Gate, error) {
+	request, err := a.prepare(ctx)
+	if err != nil {
+		return nil, errors.Join(err, a.release())
+	}
+	if a.call, err = a.client.Restore(ctx, request); err != nil {
+		return nil, errors.Join(err, a.release())
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	a.verify(ctx)
+	if err := a.follow(ctx); err != nil {
+		cancel()
+		return nil, errors.Join(err, a.destroy(), a.release())
+	}
+	return &Gate{attempt: a}, nil
+}
+
+// prepare does all that can be refused before there is a process.
+func (a *attempt) prepare(ctx context.Context) (*criu.Request, error) {
+	var err error
+	if a.set, err = image.Open(a.options.ImagesDir); err != nil {
+		return nil, err
+	}
+	if a.descriptors, err = a.set.Descriptors(); err != nil {
+		return nil, err
+	}
+	if a.options.AutoDedup {
+		// CRIU takes pages out of the files as it reads them: there would be nothing to compare with.
+		if err := a.set.VerifyPages(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if a.client == nil {
+		if a.client, err = Start(ctx, a.prepared, a.options); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.handImages(); err != nil {
+		return nil, err
+	}
+	return a.request()
+}
+
+// handImages lets the root of a user namespace read the images: CRIU opens them as it.
+func (a *attempt) handImages() error {
+	uid, gid, err := a.plan.HostRoot()
+	if err != nil || uid == 0 && gid == 0 {
+		return err
+	}
+	for _, set := range append([]*image.Set{a.set}, a.set.Parents...) {
+		back, err := image.HandTo(set.Dir, uid, gid)
+		if err != nil {
+			return err
+		}
+		before := a.handed
+		a.handed = func() error {
+			if before == nil {
+				return back()
+			}
+			return errors.Join(back(), before())
+		}
+	}
+	return nil
+}
+
+// verify compares the pages while CRIU reads them.
+func (a *attempt) verify(ctx context.Context) {
+	a.verified = make(chan error, 1)
+	if a.options.AutoDedup {
+		a.verified <- nil
+		return
+	}
+	go func() { a.verified <- a.set.VerifyPages(ctx) }()
+}
+
+// follow answers CRIU up to post-restore, which stays open.
+func (a *attempt) follow(ctx context.Context) error {
+	for {
+		n, err := a.call.Next(ctx)
+		if errors.Is(err, io.EOF) {
+			return errors.New("criu ended its restore without post-restore")
+		}
+		if err != nil {
+			return err
+		}
+		err = a.notified(ctx, n)
+		switch {
+		case err != nil:
+			err = a.call.Refuse(ctx, err)
+		case n.Script == "post-restore":
+			return nil
+		default:
+			err = a.call.Accept(ctx)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// notified does what each of CRIU's notifications is good for. Those it does not know are answered yes.
+func (a *attempt) notified(ctx context.Context, n *criu.Notification) error {
+	switch n.Script {
+	case "setup-namespaces": // the first process exists, in its namespaces, and has no children yet
+		a.pid = n.Pid
+		return a.setUp(ctx)
+	case "post-setup-namespaces":
+		return a.openVeth()
+	case "orphan-pts-master":
+		for _, master := range n.Files {
+			if err := a.options.console(ctx, master); err != nil {
+				return err
+			}
+		}
+	case "post-restore":
+		if a.pid == 0 { // a container without a namespace of its own
+			a.pid = n.Pid
+			if err := a.setUp(ctx); err != nil {
+				return err
+			}
+		}
+		return <-a.verified
+	}
+	return nil
+}
+
+func (a *attempt) setUp(ctx context.Context) error {
+	if err := a.prepared.PlaceInit(a.pid); err != nil {
+		return err
+	}
+	if a.emptyNet {
+		// As the runtime leaves a new one: connections over the loopback come back then.
+		ns, err := netns.OfProcess(a.pid)
+		if err != nil {
+			return err
+		}
+		defer ns.Close()
+		if err := link.LoopbackUp(ns); err != nil {
+			return err
+		}
+	}
+	return a.prepared.RunHooks(ctx, a.pid)
+}
+
+// openVeth takes over the link that CRIU made itself, for a container with a user namespace.
+func (a *attempt) openVeth() error {
+	if a.plan.Network == nil || !a.plan.Private(specs.UserNamespace) {
+		return nil
+	}
+	ns, err := netns.OfProcess(a.pid)
+	if err != nil {
+		return err
+	}
+	network := *a.plan.Network
+	network.HostEnd = hostEnd(a.prepared.ID())
+	l, err := link.Open(a.prepared.ID(), ns, &network)
+	if err != nil {
+		return errors.Join(err, ns.Close())
+	}
+	a.prepared.SetLink(l)
+	return nil
+}
+
+// hostEnd is the name of the host's end of a link that CRIU makes.
+func hostEnd(id string) string {
+	return link.HostEndName(id)
+}
+
+// release closes what the attempt holds besides processes.
+func (a *attempt) release() error {
+	var err error
+	if a.client != nil {
+		err = a.client.Close()
+	}
+	if a.handed != nil {
+		err = errors.Join(err, a.handed())
+		a.handed = nil
+	}
+	return err
+}

@@ -1,0 +1,201 @@
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// errAbort is the cause that Abort gives CRIU, so that its answer is not taken for a failure.
+var errAbort = errors.New("restore aborted")
+
+// errNotResumed: CRIU reported success without its last notification.
+var errNotResumed = errors.New("criu ended without pre-resume")
+
+// Gate is a restored container that has not run yet. It must be ended by Open or by Abort, once.
+type Gate struct {
+	*attempt
+}
+
+// Pid is the container's init, a child of this process.
+func (g *Gate) Pid() int {
+	return g.pid
+}
+
+// CRIUPid is the process that holds the tree back. Should it die, end with Abort.
+func (g *Gate) CRIUPid() int {
+	return g.client.Pid()
+}
+
+// Link is the container's place on its network, nil without one: up, and not on its bridge.
+func (g *Gate) Link() *link.Link {
+	return g.prepared.Link()
+}
+
+// Open lets the container run. running is called in CRIU's pre-resume notification, when nothing can fail any more that
+// would kill the tree: what it does (write the journal, join the bridge, announce) makes the container be here. When it
+// returns an error the tree is killed. After any error of Open every process is dead and reaped, with one exception: a
+// failing poststart hook is the container's end, and its error comes with a container to delete.
+func (g *Gate) Open(ctx context.Context, running func() error) (*runtime.Container, error) {
+	resumed, err := g.resume(ctx, running)
+	if err == nil && !resumed {
+		err = errNotResumed
+	}
+	if err != nil {
+		return nil, fmt.Errorf("restore container %s: %w", g.prepared.ID(), errors.Join(err, g.destroy(), g.release()))
+	}
+	c, err := g.prepared.Adopt(ctx, g.pid, &runtime.AdoptOptions{
+		ExternalDescriptors: g.stdio(), LogFile: g.options.LogFile, MonitorPid: g.options.MonitorPid,
+	})
+	if err != nil && c == nil {
+		err = errors.Join(err, g.destroy())
+	}
+	if err := errors.Join(err, g.release()); err != nil {
+		return c, fmt.Errorf("restore container %s: %w", g.prepared.ID(), err)
+	}
+	return c, nil
+}
+
+// resume answers post-restore with yes and follows CRIU to its end.
+func (g *Gate) resume(ctx context.Context, running func() error) (resumed bool, err error) {
+	err = g.call.Accept(ctx)
+	for err == nil {
+		var n *criu.Notification
+		n, err = g.call.Next(ctx)
+		switch {
+		case err != nil:
+		case n.Script == "pre-resume" && running != nil:
+			resumed = true
+			if err = running(); err == nil {
+				err = g.call.Accept(ctx)
+			}
+		default:
+			resumed = resumed || n.Script == "pre-resume"
+			err = g.call.Accept(ctx)
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return resumed, err
+}
+
+// stdio is where the container's descriptors point now: to the pipes it was given, else where they pointed before.
+func (g *Gate) stdio() []string {
+	now := make([]string, len(g.descriptors))
+	for i, before := range g.descriptors {
+		now[i] = before
+		if target, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/%d", g.pid, i)); err == nil && i < stdioFiles && isPipe(before) {
+			now[i] = target
+		}
+	}
+	return now
+}
+
+// Abort kills the container's processes, of which none has run, and reaps them.
+func (g *Gate) Abort(ctx context.Context) error {
+	err := g.call.Refuse(ctx, errAbort)
+	for err == nil {
+		if _, err = g.call.Next(ctx); err == nil {
+			err = g.call.Accept(ctx)
+		}
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, errAbort) || g.client.Killed() {
+		err = nil // destroy says whether anything is left
+	}
+	if err := errors.Join(err, g.destroy(), g.release()); err != nil {
+		return fmt.Errorf("abort restore of container %s: %w", g.prepared.ID(), err)
+	}
+	return nil
+}
+
+// reapPatience is how long killed processes may take to be gone.
+const reapPatience = 10 * time.Second
+
+// destroy kills and reaps what there is of the tree. CRIU has killed it if it could; it could not if it was killed itself,
+// and it never reaps its sibling.
+func (a *attempt) destroy() error {
+	err := a.client.Close()
+	if a.pid <= 0 && a.call != nil {
+		a.pid = a.call.RootPid()
+	}
+	if a.pid > 0 {
+		err = errors.Join(err, killChild(a.pid))
+	}
+	return errors.Join(err, a.killPlaced())
+}
+
+// killChild kills the tree's root, and with a pid namespace all of it. It is this process's child: until it is reaped here
+// nobody else can have its pid.
+func killChild(pid int) error {
+	deadline := time.Now().Add(reapPatience)
+	for {
+		switch got, err := syscall.Wait4(pid, nil, syscall.WNOHANG, nil); {
+		case errors.Is(err, syscall.ECHILD) || got == pid:
+			return nil
+		case err != nil && !errors.Is(err, syscall.EINTR):
+			return os.NewSyscallError("wait4", err)
+		}
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return os.NewSyscallError("kill", err)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("restored process %d does not end", pid)
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+// killPlaced kills whoever is in the container's cgroups: without a pid namespace the root's children live on.
+func (a *attempt) killPlaced() error {
+	deadline := time.Now().Add(reapPatience)
+	for _, dir := range a.prepared.CgroupPaths() {
+		for {
+			pids, err := cgroupPids(dir)
+			if err != nil {
+				return err
+			}
+			if len(pids) == 0 {
+				break
+			}
+			for _, pid := range pids {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+					return os.NewSyscallError("kill", err)
+				}
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("processes %v of cgroup %s do not end", pids, dir)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return nil
+}
+
+func cgroupPids(dir string) ([]int, error) {
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list processes: %w", err)
+	}
+	var pids []int
+	for field := range strings.FieldsSeq(string(text)) {
+		if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}

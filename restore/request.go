@@ -1,0 +1,163 @@
+package restore
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/checkpoint-restore/go-criu/v7/rpc"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/criu"
+)
+
+func ptr[T any](v T) *T { return &v }
+
+// request is what CRIU is asked for. The keys of external resources are runc's, so that what it dumped restores here.
+func (a *attempt) request() (*criu.Request, error) {
+	o := a.options
+	mode, err := criu.ParseCgroupMode(o.ManageCgroupsMode, a.plan.Private(specs.CgroupNamespace))
+	if err != nil {
+		return nil, err
+	}
+	options := &criu.Options{
+		Root:              ptr(a.prepared.Root()),
+		RstSibling:        ptr(true),
+		EvasiveDevices:    ptr(true),
+		OrphanPtsMaster:   ptr(true),
+		ManageCgroups:     ptr(mode != rpc.CriuCgMode_IGNORE),
+		ManageCgroupsMode: &mode,
+		TcpEstablished:    &o.TCPEstablished,
+		TcpClose:          &o.TCPClose,
+		ExtUnixSk:         &o.ExternalUnix,
+		ShellJob:          &o.ShellJob,
+		FileLocks:         &o.FileLocks,
+		AutoDedup:         &o.AutoDedup,
+		LazyPages:         &o.LazyPages,
+	}
+	if o.LSMProfile != "" {
+		options.LsmProfile = &o.LSMProfile
+	}
+	if o.LSMMountContext != "" {
+		options.LsmMountContext = &o.LSMMountContext
+	}
+	if config := a.plan.Spec.Annotations[criu.ConfigAnnotation]; config != "" {
+		options.ConfigFile = &config
+	}
+	a.addStdio(options)
+	if err := a.addNamespaces(options); err != nil {
+		return nil, err
+	}
+	if err := a.addMounts(options); err != nil {
+		return nil, err
+	}
+	if mode != rpc.CriuCgMode_IGNORE {
+		if err := a.addCgroups(options); err != nil {
+			return nil, err
+		}
+	}
+	return &criu.Request{ImagesDir: o.ImagesDir, WorkDir: o.WorkDir, LogFile: restoreLog, Options: options}, nil
+}
+
+// addStdio puts the new pipes in the place of the old ones. Other descriptors, like /dev/null, come back by their names.
+func (a *attempt) addStdio(options *criu.Options) {
+	seen := map[string]bool{} // stdout and stderr are often one pipe
+	for i, label := range a.descriptors {
+		if i >= stdioFiles || !isPipe(label) || seen[label] {
+			continue
+		}
+		seen[label] = true
+		options.InheritFd = append(options.InheritFd, &criu.InheritFd{Key: &label, Fd: ptr(int32(criu.FirstFile + i))})
+	}
+}
+
+func isPipe(label string) bool {
+	return strings.HasPrefix(label, "pipe:")
+}
+
+// addNamespaces hands over the namespaces that are not the container's own, and says what becomes of its network.
+func (a *attempt) addNamespaces(options *criu.Options) error {
+	for i, kind := range externalKinds() {
+		if a.plan.NamespacePath(kind) == "" && (kind != specs.NetworkNamespace || a.prepared.NetNS() == nil) {
+			continue
+		}
+		options.InheritFd = append(options.InheritFd, &criu.InheritFd{
+			Key: ptr(criu.NamespaceKey(kind)), Fd: ptr(int32(criu.FirstFile + stdioFiles + i)),
+		})
+	}
+	for _, ns := range a.plan.Spec.Linux.Namespaces {
+		if ns.Path == "" || criu.NamespaceKey(ns.Type) != "" {
+			continue
+		}
+		name, err := joinName(ns.Type)
+		if err != nil {
+			return err
+		}
+		options.JoinNs = append(options.JoinNs, &criu.JoinNS{Ns: &name, NsFile: ptr(ns.Path)})
+	}
+	own := a.plan.Private(specs.NetworkNamespace) && a.prepared.NetNS() == nil
+	a.emptyNet = own && (a.options.EmptyNetwork || !a.set.HasNetwork())
+	switch {
+	case a.emptyNet:
+		options.EmptyNs = ptr(uint32(syscall.CLONE_NEWNET))
+	case own && a.plan.Network != nil:
+		inside := a.plan.Network.Interface
+		if inside == "" {
+			inside = "eth0"
+		}
+		options.External = append(options.External, fmt.Sprintf("veth[%s]:%s", inside, hostEnd(a.prepared.ID())))
+	}
+	return nil
+}
+
+// joinName is CRIU's name of a namespace that it joins by path.
+func joinName(kind specs.LinuxNamespaceType) (string, error) {
+	switch kind {
+	case specs.IPCNamespace, specs.UTSNamespace, specs.UserNamespace, specs.TimeNamespace:
+		return string(kind), nil
+	case specs.MountNamespace:
+		return "mnt", nil
+	default:
+		return "", fmt.Errorf("criu cannot join a %s namespace by path: give the container its own", kind)
+	}
+}
+
+// addMounts says where the mounts come from whose content is not in the images.
+func (a *attempt) addMounts(options *criu.Options) error {
+	mounts, err := a.plan.ExternalMounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		destination, err := criu.MountKey(a.plan.Rootfs, m.Destination)
+		if err != nil {
+			return err
+		}
+		options.ExtMnt = append(options.ExtMnt, &criu.ExtMount{Key: &destination, Val: ptr(m.Source)})
+	}
+	return nil
+}
+
+// addCgroups moves the images' cgroups to the container's: CRIU itself goes there first, as with runc, and names where it
+// is as the root of each hierarchy.
+func (a *attempt) addCgroups(options *criu.Options) error {
+	pid := a.client.Pid()
+	if err := a.prepared.PlaceInit(pid); err != nil {
+		return err
+	}
+	text, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "cgroup"))
+	if err != nil {
+		return fmt.Errorf("read criu's cgroups: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		// 4:memory:/path
+		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(fields) != 3 {
+			return fmt.Errorf("read criu's cgroups: line %q", line)
+		}
+		options.CgRoot = append(options.CgRoot, &criu.CgroupRoot{Ctrl: ptr(fields[1]), Path: ptr(fields[2])})
+	}
+	return nil
+}

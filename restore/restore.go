@@ -1,0 +1,198 @@
+// Package restore puts a container together from an image set: CRIU makes its processes, in the place that the runtime
+// prepared.
+//
+//  1. Begin checks the set, and has CRIU make the tree. In CRIU's setup-namespaces notification the first process is put
+//     into its cgroup and the hooks run; a terminal's master comes with orphan-pts-master; meanwhile the pages are
+//     compared with the manifest.
+//  2. The Gate that Begin returns stands in post-restore: every process exists and is stopped, the network is locked.
+//  3. Open lets CRIU finish sockets, credentials and seccomp. In pre-resume, right before the first instruction, the
+//     caller's function runs: from there on the container is here. Abort kills the tree instead.
+//
+// Run is all of it, with the link joining its bridge at the end.
+package restore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/image"
+	"github.com/livemigrate/migrate/internal/sys/descriptor"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+var (
+	// ErrDamaged: a file of the set is missing, cut or altered. The text names it. Take it from a copy.
+	ErrDamaged = image.ErrDamaged
+	// ErrNoCheckpoint: the directory holds no complete checkpoint.
+	ErrNoCheckpoint = image.ErrNoCheckpoint
+	// ErrNoConsole: the set has a terminal, and the options say nothing about where its master goes.
+	ErrNoConsole = errors.New("the container has a terminal: give --console-socket")
+)
+
+type (
+	// Error is a request that CRIU refused or failed: the log's cause, and the cure where it is known.
+	Error = criu.Error
+	// Client is a CRIU started ahead of time; see Start.
+	Client = criu.Client
+)
+
+// Options say where the set is and what is handed to the restored processes. Files stay the caller's.
+type Options struct {
+	ImagesDir string
+	WorkDir   string // for CRIU's log; ImagesDir when empty
+	CRIU      string // program; see criu.Locate for the default
+
+	TCPEstablished bool // restore open TCP connections
+	TCPClose       bool // restore them as closed; as at the checkpoint
+	ExternalUnix   bool
+	ShellJob       bool // take over the caller's terminal and session
+	FileLocks      bool
+	AutoDedup      bool // punch pages out of the images as they are read
+	LazyPages      bool // memory comes later, over lazy-pages.socket in the work directory
+	EmptyNetwork   bool // do not restore the content of the network namespace
+
+	ManageCgroupsMode string // "", ignore, soft, full, strict
+	LSMProfile        string // TYPE:NAME
+	LSMMountContext   string
+
+	// Stdin, Stdout and Stderr take the place of the pipes that were the container's. nil is /dev/null.
+	Stdin, Stdout, Stderr *os.File
+	// ConsoleSocket gets the master of the container's terminal by SCM_RIGHTS. Console is a function for the same; it
+	// closes the file.
+	ConsoleSocket string
+	Console       func(ctx context.Context, master *os.File) error
+
+	Client     *Client // of Start, or nil; Begin takes it over
+	LogFile    string  // recorded in the state, for the monitor
+	MonitorPid int
+	Log        *slog.Logger // nil discards
+}
+
+// restoreLog is CRIU's log, in the work directory. The name is runc's.
+const restoreLog = "restore.log"
+
+// Run restores a container whole. The restored init is a child of this process. When it fails nothing is left.
+func Run(ctx context.Context, r *runtime.Runtime, id string, plan *runtime.Plan, prepare *runtime.PrepareOptions, o *Options) (_ *runtime.Container, err error) {
+	p, err := r.Prepare(ctx, id, plan, prepare)
+	if err != nil {
+		return nil, errors.Join(err, o.closeClient())
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Discard(context.WithoutCancel(ctx)))
+		}
+	}()
+	gate, err := Begin(ctx, p, o)
+	if err != nil {
+		return nil, err
+	}
+	return gate.Open(ctx, func() error { return gate.join(ctx) })
+}
+
+// join makes the container reachable, and tells the neighbours.
+func (g *Gate) join(ctx context.Context) error {
+	l := g.Link()
+	if l == nil {
+		return nil
+	}
+	if err := l.Join(); err != nil {
+		return err
+	}
+	return l.Announce(ctx)
+}
+
+// Start runs CRIU ahead of time, for Options.Client: the first request then costs nothing but itself. What the restored
+// processes inherit is fixed here: the options' files, and the prepared network namespace.
+func Start(ctx context.Context, p *runtime.Prepared, o *Options) (_ *Client, err error) {
+	path, err := criu.Locate(o.CRIU)
+	if err != nil {
+		return nil, err
+	}
+	files, opened, err := inherited(p, o)
+	defer func() {
+		for _, f := range opened {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	start := &criu.StartOptions{Path: path, Files: files, Foreground: o.ShellJob, Log: o.Log}
+	if o.ShellJob {
+		start.Stdin = o.Stdin
+	}
+	return criu.Start(ctx, start)
+}
+
+// Order of the inherited descriptors, from criu.FirstFile on: stdio, then namespaces in the order of externalKinds.
+const stdioFiles = 3
+
+// externalKinds are the kinds of namespaces that are handed over as descriptors.
+func externalKinds() []specs.LinuxNamespaceType {
+	return []specs.LinuxNamespaceType{specs.NetworkNamespace, specs.PIDNamespace}
+}
+
+// inherited lists the child's files in their fixed order, and those that were opened for it.
+func inherited(p *runtime.Prepared, o *Options) (files, opened []*os.File, err error) {
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	opened = append(opened, null)
+	for _, f := range []*os.File{o.Stdin, o.Stdout, o.Stderr} {
+		if f == nil {
+			f = null
+		}
+		files = append(files, f)
+	}
+	plan := p.Plan()
+	for _, kind := range externalKinds() {
+		f := null
+		path := plan.NamespacePath(kind)
+		switch {
+		case kind == specs.NetworkNamespace && p.NetNS() != nil:
+			f = p.NetNS()
+		case path != "":
+			if f, err = os.Open(path); err != nil {
+				return nil, opened, fmt.Errorf("open %s namespace: %w", kind, err)
+			}
+			opened = append(opened, f)
+		}
+		files = append(files, f)
+	}
+	return files, opened, nil
+}
+
+func (o *Options) closeClient() error {
+	if o.Client == nil {
+		return nil
+	}
+	return o.Client.Close()
+}
+
+// console passes the terminal's master on.
+func (o *Options) console(ctx context.Context, master *os.File) error {
+	switch {
+	case o.Console != nil:
+		return o.Console(ctx, master)
+	case o.ConsoleSocket == "":
+		return errors.Join(ErrNoConsole, master.Close())
+	}
+	defer master.Close()
+	conn, err := net.Dial("unix", o.ConsoleSocket)
+	if err != nil {
+		return fmt.Errorf("connect to console socket: %w", err)
+	}
+	defer conn.Close()
+	if err := descriptor.Send(conn.(*net.UnixConn), master, master.Name()); err != nil {
+		return fmt.Errorf("send console: %w", err)
+	}
+	return nil
+}
