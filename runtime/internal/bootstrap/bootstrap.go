@@ -1,0 +1,44 @@
+// Package bootstrap makes or joins the namespaces of a container's process, before Go runs in it.
+//
+//  1. the parent starts its own program again with [EnvFD] naming a socket, and sends one [Message] over it
+//  2. a C constructor in that process reads it, joins and creates the namespaces, and forks init
+//  3. the parent reads the answer with [ReadReply]: init's pid, or the reason why there is none
+//  4. the first process ends; init, which is a child of the parent, goes on into Go's main
+//
+// In every other run of the program the constructor looks for one environment variable and does nothing.
+package bootstrap
+
+// The constructor lives in bootstrap.c; importing "C" is what links it in.
+
+// #cgo CFLAGS: -Wall -Wextra -std=gnu11
+import "C"
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// EnvFD is the environment variable that holds the number of the bootstrap socket.
+const EnvFD = "_MIGRATE_BOOTSTRAP"
+
+const (
+	recordSize = 256
+	recordText = 4 // the pid, as int32 in host order, comes first
+)
+
+// ReadReply reads one record of the C stage: init's pid, or its error. [io.EOF] when the stage died without a word.
+func ReadReply(r io.Reader) (int, error) {
+	var record [recordSize]byte
+	if _, err := io.ReadFull(r, record[:]); err != nil {
+		return 0, err
+	}
+	pid := int32(binary.NativeEndian.Uint32(record[:]))
+	if pid > 0 {
+		return int(pid), nil
+	}
+	text, _, _ := bytes.Cut(record[recordText:], []byte{0})
+	return 0, fmt.Errorf("set up namespaces: %w", errors.New(string(text)))
+}

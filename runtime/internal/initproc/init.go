@@ -1,0 +1,214 @@
+package initproc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/livemigrate/migrate/runtime/internal/console"
+	"github.com/livemigrate/migrate/runtime/internal/handshake"
+	"github.com/livemigrate/migrate/runtime/internal/hooks"
+	"github.com/livemigrate/migrate/runtime/internal/rootfs"
+)
+
+// init makes the container around itself and becomes its first program.
+func (p *process) init() error {
+	if err := p.joinKeyring(); err != nil {
+		return err
+	}
+	if p.LoopbackUp {
+		if err := raiseLoopback(); err != nil {
+			return fmt.Errorf("bring up loopback: %w", err)
+		}
+	}
+	if err := p.makeRoot(); err != nil {
+		return err
+	}
+	if err := p.nameHost(); err != nil {
+		return err
+	}
+	if err := applyProfile(p.Process.ApparmorProfile); err != nil {
+		return err
+	}
+	if err := p.writeSysctls(); err != nil {
+		return err
+	}
+	if rootfs.HasNamespace(p.Spec, specs.MountNamespace) {
+		if err := rootfs.Protect(p.Spec); err != nil {
+			return err
+		}
+	}
+	if err := p.setAttributes(); err != nil {
+		return err
+	}
+	if err := p.ready(); err != nil {
+		return err
+	}
+	path, err := p.dropRights()
+	if err != nil {
+		return err
+	}
+	fifo, err := p.openFifo()
+	if err != nil {
+		return err
+	}
+	if err := p.closeChannels(); err != nil {
+		return err
+	}
+	if err := p.awaitStart(fifo); err != nil {
+		return err
+	}
+	if err := p.runHooks(hooks.StartContainer, specs.StateCreated); err != nil {
+		return err
+	}
+	return p.become(path)
+}
+
+// makeRoot mounts the root and enters it; the hooks run in between, when both roots can be seen.
+func (p *process) makeRoot() error {
+	root, err := rootfs.Mount(&rootfs.Options{
+		Spec: p.Spec, Rootfs: p.Rootfs, Bundle: p.Bundle, NoPivot: p.NoPivot, UserNS: p.UserNS, Rootless: p.Rootless,
+		CgroupPath2: p.CgroupPath2, OpenSource: p.openSource, Log: p.log,
+	})
+	if err != nil {
+		return fmt.Errorf("prepare rootfs: %w", err)
+	}
+	if _, err := p.conn.Ask(&handshake.Message{Type: handshake.Hooks}, handshake.Continue); err != nil {
+		return fmt.Errorf("wait for hooks: %w", err)
+	}
+	if err := unix.Fchdir(int(root.Dir().Fd())); err != nil {
+		return fmt.Errorf("enter root: %w", err)
+	}
+	if err := p.runHooks(hooks.CreateContainer, specs.StateCreating); err != nil {
+		return err
+	}
+	if err := root.Enter(); err != nil {
+		return err
+	}
+	if p.Process.Cwd != "" {
+		// We are inside: however the path is spelled it cannot lead out.
+		if err := os.MkdirAll(p.Process.Cwd, 0o755); err != nil {
+			return fmt.Errorf("make working directory: %w", err)
+		}
+	}
+	if err := p.openTerminal(true); err != nil {
+		return err
+	}
+	if err := root.Finish(); err != nil {
+		return err
+	}
+	unix.Umask(0o022)
+	return nil
+}
+
+// openSource asks the starter to open a mount's source: it has rights on the host that a user namespace lacks.
+func (p *process) openSource(index int) (*os.File, error) {
+	if index < 0 {
+		return nil, os.ErrPermission // a mount that is not the spec's
+	}
+	answer, err := p.conn.Ask(&handshake.Message{Type: handshake.Mount, Index: index}, handshake.Mount)
+	if err != nil {
+		return nil, fmt.Errorf("ask for the source: %w", err)
+	}
+	if answer.File == nil {
+		return nil, errors.New("ask for the source: the answer brought no file")
+	}
+	return answer.File, nil
+}
+
+// openTerminal makes the console when the process is to have one, and hands out its own pidfd when that is asked for.
+func (p *process) openTerminal(bindConsole bool) error {
+	if p.ConsoleFD > 0 {
+		socket := os.NewFile(uintptr(p.ConsoleFD), "console-socket")
+		if err := console.Setup(socket, p.Process.ConsoleSize, bindConsole); err != nil {
+			return fmt.Errorf("set up console: %w", err)
+		}
+	}
+	if p.PidfdFD == 0 {
+		return nil
+	}
+	name := "standard" // the words that engines know from runc
+	if p.Kind == handshake.Exec {
+		name = "setns"
+	}
+	socket := os.NewFile(uintptr(p.PidfdFD), "pidfd-socket")
+	defer socket.Close()
+	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		return fmt.Errorf("open own pidfd: %w", err)
+	}
+	pidfd := os.NewFile(uintptr(fd), "pidfd")
+	defer pidfd.Close()
+	if err := console.SendFile(socket, name, pidfd); err != nil {
+		return fmt.Errorf("send pidfd: %w", err)
+	}
+	return nil
+}
+
+func (p *process) nameHost() error {
+	if p.Spec.Hostname != "" {
+		if err := unix.Sethostname([]byte(p.Spec.Hostname)); err != nil {
+			return fmt.Errorf("set hostname: %w", err)
+		}
+	}
+	if p.Spec.Domainname != "" {
+		if err := unix.Setdomainname([]byte(p.Spec.Domainname)); err != nil {
+			return fmt.Errorf("set domainname: %w", err)
+		}
+	}
+	return nil
+}
+
+// runHooks runs hooks that live inside the container's namespaces.
+func (p *process) runHooks(moment string, status specs.ContainerState) error {
+	list := hooks.Of(p.Spec.Hooks, moment)
+	if len(list) == 0 || p.State == nil {
+		return nil
+	}
+	state := *p.State
+	state.Pid, state.Status = os.Getpid(), status
+	if moment == hooks.StartContainer {
+		for i := range list {
+			if list[i].Env == nil {
+				// Not in the specification, but hooks have relied on the program's environment since runc had them.
+				list[i].Env = p.env
+			}
+		}
+	}
+	return hooks.Run(context.Background(), p.Spec.Hooks, moment, &state)
+}
+
+// openFifo reopens the exec fifo for writing only when start comes; until then we hold it by a descriptor that cannot
+// read or write. Its path lies in the state directory, which the container never sees.
+func (p *process) openFifo() (string, error) {
+	if p.FifoFD == 0 {
+		return "", errors.New("no exec fifo was given")
+	}
+	// The link is checked to be procfs's own: the image could have mounted anything on /proc.
+	link := fmt.Sprintf("/proc/self/fd/%d", p.FifoFD)
+	var st unix.Statfs_t
+	if err := unix.Statfs("/proc/self/", &st); err != nil || st.Type != unix.PROC_SUPER_MAGIC {
+		return "", fmt.Errorf("the container's /proc is no procfs: %w", errors.Join(err, os.ErrInvalid))
+	}
+	return link, nil
+}
+
+// awaitStart blocks until start opens the other end of the fifo.
+func (p *process) awaitStart(link string) error {
+	fd, err := unix.Open(link, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	for err == unix.EINTR {
+		fd, err = unix.Open(link, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("open exec fifo: %w", err)
+	}
+	if _, err := unix.Write(fd, []byte("0")); err != nil {
+		return fmt.Errorf("write exec fifo: %w", err)
+	}
+	// Before execve: until Linux 4.10 the kernel made the process dumpable before it closed descriptors.
+	return errors.Join(unix.Close(fd), unix.Close(p.FifoFD))
+}

@@ -1,0 +1,129 @@
+// Package initproc is the process that becomes a container's program: what it does between the C stage, which made or
+// joined its namespaces, and execve(2).
+//
+//  1. read the configuration from the bootstrap socket
+//  2. init: session keyring, loopback, root (package rootfs), hooks, terminal, names, sysctls, masks
+//     exec: session keyring, terminal
+//  3. what execve(2) hands on: scheduler, priorities, personality, memory policy, no-new-privileges
+//  4. say that it is ready; the starter sets limits and writes the state down
+//  5. labels, capabilities, user, working directory, seccomp
+//  6. init: wait on the exec fifo, run the startContainer hooks
+//  7. close every descriptor that is not the program's, and execute it
+//
+// An error at any step goes to the starter as its text and ends the process.
+package initproc
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/livemigrate/migrate/runtime/internal/bootstrap"
+	"github.com/livemigrate/migrate/runtime/internal/handshake"
+)
+
+// lastFD is the end of a range for close_range(2).
+const lastFD = 0xffffffff
+
+// process is the one that this program is about to become.
+type process struct {
+	*handshake.Config
+	conn    *handshake.Conn
+	logFile *os.File
+	log     *slog.Logger
+	parent  int
+	env     []string // of the program, HOME added
+}
+
+// Main is `migrate init`. It never returns.
+func Main() {
+	// Credentials, labels, keyring and seccomp belong to a thread until execve(2): everything happens on this one.
+	runtime.GOMAXPROCS(1)
+	runtime.LockOSThread()
+	// Init lives for milliseconds, or waits without allocating.
+	debug.SetGCPercent(-1)
+
+	p, err := receive()
+	if err == nil {
+		err = p.run()
+	}
+	// Without a channel there is nobody to tell but standard error.
+	if p == nil || p.conn == nil || p.conn.Send(&handshake.Message{Type: handshake.Failed, Text: err.Error()}) != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.Exit(1)
+}
+
+// receive reads the configuration and opens what it names.
+func receive() (*process, error) {
+	fd, err := strconv.Atoi(os.Getenv(bootstrap.EnvFD))
+	if err != nil {
+		return nil, errors.New("this verb is for the runtime itself: it starts a container's process by it")
+	}
+	p := &process{Config: &handshake.Config{}, parent: os.Getppid()}
+	socket := os.NewFile(uintptr(fd), "bootstrap")
+	defer socket.Close()
+	if err := json.NewDecoder(socket).Decode(p.Config); err != nil {
+		return nil, fmt.Errorf("read configuration of the process: %w", err)
+	}
+	os.Clearenv()
+	for _, fd := range []int{p.SyncFD, p.LogFD, p.FifoFD, p.ConsoleFD, p.PidfdFD} {
+		if fd > 0 {
+			unix.CloseOnExec(fd)
+		}
+	}
+	p.conn = handshake.NewConn(os.NewFile(uintptr(p.SyncFD), "handshake"))
+	p.logFile = os.NewFile(uintptr(p.LogFD), "log")
+	level := slog.LevelInfo
+	if p.Debug {
+		level = slog.LevelDebug
+	}
+	p.log = slog.New(slog.NewJSONHandler(p.logFile, &slog.HandlerOptions{Level: level}))
+	return p, nil
+}
+
+// run ends in execve(2), or with the error.
+func (p *process) run() (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("panic in init: %v\n%s", r, debug.Stack())
+		}
+	}()
+	if p.Kind == handshake.Exec {
+		return p.exec()
+	}
+	return p.init()
+}
+
+// ready tells the starter that all is set up but what takes rights away, and waits for its word.
+func (p *process) ready() error {
+	if _, err := p.conn.Ask(&handshake.Message{Type: handshake.Ready}, handshake.Continue); err != nil {
+		return fmt.Errorf("report ready: %w", err)
+	}
+	return nil
+}
+
+// closeChannels ends the handshake: from here on errors have nowhere to go.
+func (p *process) closeChannels() error {
+	return errors.Join(p.conn.Close(), p.logFile.Close())
+}
+
+// become executes the program. All other descriptors are closed before, not merely marked: the path of the program may
+// lead through /proc/self/fd to one of ours (CVE-2024-21626).
+func (p *process) become(path string) error {
+	first := uint(3 + p.PassedFiles)
+	if err := unix.CloseRange(first, lastFD, 0); err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
+	}
+	if err := unix.Exec(path, p.Process.Args, p.env); err != nil {
+		return &os.PathError{Op: "exec", Path: path, Err: err}
+	}
+	return nil
+}

@@ -1,0 +1,121 @@
+package launch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// FifoName is the exec fifo's name in the state directory. While it is there the container is created, not started.
+const FifoName = "exec.fifo"
+
+var (
+	// ErrStarted: the container was started before. Nothing was done.
+	ErrStarted = errors.New("cannot start an already running container")
+	// ErrInitGone: the container's init ended before it executed its program. Delete the container.
+	ErrInitGone = errors.New("container process is already dead")
+)
+
+// makeFifo makes the exec fifo for the container's root and opens it so that it can be passed on, but neither read nor
+// written.
+func makeFifo(dir string, spec *specs.Spec) (*os.File, error) {
+	path := filepath.Join(dir, FifoName)
+	if _, err := os.Lstat(path); err == nil {
+		return nil, fmt.Errorf("exec fifo %s already exists", path)
+	}
+	if err := unix.Mkfifo(path, 0o622); err != nil {
+		return nil, &os.PathError{Op: "make fifo", Path: path, Err: err}
+	}
+	undo := func(err error) error { return errors.Join(err, os.Remove(path)) }
+	if err := os.Chmod(path, 0o622); err != nil { // the umask may have cut it
+		return nil, undo(err)
+	}
+	uid, gid := os.Geteuid(), os.Getegid()
+	if spec.Linux != nil && uid == 0 {
+		uid, gid = hostID(spec.Linux.UIDMappings), hostID(spec.Linux.GIDMappings)
+	}
+	if err := os.Chown(path, uid, gid); err != nil {
+		return nil, undo(err)
+	}
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, undo(&os.PathError{Op: "open", Path: path, Err: err})
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// OpenFifo lets the init that waits on the exec fifo of stateDir go on, and removes the fifo. pid and start time say
+// which process that is; its death is noticed at once (pidfd_open, Linux 5.3). ErrStarted, ErrInitGone.
+func OpenFifo(ctx context.Context, stateDir string, pid int, start uint64) error {
+	path := filepath.Join(stateDir, FifoName)
+	// Opening for reading is what unblocks init's open for writing. It does not block us with O_NONBLOCK.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err == unix.ENOENT {
+		return ErrStarted
+	}
+	if err != nil {
+		return &os.PathError{Op: "open exec fifo", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err == unix.ESRCH {
+		return ErrInitGone
+	}
+	if err != nil {
+		return fmt.Errorf("open pidfd of init: %w", err)
+	}
+	defer unix.Close(pidfd)
+	// After the pidfd: it may be of another process that got the number.
+	if now, err := startTime(pid); err != nil || now != start {
+		return ErrInitGone
+	}
+	if err := awaitByte(ctx, fd, pidfd); err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove exec fifo: %w", err)
+	}
+	return nil
+}
+
+// awaitByte waits for what init writes. It may have written and ended already, so its byte is looked for first. A
+// cancelled context is noticed within pollStep.
+func awaitByte(ctx context.Context, fifo, pidfd int) error {
+	const pollStep = 100 // ms
+	buf := make([]byte, 1)
+	opened := false
+	for {
+		n, err := unix.Read(fifo, buf)
+		switch {
+		case n == 1:
+			return nil
+		case err == unix.EAGAIN: // init has it open and has not written
+			opened = true
+		case err == nil && opened: // it had, and somebody else took the byte
+			return ErrStarted
+		case err != nil && err != unix.EINTR:
+			return fmt.Errorf("read exec fifo: %w", err)
+		}
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		fds := []unix.PollFd{{Fd: int32(fifo), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, pollStep); err != nil && err != unix.EINTR {
+			return fmt.Errorf("wait for init: %w", err)
+		}
+		if fds[1].Revents != 0 {
+			if n, _ := unix.Read(fifo, buf); n == 1 {
+				return nil
+			}
+			return ErrInitGone
+		}
+		if fds[0].Revents&unix.POLLHUP != 0 && fds[0].Revents&unix.POLLIN == 0 {
+			return ErrStarted
+		}
+	}
+}

@@ -1,0 +1,59 @@
+package launch
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/runtime/internal/rootfs"
+)
+
+// openSource opens the source of a bind mount for an init that may not.
+func (s *starter) openSource(index int) (*os.File, error) {
+	if index < 0 || index >= len(s.config.Spec.Mounts) {
+		return nil, fmt.Errorf("init asks for mount %d of %d", index, len(s.config.Spec.Mounts))
+	}
+	m := &s.config.Spec.Mounts[index]
+	userns, err := s.mappingNamespace(m)
+	if err != nil {
+		return nil, fmt.Errorf("map ids of mount %s: %w", m.Destination, err)
+	}
+	defer userns.Close()
+	return rootfs.OpenSource(m, s.config.Bundle, userns)
+}
+
+// mappingNamespace is the user namespace an id-mapped mount maps by: one with the mount's own maps, else the
+// container's.
+func (s *starter) mappingNamespace(m *specs.Mount) (*os.File, error) {
+	if len(m.UIDMappings)+len(m.GIDMappings) == 0 {
+		return os.Open(fmt.Sprintf("/proc/%d/ns/user", s.init.Pid))
+	}
+	return mappedNamespace(m.UIDMappings, m.GIDMappings)
+}
+
+// mappedNamespace makes a user namespace that only serves as a map. A process has to be born in it; it is stopped
+// before its first instruction and killed as soon as its namespace is open, which then lives on by the descriptor.
+func mappedNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: syscall.CLONE_NEWUSER, UidMappings: convert(uids), GidMappings: convert(gids), Ptrace: true,
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, fmt.Errorf("make user namespace: %w", err)
+	}
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid))
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	return ns, err
+}
+
+func convert(maps []specs.LinuxIDMapping) []syscall.SysProcIDMap {
+	out := make([]syscall.SysProcIDMap, 0, len(maps))
+	for _, m := range maps {
+		out = append(out, syscall.SysProcIDMap{ContainerID: int(m.ContainerID), HostID: int(m.HostID), Size: int(m.Size)})
+	}
+	return out
+}
