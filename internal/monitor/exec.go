@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"strconv"
 	"syscall"
 
@@ -13,7 +14,8 @@ import (
 // Exec makes the calling process, which is the parent of c.InitPid, its monitor: it replaces the process's program by
 // exe with args (as in Spawn), and does not return. stdio is what the container was restored with, its Output taken; nil
 // when the container has standard streams of its own. Everything that is likely to fail is done before the program is
-// replaced; when Exec does return, with an error, the process goes on and stdio is still open.
+// replaced; when Exec does return, with an error, the process goes on and stdio is still open; SIGINT, SIGTERM and SIGHUP
+// may be ignored.
 //
 // All other threads end at once, whatever they do, and children started with a parent-death signal get it.
 func Exec(exe string, args []string, c *Config, stdio *Stdio) error {
@@ -66,5 +68,7 @@ func become(exe string, args []string, c Config, stdio *Stdio) (err error) {
 		return err
 	}
 	argv := append(append([]string{exe}, args...), "--config-fd", strconv.Itoa(configFD))
+	// Handlers end with the program, and the next one has its own only a moment later.
+	signal.Ignore(append(ending, syscall.SIGHUP)...)
 	return os.NewSyscallError("exec "+exe, syscall.Exec(exe, argv, os.Environ()))
 }

@@ -93,12 +93,14 @@ func Run(ctx context.Context, c *Config, container Container) error {
 	if err := process.BecomeSubreaper(); err != nil {
 		return fmt.Errorf("monitor container %q: %w", c.ID, err)
 	}
-	m := &monitor{config: c, ended: make(chan struct{})}
+	m := &monitor{config: c, ended: make(chan struct{}), rotated: make(chan os.Signal, 1)}
+	signal.Notify(m.rotated, syscall.SIGHUP)
 	var err error
 	if c.Inherited.Control != 0 {
 		err = m.adopt()
 	} else {
 		err = m.begin(ctx, container)
+		signal.Ignore(ending...)
 		err = errors.Join(err, reply(c.Inherited.Answer, m.initPid, err))
 	}
 	if err != nil {
@@ -118,8 +120,12 @@ type monitor struct {
 	output  *output
 	control *control
 	ended   chan struct{} // closed when init has ended
+	rotated chan os.Signal
 	reading sync.WaitGroup
 }
+
+// ending are signals that a monitor must not end by: they come to everybody at a shutdown, which ends the container first.
+var ending = []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 
 // begin makes the container. When it fails nothing is left of it.
 func (m *monitor) begin(ctx context.Context, container Container) (err error) {
@@ -205,11 +211,9 @@ func (m *monitor) open(source *os.File, listener *net.UnixListener) (err error) 
 
 // stay lasts as long as the container.
 func (m *monitor) stay() error {
-	signal.Ignore(syscall.SIGINT, syscall.SIGTERM) // a shutdown ends the container first
-	rotated := make(chan os.Signal, 1)
-	signal.Notify(rotated, syscall.SIGHUP)
+	signal.Ignore(ending...)
 	go func() {
-		for range rotated {
+		for range m.rotated {
 			_ = m.output.reopenLog() // else the old file goes on, and whoever rotates sees it
 		}
 	}()

@@ -129,26 +129,30 @@ func TestMonitorStaysForOrphansThatStillWrite(t *testing.T) {
 }
 
 func TestMonitorSurvivesWhatEndsItsCommand(t *testing.T) {
-	d := spawn(t, "monitor", "echo $PPID; sleep 60", &monitor.Config{})
-	pid, err := strconv.Atoi(strings.TrimSpace(d.waitLog(t, "\n")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
-		if err := syscall.Kill(pid, sig); err != nil {
-			t.Fatal(err)
-		}
-	}
-	time.Sleep(50 * time.Millisecond)
-	if _, err := monitor.Offset(t.Context(), d.StateDir); err != nil {
-		t.Error(err)
-	}
-	session, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got := strings.Fields(string(session[strings.LastIndex(string(session), ")"):]))[4]; got != strconv.Itoa(pid) {
-		t.Errorf("the monitor %d is in session %s", pid, got)
+	for _, way := range ways {
+		t.Run(way, func(t *testing.T) {
+			d := spawn(t, way, "echo $PPID; sleep 60", &monitor.Config{})
+			pid, err := strconv.Atoi(strings.TrimSpace(d.waitLog(t, "\n")))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+				if err := syscall.Kill(pid, sig); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+			if _, err := monitor.Offset(t.Context(), d.StateDir); err != nil {
+				t.Error(err)
+			}
+			stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Fields(string(stat[strings.LastIndex(string(stat), ")"):]))[4]; got != strconv.Itoa(pid) {
+				t.Errorf("the monitor %d is in session %s", pid, got)
+			}
+		})
 	}
 }
 
