@@ -169,7 +169,10 @@ func (d *dump) notified(ctx context.Context, script string) error {
 		}
 		// CRIU would freeze the cgroup too, but looks only every 100 ms whether it is.
 		d.frozen = true
-		return d.container.Freeze(ctx)
+		if err := d.container.Freeze(ctx); err != nil || d.options.AfterFreeze == nil {
+			return err
+		}
+		return d.options.AfterFreeze(ctx)
 	case "network-lock":
 		if d.link != nil {
 			d.left = true

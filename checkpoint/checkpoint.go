@@ -69,6 +69,7 @@ type Options struct {
 
 	Client       *Client                         // started before, or nil; Begin takes it over
 	BeforeFreeze func(ctx context.Context) error // called right before the tasks stop
+	AfterFreeze  func(ctx context.Context) error // called right after; what nobody outside changes stays as it is from here
 	NoManifest   bool                            // Run: the caller digests the files itself
 	Log          *slog.Logger                    // nil discards
 }

@@ -43,52 +43,57 @@ func (g *Gate) Link() *link.Link {
 	return g.prepared.Link()
 }
 
-// Open lets the container run. running is called in CRIU's pre-resume notification, when nothing can fail any more that
-// would kill the tree: what it does (write the journal, join the bridge, announce) makes the container be here. When it
-// returns an error the tree is killed. After any error of Open every process is dead and reaped, with one exception: a
-// failing poststart hook is the container's end, and its error comes with a container to delete.
+// Open lets the container run. In CRIU's pre-resume notification, when nothing can fail any more that would kill the tree,
+// its state is written and then running is called: what that does (write the journal, join the bridge, announce) makes the
+// container be here. When it returns an error the tree is killed. After any error of Open every process is dead and reaped,
+// with one exception: what fails after running, as a poststart hook, comes with the container, which may live.
 func (g *Gate) Open(ctx context.Context, running func() error) (*runtime.Container, error) {
-	resumed, err := g.resume(ctx, running)
-	if err == nil && !resumed {
+	c, err := g.resume(ctx, running)
+	if err == nil && c == nil {
 		err = errNotResumed
 	}
-	if err != nil {
+	if c == nil {
 		return nil, fmt.Errorf("restore container %s: %w", g.prepared.ID(), errors.Join(err, g.destroy(), g.release()))
 	}
-	c, err := g.prepared.Adopt(ctx, g.pid, &runtime.AdoptOptions{
-		ExternalDescriptors: g.stdio(), LogFile: g.options.LogFile, MonitorPid: g.options.MonitorPid,
-	})
-	if err != nil && c == nil {
-		err = errors.Join(err, g.destroy())
-	}
-	if err := errors.Join(err, g.release()); err != nil {
+	if err := errors.Join(err, g.prepared.Resumed(ctx), g.release()); err != nil {
 		return c, fmt.Errorf("restore container %s: %w", g.prepared.ID(), err)
 	}
 	return c, nil
 }
 
-// resume answers post-restore with yes and follows CRIU to its end.
-func (g *Gate) resume(ctx context.Context, running func() error) (resumed bool, err error) {
+// resume answers post-restore with yes and follows CRIU to its end. The container is returned once running has succeeded.
+func (g *Gate) resume(ctx context.Context, running func() error) (c *runtime.Container, err error) {
 	err = g.call.Accept(ctx)
 	for err == nil {
 		var n *criu.Notification
-		n, err = g.call.Next(ctx)
-		switch {
-		case err != nil:
-		case n.Script == "pre-resume" && running != nil:
-			resumed = true
-			if err = running(); err == nil {
-				err = g.call.Accept(ctx)
-			}
-		default:
-			resumed = resumed || n.Script == "pre-resume"
-			err = g.call.Accept(ctx)
+		if n, err = g.call.Next(ctx); err != nil {
+			break
 		}
+		if n.Script == "pre-resume" {
+			if c, err = g.adopt(ctx, running); err != nil {
+				return nil, err
+			}
+		}
+		err = g.call.Accept(ctx)
 	}
 	if errors.Is(err, io.EOF) {
 		err = nil
 	}
-	return resumed, err
+	return c, err
+}
+
+// adopt makes the stopped processes the container.
+func (g *Gate) adopt(ctx context.Context, running func() error) (*runtime.Container, error) {
+	c, err := g.prepared.Adopt(ctx, g.pid, &runtime.AdoptOptions{
+		ExternalDescriptors: g.stdio(),
+		Created:             g.options.Created,
+		LogFile:             g.options.LogFile,
+		MonitorPid:          g.options.MonitorPid,
+	})
+	if err != nil || running == nil {
+		return c, err
+	}
+	return c, running()
 }
 
 // stdio is where the container's descriptors point now: to the pipes it was given, else where they pointed before.

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -69,8 +70,9 @@ type Options struct {
 	ConsoleSocket string
 	Console       func(ctx context.Context, master *os.File) error
 
-	Client     *Client // of Start, or nil; Begin takes it over
-	LogFile    string  // recorded in the state, for the monitor
+	Client     *Client   // of Start, or nil; Begin takes it over
+	Created    time.Time // of the container, for its state; zero is now
+	LogFile    string    // recorded in the state, for the monitor
 	MonitorPid int
 	Log        *slog.Logger // nil discards
 }
@@ -93,19 +95,25 @@ func Run(ctx context.Context, r *runtime.Runtime, id string, plan *runtime.Plan,
 	if err != nil {
 		return nil, err
 	}
-	return gate.Open(ctx, func() error { return gate.join(ctx) })
+	l := gate.Link()
+	if l == nil {
+		return gate.Open(ctx, nil)
+	}
+	c, err := gate.Open(ctx, l.Join)
+	if err != nil {
+		return c, err
+	}
+	if err := l.Announce(ctx); err != nil { // it is reachable all the same, once caches have aged
+		gate.options.log().Warn("announce the container's addresses", "container", id, "error", err)
+	}
+	return c, nil
 }
 
-// join makes the container reachable, and tells the neighbours.
-func (g *Gate) join(ctx context.Context) error {
-	l := g.Link()
-	if l == nil {
-		return nil
+func (o *Options) log() *slog.Logger {
+	if o.Log == nil {
+		return slog.New(slog.DiscardHandler)
 	}
-	if err := l.Join(); err != nil {
-		return err
-	}
-	return l.Announce(ctx)
+	return o.Log
 }
 
 // Start runs CRIU ahead of time, for Options.Client: the first request then costs nothing but itself. What the restored

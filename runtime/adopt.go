@@ -30,20 +30,15 @@ func (p *Prepared) RunHooks(ctx context.Context, pid int) error {
 	return nil
 }
 
-// Adopt makes the processes below pid the container: it writes the state and runs the poststart hooks. From here the
-// container runs, and is deleted as any other; Discard has no effect any more. When Adopt fails the Prepared is as
-// before, unless a poststart hook failed: then the container is there, and killed.
-func (p *Prepared) Adopt(ctx context.Context, pid int, o *AdoptOptions) (*Container, error) {
+// Adopt makes the processes below pid the container: it writes the state, so that the container can be found and deleted
+// whatever happens to this process. They need not run yet; until Resumed, Discard undoes this too.
+func (p *Prepared) Adopt(_ context.Context, pid int, o *AdoptOptions) (*Container, error) {
 	if o == nil {
 		o = &AdoptOptions{}
 	}
 	_, start, err := procStat(pid)
 	if err != nil {
 		return nil, fmt.Errorf("look at restored init: %w", err)
-	}
-	// CRIU mounted the container's mounts in the container's namespace; ours was only where they started.
-	if err := unmountRoot(p.root); err != nil {
-		return nil, err
 	}
 	state := p.state.clone()
 	state.InitProcessPid, state.InitProcessStartTime = pid, start
@@ -65,14 +60,21 @@ func (p *Prepared) Adopt(ctx context.Context, pid int, o *AdoptOptions) (*Contai
 	if err := saveState(p.dir, &state); err != nil {
 		return nil, err
 	}
-	p.undo = rollback{}
-	p.adopted = true
-	c := &Container{id: p.id, dir: p.dir, group: p.group, log: p.log, state: &state}
-	if p.netns != nil {
-		err = p.netns.Close() // the processes hold it
-	}
-	return c, errors.Join(err, c.poststart(ctx))
+	p.adopted = &Container{id: p.id, dir: p.dir, group: p.group, log: p.log, state: &state}
+	return p.adopted, nil
 }
 
-// Discard undoes Prepare; what CRIU made in the cgroup is killed. Idempotent, and without effect after Adopt.
+// Resumed says that the adopted processes run. The container is deleted as any other from here on, and Discard has no
+// effect any more. The poststart hooks run; when one fails the container is killed, and still has to be deleted.
+func (p *Prepared) Resumed(ctx context.Context) error {
+	p.undo = rollback{}
+	// CRIU mounted the container's mounts in the container's namespace; ours was only where they started.
+	err := unmountRoot(p.root)
+	if p.netns != nil {
+		err = errors.Join(err, p.netns.Close()) // the processes hold it
+	}
+	return errors.Join(err, p.adopted.poststart(ctx))
+}
+
+// Discard undoes Prepare; what CRIU made in the cgroup is killed. Idempotent, and without effect after Resumed.
 func (p *Prepared) Discard(ctx context.Context) error { return p.undo.run(ctx) }

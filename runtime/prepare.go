@@ -25,15 +25,15 @@ type PrepareOptions struct {
 // Source on the host.
 type ExternalMount = rootfs.ExternalMount
 
-// Prepared is the place of a container whose processes come from elsewhere. Its id is taken. It ends with Adopt or
-// Discard. Methods are called one at a time.
+// Prepared is the place of a container whose processes come from elsewhere. Its id is taken. It ends with Adopt and
+// Resumed, or with Discard. Methods are called one at a time.
 type Prepared struct {
 	*creation
 	root    string
 	pidFile string
 	netns   *os.File
 	link    *link.Link
-	adopted bool
+	adopted *Container
 }
 
 // Prepare takes the id and does everything for a restore that needs no process: the cgroup, a private mount of the
@@ -68,23 +68,19 @@ func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *Prepare
 }
 
 // mountRoot gives CRIU a root of its own to put the container's mounts on: what is mounted there must not show up in the
-// bundle, and goes away in one piece.
+// bundle, and goes away in one piece when the state directory is removed.
 func (p *Prepared) mountRoot() error {
 	plan := p.state.Plan
-	if err := rootfs.MakeMountPoints(plan.Rootfs, plan.Spec); err != nil {
-		return err
-	}
 	if err := os.Mkdir(p.root, 0o700); err != nil {
 		return fmt.Errorf("make root: %w", err)
 	}
 	if err := unix.Mount(plan.Rootfs, p.root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return &os.PathError{Op: "bind mount", Path: plan.Rootfs, Err: err}
 	}
-	// Removing the state unmounts it.
 	if err := unix.Mount("", p.root, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return &os.PathError{Op: "make mount private", Path: p.root, Err: err}
 	}
-	return nil
+	return rootfs.MakeMountPoints(p.root, plan.Spec, plan.Bundle)
 }
 
 func (p *Prepared) makeNetwork(ctx context.Context) error {
@@ -131,8 +127,8 @@ func (p *Prepared) SetLink(l *link.Link) {
 func (p *Prepared) CgroupPaths() map[string]string { return maps.Clone(p.state.CgroupPaths) }
 
 // ExternalMounts are the mounts that CRIU has to be told the sources of.
-func (p *Prepared) ExternalMounts() []ExternalMount {
-	return rootfs.ExternalMounts(p.state.Plan.Spec, p.state.Plan.Bundle)
+func (p *Prepared) ExternalMounts() ([]ExternalMount, error) {
+	return rootfs.ExternalMounts(p.state.Plan.Spec, p.state.Plan.Bundle, p.state.CgroupPaths)
 }
 
 // PlaceInit puts the first process into the cgroups and sets the limits, before it has children.
