@@ -12,8 +12,8 @@ import (
 )
 
 // Exec makes the calling process, which is the parent of c.InitPid, its monitor: it replaces the process's program by
-// exe with args (as in Spawn), and does not return. stdio is what the container was restored with, its Output taken; nil
-// when the container has standard streams of its own. Everything that is likely to fail is done before the program is
+// exe with args (as in Spawn), and does not return. stdio is what the container was restored with, its terminal
+// received or taken; nil when the container has standard streams of its own. Everything that is likely to fail is done before the program is
 // replaced; when Exec does return, with an error, the process goes on and stdio is still open; SIGINT, SIGTERM and SIGHUP
 // may be ignored.
 //
@@ -53,7 +53,10 @@ func become(exe string, args []string, c Config, stdio *Stdio) (err error) {
 	if c.Inherited.Control, err = descriptor.Inherit(socket); err != nil {
 		return err
 	}
-	if stdio != nil && stdio.output != nil {
+	if stdio != nil {
+		if stdio.output == nil {
+			return errors.New("its terminal has not arrived")
+		}
 		if c.Inherited.Output, err = descriptor.Inherit(stdio.output); err != nil {
 			return err
 		}

@@ -85,6 +85,13 @@ func (s *Stdio) Output(ctx context.Context) (*os.File, error) {
 	return s.output, s.closeContainerEnds()
 }
 
+// TakeConsole takes the terminal's master, and its ownership, from a restore in this process: the console socket is not
+// needed then.
+func (s *Stdio) TakeConsole(_ context.Context, master *os.File) error {
+	s.output = master
+	return s.closeContainerEnds()
+}
+
 func (s *Stdio) receiveConsole(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.console.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
