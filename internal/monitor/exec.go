@@ -12,10 +12,10 @@ import (
 )
 
 // Exec makes the calling process, which is the parent of c.InitPid, its monitor: it replaces the process's program by
-// exe with args (as in Spawn), and does not return. stdio is what the container was restored with, its terminal
-// received or taken; nil when the container has standard streams of its own. Everything that is likely to fail is done before the program is
-// replaced; when Exec does return, with an error, the process goes on and stdio is still open; SIGINT, SIGTERM and SIGHUP
-// may be ignored.
+// exe with args (as in Spawn), and does not return. stdio is what the container was restored with, its terminal received
+// or taken; nil when the container has standard streams of its own. Everything that is likely to fail is done before the
+// program is replaced; when Exec does return, with an error, the process goes on and stdio is still open, but SIGINT,
+// SIGTERM and SIGHUP may be ignored.
 //
 // All other threads end at once, whatever they do, and children started with a parent-death signal get it.
 func Exec(exe string, args []string, c *Config, stdio *Stdio) error {
