@@ -25,6 +25,9 @@ var (
 	ErrExecStopped = errors.New("cannot exec in a stopped container")
 	// ErrPaused: exec would hang until resume. Resume first, or exec with IgnorePaused.
 	ErrPaused = errors.New("cannot exec in a paused container (use --ignore-paused to override)")
+	// ErrMoving: the container is frozen by a move that has not ended, and may run at the peer already. Wait for the move,
+	// or end it with `migrate resolve`.
+	ErrMoving = errors.New("container is being moved (`migrate resolve` ends an interrupted move)")
 	// ErrNotPaused: resume of a container that runs.
 	ErrNotPaused = errors.New("container not paused")
 )

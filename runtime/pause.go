@@ -14,7 +14,7 @@ func (c *Container) Pause(ctx context.Context) error {
 	return c.group.Freeze(ctx)
 }
 
-// Resume lets a paused container run on. ErrNotPaused for any other.
+// Resume lets a paused container run on. ErrNotPaused for any other; ErrMoving when it was not paused by its user.
 func (c *Container) Resume(ctx context.Context) error {
 	status, err := c.Status()
 	if err != nil {
@@ -22,6 +22,9 @@ func (c *Container) Resume(ctx context.Context) error {
 	}
 	if status != Paused {
 		return ErrNotPaused
+	}
+	if c.State().Move != "" {
+		return ErrMoving
 	}
 	return c.group.Thaw(ctx)
 }
