@@ -1,0 +1,231 @@
+package interchange
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/testutil"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// host is one root of containers, with bundles of busybox.
+type host struct {
+	t    *testing.T
+	rt   *runtime.Runtime
+	root string
+	dir  string
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	testutil.Root(t)
+	path, err := criu.Locate("")
+	testutil.Need(t, err == nil, "criu")
+	t.Setenv(criu.Environment, path)
+	dir, err := os.MkdirTemp("", "interchange-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The root of a user namespace must get through.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	h := &host{t: t, root: filepath.Join(dir, "state"), dir: dir}
+	if h.rt, err = runtime.Open(&runtime.Options{Root: h.root}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		containers, err := h.rt.List()
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Error(err)
+		}
+		for _, c := range containers {
+			if err := c.Delete(context.Background(), true); err != nil {
+				t.Errorf("delete %s: %v", c.ID(), err)
+			}
+		}
+		if t.Failed() {
+			t.Logf("left for a look: %s", dir)
+			return
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// bundle makes a root of busybox and the spec that runc would write, changed by change.
+func (h *host) bundle(name string, change func(*specs.Spec), args ...string) string {
+	h.t.Helper()
+	busybox := testutil.Command(h.t, "busybox")
+	dir := filepath.Join(h.dir, name)
+	for _, d := range []string{"bin", "proc", "sys", "dev", "tmp", "etc", "run", "root"} {
+		if err := os.MkdirAll(filepath.Join(dir, "rootfs", d), 0o755); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	h.run("cp", busybox, filepath.Join(dir, "rootfs/bin/busybox"))
+	h.run("chroot", filepath.Join(dir, "rootfs"), "/bin/busybox", "--install", "-s", "/bin")
+	spec := defaultSpec()
+	spec.Process.Args = args
+	if change != nil {
+		change(spec)
+	}
+	h.writeSpec(dir, spec)
+	return dir
+}
+
+func (h *host) writeSpec(bundle string, spec *specs.Spec) {
+	h.t.Helper()
+	text, err := json.MarshalIndent(spec, "", "\t")
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), text, 0o644); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func defaultSpec() *specs.Spec {
+	caps := []string{"CAP_KILL", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_SETUID", "CAP_SETGID"}
+	return &specs.Spec{
+		Version:  specs.Version,
+		Hostname: "inside",
+		Root:     &specs.Root{Path: "rootfs"},
+		Process: &specs.Process{
+			Cwd: "/", Env: []string{"PATH=/bin"}, NoNewPrivileges: true,
+			Capabilities: &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps},
+		},
+		Mounts: []specs.Mount{
+			{Destination: "/proc", Type: "proc", Source: "proc"},
+			{Destination: "/dev", Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "strictatime", "mode=755", "size=65536k"}},
+			{Destination: "/dev/pts", Type: "devpts", Source: "devpts", Options: []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"}},
+			{Destination: "/dev/shm", Type: "tmpfs", Source: "shm", Options: []string{"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}},
+			{Destination: "/dev/mqueue", Type: "mqueue", Source: "mqueue", Options: []string{"nosuid", "noexec", "nodev"}},
+			{Destination: "/sys", Type: "sysfs", Source: "sysfs", Options: []string{"nosuid", "noexec", "nodev", "ro"}},
+		},
+		Linux: &specs.Linux{
+			Namespaces: []specs.LinuxNamespace{
+				{Type: specs.PIDNamespace}, {Type: specs.NetworkNamespace}, {Type: specs.IPCNamespace},
+				{Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+			},
+			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
+			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
+		},
+	}
+}
+
+// run is a program of this machine that must succeed.
+func (h *host) run(name string, args ...string) string {
+	h.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		h.t.Fatalf("%s %s: %v: %s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// images is a fresh image directory.
+func (h *host) images(name string) string {
+	return filepath.Join(h.dir, "images-"+name)
+}
+
+// container is one that was started through the runtime, with its output.
+type container struct {
+	*runtime.Container
+	output *os.File // read end
+}
+
+// start runs a container of the bundle.
+func (h *host) start(id, bundle string, network *runtime.Network) *container {
+	h.t.Helper()
+	spec, err := runtime.LoadSpec(bundle)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	plan, err := runtime.Parse(bundle, spec, &runtime.PlanOptions{Network: network})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	r, w, stdin := h.pipes()
+	c, err := h.rt.Create(h.t.Context(), id, plan, &runtime.CreateOptions{Stdin: stdin, Stdout: w, Stderr: w})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	w.Close()
+	stdin.Close()
+	if err := c.Start(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	return &container{Container: c, output: r}
+}
+
+// pipes are the container's output, both ends, and /dev/null.
+func (h *host) pipes() (r, w, stdin *os.File) {
+	h.t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { r.Close() })
+	// Descriptors of pipes that Go made are non-blocking, and the container's programs would have to know.
+	_ = w.Fd()
+	stdin, err = os.Open(os.DevNull)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return r, w, stdin
+}
+
+// expect reads the container's output until it says want, and returns all of it.
+func (c *container) expect(t *testing.T, want string) string {
+	t.Helper()
+	var all strings.Builder
+	buf := make([]byte, 4096)
+	deadline := time.Now().Add(10 * time.Second)
+	for !strings.Contains(all.String(), want) {
+		if err := c.output.SetReadDeadline(deadline); err != nil {
+			t.Fatal(err)
+		}
+		n, err := c.output.Read(buf)
+		all.Write(buf[:n])
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				err = errors.New("the container closed its output")
+			}
+			t.Fatalf("waiting for %q: %v; output: %q", want, err, all.String())
+		}
+	}
+	return all.String()
+}
+
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(10 * time.Second)
+	for !condition() {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s does not come true", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// gone tells whether no process has the pid.
+func gone(pid int) bool {
+	_, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
+	return errors.Is(err, os.ErrNotExist)
+}
