@@ -3,8 +3,16 @@
 // One file per verb: its flags, one call into the library, its output and its exit code.
 package main
 
-import "os"
+import (
+	"os"
+
+	"github.com/livemigrate/migrate/runtime"
+)
 
 func main() {
+	// The program that becomes a container's process is this one, started again. Nothing else may come before.
+	if len(os.Args) > 1 && os.Args[1] == "init" {
+		runtime.Init()
+	}
 	os.Exit(run(os.Args))
 }

@@ -8,13 +8,19 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	goruntime "runtime"
 	"syscall"
 
+	"github.com/livemigrate/migrate/runtime"
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
 )
 
-// version is set by the linker: -X main.version=v0.1.0.
-var version = "0.1.0-dev"
+// version and commit are set by the linker: -X main.version=v0.1.0.
+var (
+	version = "0.1.0-dev"
+	commit  = ""
+)
 
 // globals are the flags before the verb, and what is made of them once they are parsed.
 type globals struct {
@@ -26,7 +32,45 @@ type globals struct {
 	systemdCgroup bool
 	rootless      string
 
-	log *slog.Logger // never nil once a verb runs
+	rootSet bool         // --root was given
+	log     *slog.Logger // never nil once a verb runs
+}
+
+// runtime opens the root directory that the flags name.
+func (g *globals) runtime() (*runtime.Runtime, error) {
+	return runtime.Open(&runtime.Options{Root: g.root, SystemdCgroup: g.systemdCgroup, Rootless: g.rootless, Log: g.log})
+}
+
+// container loads the container that a verb is about.
+func (g *globals) container(id string) (*runtime.Container, error) {
+	if id == "" {
+		return nil, errEmptyID
+	}
+	rt, err := g.runtime()
+	if err != nil {
+		return nil, err
+	}
+	return rt.Load(id)
+}
+
+var errEmptyID = errors.New("container id cannot be empty")
+
+// args repeats the global flags for a process of ours that works on the same root.
+func (g *globals) args() []string {
+	args := []string{"--root", g.root, "--rootless", g.rootless, "--log-format", g.logFormat}
+	if g.criu != "" {
+		args = append(args, "--criu", g.criu)
+	}
+	if g.logPath != "" {
+		args = append(args, "--log", g.logPath)
+	}
+	if g.debug {
+		args = append(args, "--debug")
+	}
+	if g.systemdCgroup {
+		args = append(args, "--systemd-cgroup")
+	}
+	return args
 }
 
 // exitError ends the program with a code of its own. A nil err prints nothing: the verb has said it already.
@@ -44,11 +88,19 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
+// exit is the exitError of a program's status; none for success.
+func exit(status int) error {
+	if status == 0 {
+		return nil
+	}
+	return &exitError{code: status}
+}
+
 // run executes one command line and returns the exit code.
 func run(args []string) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	g := &globals{log: slog.New(slog.DiscardHandler)}
+	g := &globals{}
 	root := newRootCommand(g, filepath.Base(args[0]))
 	root.SetArgs(args[1:])
 	err := root.ExecuteContext(ctx)
@@ -62,8 +114,14 @@ func run(args []string) int {
 		}
 		code = exit.code
 	}
+	if g.log == nil { // the command line itself is wrong
+		fmt.Fprintln(os.Stderr, err)
+		return code
+	}
 	g.log.Error(err.Error())
-	fmt.Fprintln(os.Stderr, err)
+	if g.logPath != "" {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	return code
 }
 
@@ -74,20 +132,75 @@ func newRootCommand(g *globals, name string) *cobra.Command {
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		// Flags before the verb are the program's, even where a verb has one of the same name: spec --rootless.
+		TraverseChildren: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			return g.prepare(cmd)
+		},
 	}
+	root.SetVersionTemplate(versionText(name))
+	root.CompletionOptions.HiddenDefaultCmd = true
 	flags := root.PersistentFlags()
-	flags.StringVar(&g.root, "root", "/run/migrate", "root directory of the containers' state")
+	flags.StringVar(&g.root, "root", "", "root directory of the containers' state; should be on tmpfs (default /run/migrate, rootless $XDG_RUNTIME_DIR/migrate)")
 	flags.StringVar(&g.criu, "criu", "", "path of the CRIU program (default: MIGRATE_CRIU, PATH, /opt/migrate/criu/criu)")
 	flags.StringVar(&g.logPath, "log", "", "file for log messages (default: standard error)")
 	flags.StringVar(&g.logFormat, "log-format", "text", "format of log messages: text or json")
 	flags.BoolVar(&g.debug, "debug", false, "log more")
-	flags.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "let systemd make the cgroups")
+	flags.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "let systemd make the cgroups; cgroupsPath is then \"slice:prefix:name\"")
 	flags.StringVar(&g.rootless, "rootless", "auto", "ignore cgroup permission errors: true, false or auto")
+	root.Flags().BoolP("version", "v", false, "print the version")
 	root.AddCommand(commands(g)...)
 	return root
 }
 
+// prepare completes the globals before the verb runs.
+func (g *globals) prepare(cmd *cobra.Command) error {
+	log, err := openLog(g.logPath, g.logFormat, g.debug)
+	if err != nil {
+		return err
+	}
+	g.log = log
+	g.rootSet = cmd.Root().PersistentFlags().Changed("root")
+	if g.rootSet && g.root == "" {
+		g.root = "/" // refused: whoever gives the flag means something by it
+	}
+	if !g.rootSet {
+		if g.root, err = defaultRoot(); err != nil {
+			return err
+		}
+	}
+	g.root, err = filepath.Abs(g.root)
+	return err
+}
+
+// versionText has runc's form, which engines take apart.
+func versionText(name string) string {
+	text := fmt.Sprintf("%s version %s\n", name, version)
+	if commit != "" {
+		text += fmt.Sprintf("commit: %s\n", commit)
+	}
+	return text + fmt.Sprintf("spec: %s\ngo: %s\nlibseccomp: %s\n", specs.Version, goruntime.Version(), runtime.LibseccompVersion())
+}
+
 // commands lists every verb, each in the file of its name.
 func commands(g *globals) []*cobra.Command {
-	return []*cobra.Command{}
+	return []*cobra.Command{
+		newCreateCommand(g),
+		newDeleteCommand(g),
+		newEventsCommand(g),
+		newExecCommand(g),
+		newFeaturesCommand(g),
+		newKillCommand(g),
+		newListCommand(g),
+		newMonitorCommand(g),
+		newPauseCommand(g),
+		newPKICommand(),
+		newPsCommand(g),
+		newResumeCommand(g),
+		newRunCommand(g),
+		newSpecCommand(g),
+		newStartCommand(g),
+		newStateCommand(g),
+		newUpdateCommand(g),
+	}
 }

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/runtime"
+	"github.com/spf13/cobra"
+)
+
+// runMonitored has a monitor make the container, and returns when its program runs.
+func runMonitored(ctx context.Context, g *globals, rt *runtime.Runtime, id string, plan *runtime.Plan, f *runFlags) error {
+	pidFile, err := f.process.absolutePidFile()
+	if err != nil {
+		return err
+	}
+	switch {
+	case f.process.consoleSocket != "":
+		return errors.New("--console-socket and --log-file exclude each other: the monitor has the terminal")
+	case f.process.preserveFDs > 0 || f.process.pidfdSocket != "":
+		return errors.New("--preserve-fds and --pidfd-socket cannot be used with --log-file")
+	}
+	args := append(g.args(), "monitor", "--bundle", plan.Bundle, "--pid-file", pidFile, "--network", f.bundle.network)
+	if f.bundle.noPivot {
+		args = append(args, "--no-pivot")
+	}
+	if f.bundle.noNewKeyring {
+		args = append(args, "--no-new-keyring")
+	}
+	dir, err := rt.StateDir(id)
+	if err != nil {
+		return err
+	}
+	_, err = monitor.Spawn(ctx, "/proc/self/exe", args, &monitor.Config{
+		ID: id, StateDir: dir, LogFile: f.logFile, Terminal: plan.Spec.Process.Terminal,
+	})
+	return err
+}
+
+// newMonitorCommand is the process that run --log-file starts; nobody else calls it.
+func newMonitorCommand(g *globals) *cobra.Command {
+	m := &monitored{globals: g}
+	var configFD int
+	cmd := &cobra.Command{
+		Use:    "monitor",
+		Hidden: true,
+		Args:   exactArgs(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			config, err := monitor.ReadConfig(configFD)
+			if err != nil {
+				return err
+			}
+			m.config = config
+			return monitor.Run(cmd.Context(), config, m)
+		},
+	}
+	m.bundle.add(cmd)
+	cmd.Flags().StringVar(&m.pidFile, "pid-file", "", "file for the container's pid")
+	cmd.Flags().IntVar(&configFD, "config-fd", 3, "descriptor with the monitor's configuration")
+	return cmd
+}
+
+// monitored makes the container of a monitor.
+type monitored struct {
+	*globals
+	bundle    bundleFlags
+	pidFile   string
+	config    *monitor.Config
+	container *runtime.Container
+}
+
+func (m *monitored) Create(ctx context.Context, stdio *monitor.Stdio) (pid int, err error) {
+	plan, err := m.bundle.plan()
+	if err != nil {
+		return 0, err
+	}
+	rt, err := m.runtime()
+	if err != nil {
+		return 0, err
+	}
+	console, err := dial(stdio.ConsoleSocket)
+	if err != nil {
+		return 0, err
+	}
+	if console != nil {
+		defer console.Close()
+	}
+	uid, gid, err := plan.HostRoot()
+	if err != nil {
+		return 0, err
+	}
+	if err := stdio.Chown(uid, gid); err != nil {
+		return 0, err
+	}
+	m.container, err = rt.Create(ctx, m.config.ID, plan, &runtime.CreateOptions{
+		Stdin: stdio.Stdin, Stdout: stdio.Stdout, Stderr: stdio.Stderr, ConsoleSocket: console,
+		PidFile: m.pidFile, LogFile: m.config.LogFile, MonitorPid: os.Getpid(),
+	})
+	if err != nil {
+		return 0, err
+	}
+	return m.container.State().InitProcessPid, nil
+}
+
+func (m *monitored) Start(ctx context.Context) error { return m.container.Start(ctx) }
+
+func (m *monitored) Delete(ctx context.Context) error { return m.container.Delete(ctx, true) }
