@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/link"
@@ -23,6 +24,7 @@ type CreateOptions struct {
 	ConsoleSocket         *os.File   // with process.terminal: gets the pty's master by SCM_RIGHTS
 	PidfdSocket           *os.File   // gets a pidfd of init by SCM_RIGHTS
 	ExtraFiles            []*os.File // become 3 and up of the program
+	ListenFDs             int        // how many of them are sockets that the program listens on (sd_listen_fds(3))
 	PidFile               string     // the pid of init, once it waits
 	LogFile               string     // recorded for the monitor
 	MonitorPid            int        // recorded
@@ -52,7 +54,7 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 	}()
 	c.state.LogFile, c.state.MonitorPid = o.LogFile, o.MonitorPid
 	process, err := launch.StartInit(ctx, &launch.Init{
-		Spec:          c.state.Plan.Spec,
+		Spec:          listening(c.state.Plan.Spec, o.ListenFDs),
 		Bundle:        p.Bundle,
 		Rootfs:        p.Rootfs,
 		StateDir:      c.dir,
@@ -75,8 +77,9 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 	if err != nil {
 		return nil, err
 	}
-	c.undo.add("kill init", func(ctx context.Context) error {
-		return errors.Join(process.Signal(unix.SIGKILL), reap(process))
+	c.undo.add("kill init", func(context.Context) error {
+		_ = process.Signal(unix.SIGKILL) // fails when it is dead already
+		return reap(process)
 	})
 	if o.PidFile != "" {
 		if err := writePidFile(o.PidFile, process.Pid); err != nil {
@@ -84,6 +87,17 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 		}
 	}
 	return c.Container, nil
+}
+
+// listening tells the program about sockets in its environment, but not those that exec adds later.
+func listening(spec *specs.Spec, sockets int) *specs.Spec {
+	if sockets == 0 {
+		return spec
+	}
+	out, process := *spec, *spec.Process
+	process.Env = append(slices.Clone(process.Env), fmt.Sprintf("LISTEN_FDS=%d", sockets), "LISTEN_PID=1")
+	out.Process = &process
+	return &out
 }
 
 // begin takes the id and makes what needs no process: the state directory and the cgroup, on paper.

@@ -2,7 +2,7 @@ package runtime
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"os"
 	"syscall"
 
@@ -37,16 +37,30 @@ func (e *Exec) Wait() (int, error) { return e.process.Wait() }
 // Signal sends a signal to the process.
 func (e *Exec) Signal(sig syscall.Signal) error { return e.process.Signal(sig) }
 
-// Exec starts a process in a running container and returns when it runs. ErrExecStopped, ErrPaused.
-func (c *Container) Exec(ctx context.Context, o *ExecOptions) (*Exec, error) {
+// Kill ends the process and reaps it.
+func (e *Exec) Kill() error {
+	_ = e.process.Signal(unix.SIGKILL) // fails when it is dead already
+	return reap(e.process)
+}
+
+// CanExec tells whether the container takes another process now: nil, ErrExecStopped or ErrPaused.
+func (c *Container) CanExec(ignorePaused bool) error {
 	status, err := c.Status()
 	switch {
 	case err != nil:
-		return nil, err
+		return err
 	case status == Stopped:
-		return nil, ErrExecStopped
-	case status == Paused && !o.IgnorePaused:
-		return nil, ErrPaused
+		return ErrExecStopped
+	case status == Paused && !ignorePaused:
+		return ErrPaused
+	}
+	return nil
+}
+
+// Exec starts a process in a running container and returns when it runs. ErrExecStopped, ErrPaused.
+func (c *Container) Exec(ctx context.Context, o *ExecOptions) (*Exec, error) {
+	if err := c.CanExec(o.IgnorePaused); err != nil {
+		return nil, err
 	}
 	if err := checkProcess(o.Process); err != nil {
 		return nil, err
@@ -75,8 +89,7 @@ func (c *Container) Exec(ctx context.Context, o *ExecOptions) (*Exec, error) {
 	}
 	if o.PidFile != "" {
 		if err := writePidFile(o.PidFile, process.Pid); err != nil {
-			_ = process.Signal(unix.SIGKILL)
-			return nil, fmt.Errorf("%w (the process was killed: %w)", err, reap(process))
+			return nil, errors.Join(err, (&Exec{process: process}).Kill())
 		}
 	}
 	return &Exec{process: process}, nil

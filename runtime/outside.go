@@ -14,5 +14,5 @@ func (p *Plan) NamespacePath(kind specs.LinuxNamespaceType) string {
 // ExternalMounts are the container's mounts whose content no image set carries: a dump names their destinations, a
 // restore gives their sources.
 func (p *Plan) ExternalMounts() ([]ExternalMount, error) {
-	return rootfs.ExternalMounts(p.Spec, p.Bundle)
+	return rootfs.ExternalMounts(p.Spec, p.Bundle, nil)
 }

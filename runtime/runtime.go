@@ -132,6 +132,14 @@ func (r *Runtime) Remove(_ context.Context, id string) error {
 	return removeStateDir(r.dir(id))
 }
 
+// StateDir is where the state of a container of this id is, or would be.
+func (r *Runtime) StateDir(id string) (string, error) {
+	if err := validateID(id); err != nil {
+		return "", err
+	}
+	return r.dir(id), nil
+}
+
 func (r *Runtime) dir(id string) string { return filepath.Join(r.root, id) }
 
 // reserve makes the state directory, which is what an id is taken by.

@@ -72,6 +72,7 @@ func mergeResources(old, change *specs.LinuxResources) *specs.LinuxResources {
 	return &out
 }
 
+// mergeMemory forgets a limit for swap when the limit for memory is lifted: the kernel takes none without the other.
 func mergeMemory(old, change *specs.LinuxMemory) *specs.LinuxMemory {
 	if old == nil || change == nil {
 		return either(change, old)
@@ -80,13 +81,17 @@ func mergeMemory(old, change *specs.LinuxMemory) *specs.LinuxMemory {
 	replace(&out.Limit, change.Limit)
 	replace(&out.Reservation, change.Reservation)
 	replace(&out.Swap, change.Swap)
+	if change.Limit != nil && *change.Limit == -1 && change.Swap == nil {
+		out.Swap = nil
+	}
 	replace(&out.Swappiness, change.Swappiness)
 	replace(&out.DisableOOMKiller, change.DisableOOMKiller)
 	replace(&out.CheckBeforeUpdate, change.CheckBeforeUpdate)
 	return &out
 }
 
-// mergeCPU keeps the other half when only one of quota and period changes: some managers need both.
+// mergeCPU keeps the other half when only one of quota and period changes: some managers need both. Shares cannot be
+// set while the cgroup is idle, and are forgotten.
 func mergeCPU(old, change *specs.LinuxCPU) *specs.LinuxCPU {
 	if old == nil || change == nil {
 		return either(change, old)
@@ -99,6 +104,9 @@ func mergeCPU(old, change *specs.LinuxCPU) *specs.LinuxCPU {
 	replace(&out.RealtimeRuntime, change.RealtimeRuntime)
 	replace(&out.RealtimePeriod, change.RealtimePeriod)
 	replace(&out.Idle, change.Idle)
+	if change.Idle != nil && change.Shares == nil {
+		out.Shares = nil
+	}
 	if change.Cpus != "" {
 		out.Cpus = change.Cpus
 	}

@@ -27,7 +27,11 @@ func (c *Container) Start(ctx context.Context) error {
 		return fmt.Errorf("cannot start a container in the %s state", status)
 	}
 	pid, start := c.init()
-	if err := launch.OpenFifo(ctx, c.dir, pid, start); err != nil {
+	err = launch.OpenFifo(ctx, c.dir, pid, start)
+	if errors.Is(err, launch.ErrStarted) { // by somebody else, since we looked
+		return ErrStarted
+	}
+	if err != nil {
 		return err
 	}
 	return c.poststart(ctx)

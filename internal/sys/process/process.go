@@ -62,3 +62,6 @@ func WaitAny() (pid int, status syscall.WaitStatus, err error) {
 		}
 	}
 }
+
+// SignalByName is the number of a signal by its name (SIGTERM), 0 for none of that name.
+func SignalByName(name string) unix.Signal { return unix.SignalNum(name) }
