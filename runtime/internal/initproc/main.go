@@ -115,15 +115,32 @@ func (p *process) closeChannels() error {
 	return errors.Join(p.conn.Close(), p.logFile.Close())
 }
 
-// become executes the program. All other descriptors are closed before, not merely marked: the path of the program may
-// lead through /proc/self/fd to one of ours (CVE-2024-21626).
+// become executes the program.
 func (p *process) become(path string) error {
-	first := uint(3 + p.PassedFiles)
-	if err := unix.CloseRange(first, lastFD, 0); err != nil {
-		return fmt.Errorf("close descriptors: %w", err)
+	if err := closeFrom(3 + p.PassedFiles); err != nil {
+		return err
 	}
 	if err := unix.Exec(path, p.Process.Args, p.env); err != nil {
 		return &os.PathError{Op: "exec", Path: path, Err: err}
+	}
+	return nil
+}
+
+// closeFrom closes every descriptor from first on, not merely marks it: the path of the program may lead through
+// /proc/self/fd to one of ours (CVE-2024-21626). What Go's poller waits on (an epoll and an eventfd, on an inode that
+// no path leads to) stays and is close-on-exec: without it another thread of Go panics before we execute.
+func closeFrom(first int) error {
+	// Go takes the lowest free numbers, and the poller is started early: it lies in this window.
+	const window = 64
+	const anonymous = 0x09041934 // ANON_INODE_FS_MAGIC
+	for fd := first; fd < first+window; fd++ {
+		var st unix.Statfs_t
+		if err := unix.Fstatfs(fd, &st); err == nil && st.Type != anonymous {
+			_ = unix.Close(fd)
+		}
+	}
+	if err := unix.CloseRange(uint(first+window), lastFD, 0); err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
 	}
 	return nil
 }

@@ -14,6 +14,9 @@ import (
 // FifoName is the exec fifo's name in the state directory. While it is there the container is created, not started.
 const FifoName = "exec.fifo"
 
+// pollStep is how often a wait looks up, in milliseconds.
+const pollStep = 100
+
 var (
 	// ErrStarted: the container was started before. Nothing was done.
 	ErrStarted = errors.New("cannot start an already running container")
@@ -83,10 +86,9 @@ func OpenFifo(ctx context.Context, stateDir string, pid int, start uint64) error
 	return nil
 }
 
-// awaitByte waits for what init writes. It may have written and ended already, so its byte is looked for first. A
-// cancelled context is noticed within pollStep.
+// awaitByte waits for what init writes. It may have written and ended already, so its byte is looked for before its
+// death. A cancelled context is noticed within pollStep.
 func awaitByte(ctx context.Context, fifo, pidfd int) error {
-	const pollStep = 100 // ms
 	buf := make([]byte, 1)
 	opened := false
 	for {
@@ -96,12 +98,12 @@ func awaitByte(ctx context.Context, fifo, pidfd int) error {
 			return nil
 		case err == unix.EAGAIN: // init has it open and has not written
 			opened = true
-		case err == nil && opened: // it had, and somebody else took the byte
-			return ErrStarted
+		case err == nil && opened:
+			return lostByte(pidfd)
 		case err != nil && err != unix.EINTR:
 			return fmt.Errorf("read exec fifo: %w", err)
 		}
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
 		fds := []unix.PollFd{{Fd: int32(fifo), Events: unix.POLLIN}, {Fd: int32(pidfd), Events: unix.POLLIN}}
@@ -115,7 +117,17 @@ func awaitByte(ctx context.Context, fifo, pidfd int) error {
 			return ErrInitGone
 		}
 		if fds[0].Revents&unix.POLLHUP != 0 && fds[0].Revents&unix.POLLIN == 0 {
-			return ErrStarted
+			return lostByte(pidfd)
 		}
 	}
+}
+
+// lostByte says what a fifo means that init had open and that brought nothing: init died before it wrote, or another
+// start, running at the same time, took the byte.
+func lostByte(pidfd int) error {
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	if n, _ := unix.Poll(fds, pollStep); n == 1 {
+		return ErrInitGone
+	}
+	return ErrStarted
 }
