@@ -147,15 +147,18 @@ func readPreamble(r io.Reader) (Preamble, error) {
 	return p, p.check()
 }
 
-// readOpening reads magic and version into b. It looks at these six bytes before it waits for more, so that a stranger
-// is told at once.
+// readOpening reads magic and version into b. It looks at what has come before it waits for more, so that a stranger is
+// told at once.
 func readOpening(r io.Reader, b []byte) error {
-	n, err := io.ReadFull(r, b)
-	if !strings.HasPrefix(magic, string(b[:min(n, len(magic))])) {
-		return fmt.Errorf("%w: it sent %q", ErrNotMigrate, append(b[:n:n], rest(r)...))
-	}
-	if err != nil {
-		return lost(err)
+	for n := 0; n < len(b); {
+		m, err := r.Read(b[n:])
+		n += m
+		if !strings.HasPrefix(magic, string(b[:min(n, len(magic))])) {
+			return fmt.Errorf("%w: it sent %q", ErrNotMigrate, append(b[:n:n], rest(r)...))
+		}
+		if err != nil && n < len(b) {
+			return lost(err)
+		}
 	}
 	if v := binary.BigEndian.Uint16(b[len(magic):]); v != Version {
 		return &VersionError{Ours: Version, Theirs: v}
