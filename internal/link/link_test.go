@@ -31,6 +31,7 @@ func TestJoinedContainerIsReachedAndLeaveCutsIt(t *testing.T) {
 	echo(t, container)
 
 	unreachable(t, client, address4)
+	fastest := time.Hour
 	for range 2 { // joining and leaving twice is harmless
 		in(t, host, l.Join)
 		in(t, host, l.Join)
@@ -40,7 +41,7 @@ func TestJoinedContainerIsReachedAndLeaveCutsIt(t *testing.T) {
 		conn := dial(t, client, address4)
 		start := time.Now()
 		in(t, host, l.Leave)
-		t.Logf("leave took %v", time.Since(start))
+		fastest = min(fastest, time.Since(start))
 		in(t, host, l.Leave)
 		if answers(conn, 150*time.Millisecond) {
 			t.Error("a connection gets through a link that left the bridge")
@@ -52,6 +53,9 @@ func TestJoinedContainerIsReachedAndLeaveCutsIt(t *testing.T) {
 		}
 		conn.Close()
 		in(t, host, l.Leave)
+	}
+	if fastest > 10*time.Millisecond { // well under one, but for a busy machine: it is a part of the downtime
+		t.Errorf("leaving took %v", fastest)
 	}
 	in(t, host, l.Delete)
 	in(t, host, l.Delete)

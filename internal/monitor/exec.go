@@ -70,7 +70,7 @@ func become(exe string, args []string, c Config, stdio *Stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	argv := append(append([]string{exe}, args...), "--config-fd", strconv.Itoa(configFD))
+	argv := append(append([]string{os.Args[0]}, args...), "--config-fd", strconv.Itoa(configFD))
 	// Handlers end with the program, and the next one has its own only a moment later.
 	signal.Ignore(append(ending, syscall.SIGHUP)...)
 	return os.NewSyscallError("exec "+exe, syscall.Exec(exe, argv, os.Environ()))

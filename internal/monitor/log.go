@@ -6,8 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"github.com/livemigrate/migrate/internal/sys/descriptor"
 )
 
 // logFile is the file with the container's output. It is not safe for concurrent use: output locks it.
@@ -36,11 +34,8 @@ func openLog(path string, offset int64) (*logFile, error) {
 	return &logFile{path: path, file: file, offset: offset}, nil
 }
 
-func inheritLog(path string, fd int, offset int64) (*logFile, error) {
-	if err := descriptor.Withhold(fd); err != nil {
-		return nil, fmt.Errorf("open log: %w", err)
-	}
-	return &logFile{path: path, file: os.NewFile(uintptr(fd), path), offset: offset}, nil
+func inheritLog(path string, fd int, offset int64) *logFile {
+	return &logFile{path: path, file: os.NewFile(uintptr(fd), path), offset: offset}
 }
 
 // write appends output. What the file does not take is dropped and counted, never waited for.

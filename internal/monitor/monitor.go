@@ -67,7 +67,8 @@ type Container interface {
 	Delete(ctx context.Context) error
 }
 
-// ReadConfig takes the configuration from descriptor fd, and closes it.
+// ReadConfig takes the configuration from descriptor fd, and closes it. The descriptors that came along are kept from
+// children: an answer that init holds open too would never be known to be missing.
 func ReadConfig(fd int) (*Config, error) {
 	f := os.NewFile(uintptr(fd), "monitor configuration")
 	if f == nil {
@@ -77,6 +78,15 @@ func ReadConfig(fd int) (*Config, error) {
 	c := &Config{}
 	if err := json.NewDecoder(io.LimitReader(f, maxConfig)).Decode(c); err != nil {
 		return nil, fmt.Errorf("read monitor configuration: %w", err)
+	}
+	inherited := c.Inherited
+	for _, fd := range []int{inherited.Answer, inherited.Output, inherited.Log, inherited.Control} {
+		if fd == 0 {
+			continue
+		}
+		if err := descriptor.Withhold(fd); err != nil {
+			return nil, fmt.Errorf("read monitor configuration: %w", err)
+		}
 	}
 	return c, nil
 }
@@ -173,11 +183,7 @@ func (m *monitor) begin(ctx context.Context, container Container) (err error) {
 func (m *monitor) adopt() error {
 	inherited := m.config.Inherited
 	m.initPid = m.config.InitPid
-	log, err := inheritLog(m.config.LogFile, inherited.Log, m.config.Offset)
-	if err != nil {
-		return err
-	}
-	m.output = &output{log: log, ended: m.ended}
+	m.output = &output{log: inheritLog(m.config.LogFile, inherited.Log, m.config.Offset), ended: m.ended}
 	listener, err := inheritListener(inherited.Control)
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -57,6 +58,23 @@ func TestExitStatusIsKept(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestContainerHasNoDescriptorOfItsMonitor(t *testing.T) {
+	const script = "cd /proc/$$/fd; echo *"
+	want, err := exec.CommandContext(t.Context(), "sh", "-c", script).Output() // what a test inherits is not the monitor's fault
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, way := range ways {
+		t.Run(way, func(t *testing.T) {
+			d := spawn(t, way, script, &monitor.Config{})
+			d.waitEnd(t)
+			if got := d.log(t); got != string(want) {
+				t.Errorf("it has %q, want %q", got, want)
+			}
+		})
 	}
 }
 

@@ -45,6 +45,7 @@ func Spawn(ctx context.Context, exe string, args []string, c *Config) (pid int, 
 
 	// Not ctx: it would kill the monitor for the rest of the container's life.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), exe, append(args, "--config-fd", "3")...)
+	cmd.Args[0] = os.Args[0] // what ps shows: exe may be /proc/self/exe
 	cmd.ExtraFiles = []*os.File{configRead, answerWrite}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
