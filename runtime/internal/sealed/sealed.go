@@ -6,7 +6,6 @@ package sealed
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -59,7 +58,7 @@ func overlay(exe string) (*os.File, error) {
 	}
 	defer unix.Close(fs)
 	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
-	layers := escape.Replace(filepath.Clean(dir)) + ":/proc/self/fdinfo"
+	layers := escape.Replace(filepath.Clean(dir)) + ":/sys/fs"
 	if err := unix.FsconfigSetString(fs, "lowerdir", layers); err != nil {
 		return nil, os.NewSyscallError("fsconfig lowerdir", err)
 	}
@@ -93,7 +92,7 @@ func memfd(exe string) (*os.File, error) {
 		return nil, os.NewSyscallError("memfd_create", err)
 	}
 	dst := os.NewFile(uintptr(fd), "migrate")
-	if _, err := io.Copy(dst, src); err != nil {
+	if err := sendfile(dst, src); err != nil {
 		return nil, errors.Join(fmt.Errorf("copy program: %w", err), dst.Close())
 	}
 	if err := unix.Fchmod(fd, 0o755); err != nil {
@@ -105,4 +104,17 @@ func memfd(exe string) (*os.File, error) {
 	// A file that is open for writing cannot be executed.
 	sealed, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
 	return sealed, errors.Join(err, dst.Close())
+}
+
+// sendfile copies a file in the kernel. Go's own io.Copy would read and write between these two kinds of files.
+func sendfile(dst, src *os.File) error {
+	for {
+		n, err := unix.Sendfile(int(dst.Fd()), int(src.Fd()), nil, 1<<30)
+		if err != nil && err != unix.EINTR {
+			return os.NewSyscallError("sendfile", err)
+		}
+		if n == 0 && err == nil {
+			return nil
+		}
+	}
 }
