@@ -64,11 +64,11 @@ func demo(ctx context.Context) (err error) {
 	if err := startRedis(ctx, l); err != nil {
 		return err
 	}
-	stopServe, err := serve(ctx, l.A)
+	server, err := l.A.Serve(ctx, "tls://"+l.A.IP+":7440")
 	if err != nil {
 		return err
 	}
-	defer stopServe()
+	defer server.Stop()
 	before, err := digest(ctx, l.A)
 	if err != nil {
 		return err
@@ -90,7 +90,7 @@ func demo(ctx context.Context) (err error) {
 	if err := pause(ctx, 2*time.Second); err != nil {
 		return err
 	}
-	second, err := move(ctx, l.B, l.A, "tls://"+l.A.IP+":7440", tlsFlags...)
+	second, err := move(ctx, l.B, l.A, "tls://"+l.A.IP+":7440")
 	if err != nil {
 		return err
 	}
@@ -134,40 +134,6 @@ func startRedis(ctx context.Context, l *lab.Lab) error {
 	}
 	_, err = l.C.Run(ctx, self, "load", containerIP+":"+redisPort)
 	return err
-}
-
-// tlsFlags name the certificates that the lab gave each host.
-var tlsFlags = []string{
-	"--tls-cert", "/var/lib/migrate/pki/host.crt", "--tls-key", "/var/lib/migrate/pki/host.key", "--tls-ca", "/var/lib/migrate/pki/ca.crt",
-}
-
-// serve starts the peer's side on the host and waits until it listens.
-func serve(ctx context.Context, h *lab.Host) (stop func(), err error) {
-	cmd := h.Command(ctx, append([]string{"migrate", "serve", "--listen", "tls://" + h.IP + ":7440", "--bundles", "/srv/bundles"}, tlsFlags...)...)
-	log, err := os.Create(h.Path("/srv/serve.log"))
-	if err != nil {
-		return nil, err
-	}
-	defer log.Close()
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	stop = func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-	}
-	for range 100 {
-		if _, err = h.Run(ctx, "busybox", "nc", "-w", "1", h.IP, "7440", "-e", "true"); err == nil {
-			return stop, nil
-		}
-		if err := pause(ctx, 50*time.Millisecond); err != nil {
-			break
-		}
-	}
-	stop()
-	said, _ := os.ReadFile(log.Name())
-	return nil, fmt.Errorf("migrate serve on %s does not listen: %s", h.Name, said)
 }
 
 func say(format string, args ...any) { fmt.Printf("-- "+format+"\n", args...) }

@@ -32,11 +32,11 @@ type pushResult struct {
 }
 
 // move pushes the container from one host to the other.
-func move(ctx context.Context, from, to *lab.Host, peer string, flags ...string) (*moved, error) {
+func move(ctx context.Context, from, to *lab.Host, peer string) (*moved, error) {
 	scheme, _, _ := strings.Cut(peer, "://")
 	say("%s -> %s over %s", letter(from), letter(to), scheme)
 	m := &moved{from: letter(from), to: letter(to), peer: peer, began: time.Now()}
-	cmd := from.Command(ctx, append(append([]string{"migrate", "push", "--json"}, flags...), "web", peer)...)
+	cmd := from.Command(ctx, "migrate", "push", "--json", "web", peer)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

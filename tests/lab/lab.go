@@ -9,6 +9,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
@@ -37,6 +39,16 @@ type Options struct {
 func Repo() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "..", "..")
+}
+
+// CRIU is the program that works on this machine: the environment's, or the one that scripts/setup settled on.
+func CRIU() string {
+	if path := os.Getenv("MIGRATE_CRIU"); path != "" {
+		return path
+	}
+	text, _ := os.ReadFile("/var/cache/migrate/criu-probe")
+	path, _, _ := strings.Cut(string(text), "\n")
+	return path
 }
 
 // Up makes the lab anew, whatever was left of one with this name. It needs root, and bin/migrate for the certificates.
@@ -108,6 +120,26 @@ func (h *Host) Path(path string) string {
 		return filepath.Join(h.dir, "var", strings.TrimPrefix(path, "/var/lib/migrate/"))
 	}
 	panic("lab: not a private directory that shows from outside: " + path)
+}
+
+// Pids are the processes on the host, containers' included.
+func (h *Host) Pids() []string {
+	top, _, _ := strings.Cut(h.cgroups(), "\n")
+	var pids []string
+	_ = filepath.WalkDir(filepath.Join(top, h.Name[len(h.Name)-1:]), func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Base(path) == "cgroup.procs" {
+			text, _ := os.ReadFile(path) // a cgroup may go while we look
+			pids = append(pids, strings.Fields(string(text))...)
+		}
+		return nil
+	})
+	return pids
+}
+
+// cgroups are the lab's directories, one for each hierarchy.
+func (h *Host) cgroups() string {
+	text, _ := os.ReadFile(filepath.Join(h.dir, "..", "cgroups"))
+	return string(text)
 }
 
 // CommandError is a command that failed: what it was, and the last it said on standard error.
