@@ -129,6 +129,9 @@ func (c *Container) Processes() ([]int, error) {
 // Wait returns when the container's first process is gone (nil), or ctx ends.
 func (c *Container) Wait(ctx context.Context) error {
 	pid, start := c.init()
+	if pid <= 0 { // there was never an init
+		return nil
+	}
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) {
 		return nil

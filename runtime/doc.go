@@ -13,8 +13,8 @@
 // A container that comes out of an image set has its processes from CRIU. Then steps 2 and 3 are:
 //
 //  2. Runtime.Prepare takes the id, makes the cgroup, mounts the root, and makes the network namespace with the link.
-//  3. Prepared.PlaceInit puts the first process into the cgroup, RunHooks runs the hooks, Adopt writes state.json.
-//     Discard undoes all of it instead.
+//  3. Prepared.PlaceInit puts the first process into the cgroup, RunHooks runs the hooks, Adopt writes state.json, and
+//     Resumed is told when the processes run. Until then Discard undoes all of it.
 //
 // State is the only thing that is kept of a container. Whether it runs is asked of the kernel every time.
 //

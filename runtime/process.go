@@ -51,6 +51,9 @@ func procAlive(pid int, start uint64) bool {
 
 // procSignal sends a signal to that process and no other: the pidfd pins it before its start time is compared.
 func procSignal(pid int, start uint64, sig unix.Signal) error {
+	if pid <= 0 { // there was never an init
+		return ErrNotRunning
+	}
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
 		return ErrNotRunning

@@ -1,0 +1,194 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/opencontainers/runtime-spec/specs-go"
+)
+
+func TestPreparedPlaceIsDiscardedWhole(t *testing.T) {
+	r, ctx := testRuntime(t), context.Background()
+	source := t.TempDir()
+	p := testPlan(t, "true", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/data/deep", Source: source, Type: "bind", Options: []string{"rbind"}})
+	})
+	prepared, err := r.Prepare(ctx, testID(t), p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Prepare(ctx, testID(t), p, nil); !errors.Is(err, ErrExists) {
+		t.Errorf("a second prepare of the id: %v", err)
+	}
+	if _, err := r.Create(ctx, testID(t), p, nil); !errors.Is(err, ErrExists) {
+		t.Errorf("create of a prepared id: %v", err)
+	}
+	if _, err := r.Load(testID(t)); !errors.Is(err, ErrNotExist) {
+		t.Errorf("a prepared container can be loaded: %v", err)
+	}
+	for _, path := range []string{"data/deep", "bin/busybox", "dev", "proc"} {
+		if _, err := os.Stat(filepath.Join(prepared.Root(), path)); err != nil {
+			t.Error(err)
+		}
+	}
+	dirs := prepared.CgroupPaths()
+	if len(dirs) == 0 {
+		t.Error("no cgroups")
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	list, err := prepared.ExternalMounts()
+	if err != nil || len(list) == 0 {
+		t.Errorf("external mounts %v, error %v", list, err)
+	}
+	for range 2 {
+		if err := prepared.Discard(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := mounts(t, r.Root()); len(left) > 0 {
+		t.Errorf("mounts are left: %v", left)
+	}
+	for _, dir := range dirs {
+		if _, err := os.Stat(dir); err == nil {
+			t.Errorf("cgroup %s is left", dir)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(p.Rootfs, "bin/busybox")); err != nil {
+		t.Errorf("the container's files are gone: %v", err)
+	}
+}
+
+func TestAdoptedProcessIsAContainer(t *testing.T) {
+	r, ctx := testRuntime(t), context.Background()
+	pidFile := filepath.Join(t.TempDir(), "pid")
+	p := testPlan(t, "true")
+	prepared, err := r.Prepare(ctx, testID(t), p, &PrepareOptions{PidFile: pidFile})
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := sleeper(t)
+	if err := prepared.PlaceInit(process.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepared.RunHooks(ctx, process.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	targets := []string{"/dev/null", "pipe:[5]", "pipe:[5]"}
+	c, err := prepared.Adopt(ctx, process.Process.Pid, &AdoptOptions{ExternalDescriptors: targets})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := prepared.Resumed(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepared.Discard(ctx); err != nil { // too late to undo anything
+		t.Fatal(err)
+	}
+	again, err := r.Load(c.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantStatus(t, again, Running)
+	if !inCgroup(t, again, process.Process.Pid) {
+		t.Error("init is not in the container's cgroup")
+	}
+	if got := again.State().ExternalDescriptors; len(got) != 3 || got[1] != targets[1] {
+		t.Errorf("descriptors are %v", got)
+	}
+	if pid, _ := os.ReadFile(pidFile); string(pid) != jsonOf(t, process.Process.Pid) {
+		t.Errorf("pid file holds %q", pid)
+	}
+	if left := mounts(t, r.Root()); len(left) > 0 {
+		t.Errorf("mounts are left: %v", left)
+	}
+	if err := again.Delete(ctx, true); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(p.Rootfs, "bin/busybox")); err != nil {
+		t.Errorf("the container's files are gone: %v", err)
+	}
+}
+
+// CRIU can fail after the state is written, up to the moment the processes run.
+func TestAdoptedContainerCanStillBeDiscarded(t *testing.T) {
+	r, ctx := testRuntime(t), context.Background()
+	p := testPlan(t, "true")
+	prepared, err := r.Prepare(ctx, testID(t), p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := sleeper(t)
+	if err := prepared.PlaceInit(process.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := prepared.Adopt(ctx, process.Process.Pid, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepared.Discard(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Load(testID(t)); !errors.Is(err, ErrNotExist) {
+		t.Errorf("the container is still there: %v", err)
+	}
+}
+
+func TestPrepareThatFailsLeavesNothing(t *testing.T) {
+	r := testRuntime(t)
+	p := testPlan(t, "true", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Source: "/nonexistent/source", Type: "bind", Options: []string{"bind"}})
+	})
+	if _, err := r.Prepare(context.Background(), testID(t), p, nil); err == nil {
+		t.Fatal("no error")
+	}
+	if left := mounts(t, r.Root()); len(left) > 0 {
+		t.Errorf("mounts are left: %v", left)
+	}
+}
+
+// A keeper that is killed between Prepare and Adopt leaves its place behind; removing that must not follow the mount.
+func TestRemoveOfAnAbandonedPlaceKeepsTheFiles(t *testing.T) {
+	r, ctx := testRuntime(t), context.Background()
+	p := testPlan(t, "true")
+	prepared, err := r.Prepare(ctx, testID(t), p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Remove(ctx, testID(t)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(p.Rootfs, "bin/busybox")); err != nil {
+		t.Errorf("the container's files are gone: %v", err)
+	}
+	if err := prepared.Discard(ctx); err != nil { // the cgroups of this test
+		t.Error(err)
+	}
+}
+
+func TestPreparedNetworkHasNoLinkWithoutABridge(t *testing.T) {
+	r, ctx := testRuntime(t), context.Background()
+	host, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer host.Close()
+	p := testPlan(t, "true")
+	p.Network = &Network{Bridge: "brmissing", Addresses: []string{"10.9.8.7/24"}}
+	err = netns.Do(host, func() error {
+		_, err := r.Prepare(ctx, testID(t), p, nil)
+		return err
+	})
+	if err == nil {
+		t.Fatal("no error")
+	}
+	if left := mounts(t, r.Root()); len(left) > 0 {
+		t.Errorf("mounts are left: %v", left)
+	}
+}
