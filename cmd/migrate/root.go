@@ -114,9 +114,13 @@ func run(args []string) int {
 		}
 		code = exit.code
 	}
-	if g.log == nil { // the command line itself is wrong
-		fmt.Fprintln(os.Stderr, err)
-		return code
+	if g.log == nil { // the command line is wrong, which is found before a verb runs
+		log, logErr := openLog(g.logPath, g.logFormat, g.debug)
+		if logErr != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return code
+		}
+		g.log = log
 	}
 	g.log.Error(err.Error())
 	if g.logPath != "" {
@@ -136,6 +140,12 @@ func newRootCommand(g *globals, name string) *cobra.Command {
 		TraverseChildren: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			return g.prepare(cmd)
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q (see %s --help)", args[0], name)
+			}
+			return cmd.Help()
 		},
 	}
 	root.SetVersionTemplate(versionText(name))
@@ -185,19 +195,27 @@ func versionText(name string) string {
 // commands lists every verb, each in the file of its name.
 func commands(g *globals) []*cobra.Command {
 	return []*cobra.Command{
+		newCheckpointCommand(g),
 		newCreateCommand(g),
 		newDeleteCommand(g),
 		newEventsCommand(g),
 		newExecCommand(g),
 		newFeaturesCommand(g),
+		newKeeperCommand(g),
 		newKillCommand(g),
 		newListCommand(g),
 		newMonitorCommand(g),
 		newPauseCommand(g),
 		newPKICommand(),
 		newPsCommand(g),
+		newPushCommand(g),
+		newReceiveCommand(g),
+		newResolveCommand(g),
+		newRestoreCommand(g),
+		newRestoreMonitorCommand(g),
 		newResumeCommand(g),
 		newRunCommand(g),
+		newServeCommand(g),
 		newSpecCommand(g),
 		newStartCommand(g),
 		newStateCommand(g),
