@@ -16,8 +16,6 @@ import "C"
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"io"
 )
 
@@ -29,7 +27,12 @@ const (
 	recordText = 4 // the pid, as int32 in host order, comes first
 )
 
-// ReadReply reads one record of the C stage: init's pid, or its error. [io.EOF] when the stage died without a word.
+// Error is what the C stage could not do, in its own words.
+type Error struct{ Text string }
+
+func (e *Error) Error() string { return "set up namespaces: " + e.Text }
+
+// ReadReply reads one record of the C stage: init's pid, or its *Error. [io.EOF] when the stage died without a word.
 func ReadReply(r io.Reader) (int, error) {
 	var record [recordSize]byte
 	if _, err := io.ReadFull(r, record[:]); err != nil {
@@ -40,5 +43,5 @@ func ReadReply(r io.Reader) (int, error) {
 		return int(pid), nil
 	}
 	text, _, _ := bytes.Cut(record[recordText:], []byte{0})
-	return 0, fmt.Errorf("set up namespaces: %w", errors.New(string(text)))
+	return 0, &Error{Text: string(text)}
 }

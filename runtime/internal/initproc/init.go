@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
+	"github.com/cyphar/filepath-securejoin/pathrs-lite/procfs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
@@ -48,18 +50,18 @@ func (p *process) init() error {
 	if err := p.ready(); err != nil {
 		return err
 	}
-	path, err := p.dropRights()
+	fdDir, err := p.openFdDir()
 	if err != nil {
 		return err
 	}
-	fifo, err := p.openFifo()
+	path, err := p.dropRights()
 	if err != nil {
 		return err
 	}
 	if err := p.closeChannels(); err != nil {
 		return err
 	}
-	if err := p.awaitStart(fifo); err != nil {
+	if err := p.awaitStart(fdDir); err != nil {
 		return err
 	}
 	if err := p.runHooks(hooks.StartContainer, specs.StateCreated); err != nil {
@@ -182,26 +184,29 @@ func (p *process) runHooks(moment string, status specs.ContainerState) error {
 	return hooks.Run(context.Background(), p.Spec.Hooks, moment, &state)
 }
 
-// openFifo reopens the exec fifo for writing only when start comes; until then we hold it by a descriptor that cannot
-// read or write. Its path lies in the state directory, which the container never sees.
-func (p *process) openFifo() (string, error) {
-	if p.FifoFD == 0 {
-		return "", errors.New("no exec fifo was given")
+// openFdDir opens our directory of descriptors on a procfs that is verified to be one, before rights are dropped and
+// the filter is loaded: through it the fifo is opened later by nothing but openat(2), also where the image mounts no
+// /proc or a false one. It shows the container's own processes only.
+func (p *process) openFdDir() (*os.File, error) {
+	proc, err := procfs.OpenProcRoot()
+	if err != nil {
+		return nil, fmt.Errorf("open procfs: %w", err)
 	}
-	// The link is checked to be procfs's own: the image could have mounted anything on /proc.
-	link := fmt.Sprintf("/proc/self/fd/%d", p.FifoFD)
-	var st unix.Statfs_t
-	if err := unix.Statfs("/proc/self/", &st); err != nil || st.Type != unix.PROC_SUPER_MAGIC {
-		return "", fmt.Errorf("the container's /proc is no procfs: %w", errors.Join(err, os.ErrInvalid))
+	defer proc.Close()
+	dir, err := proc.OpenSelf("fd")
+	if err != nil {
+		return nil, fmt.Errorf("open own descriptors: %w", err)
 	}
-	return link, nil
+	return dir, nil
 }
 
-// awaitStart blocks until start opens the other end of the fifo.
-func (p *process) awaitStart(link string) error {
-	fd, err := unix.Open(link, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+// awaitStart blocks until start opens the other end of the exec fifo. Until then the fifo is held by a descriptor that
+// cannot be read or written; its path lies in the state directory, which the container never sees.
+func (p *process) awaitStart(fdDir *os.File) error {
+	name := strconv.Itoa(p.FifoFD)
+	fd, err := unix.Openat(int(fdDir.Fd()), name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	for err == unix.EINTR {
-		fd, err = unix.Open(link, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		fd, err = unix.Openat(int(fdDir.Fd()), name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("open exec fifo: %w", err)
@@ -210,5 +215,5 @@ func (p *process) awaitStart(link string) error {
 		return fmt.Errorf("write exec fifo: %w", err)
 	}
 	// Before execve: until Linux 4.10 the kernel made the process dumpable before it closed descriptors.
-	return errors.Join(unix.Close(fd), unix.Close(p.FifoFD))
+	return errors.Join(unix.Close(fd), unix.Close(p.FifoFD), fdDir.Close())
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"strconv"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -113,7 +112,6 @@ func (s *starter) fork() (_ *os.Process, err error) {
 			bootstrap.EnvFD + "=" + strconv.Itoa(3+len(s.extra)),
 			"GOMAXPROCS=1", // and Go does not look for its share of CPUs in the cgroup
 		},
-		Sys: s.affinity(),
 	})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start own program: %w", err), ourLog.Close(), s.boot.Close(), s.conn.Close())
@@ -159,9 +157,6 @@ func (s *starter) files(boot, sync, log *os.File) (files, null []*os.File, err e
 	c.Debug = s.log.Enabled(context.Background(), slog.LevelDebug)
 	return files, null, nil
 }
-
-// affinity is a hook for what must be set before the process exists; today nothing is.
-func (s *starter) affinity() *syscall.SysProcAttr { return &syscall.SysProcAttr{} }
 
 // bootstrap takes the first process through the C stage and reaps it. On an error it is dead.
 func (s *starter) bootstrap(first *os.Process) (pid int, err error) {
@@ -219,7 +214,8 @@ func (s *starter) failed(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	if errors.Is(err, errDied) {
-		if _, late := bootstrap.ReadReply(s.boot); late != nil && !errors.Is(late, io.EOF) {
+		_, lateErr := bootstrap.ReadReply(s.boot)
+		if late, ok := errors.AsType[*bootstrap.Error](lateErr); ok {
 			return late
 		}
 	}

@@ -22,17 +22,11 @@ func Load(spec *specs.LinuxSeccomp, log *slog.Logger) (int, error) {
 		return -1, err
 	}
 	defer filter.Release()
-	if err := filter.Load(); err != nil {
+	fd, err := load(filter, spec)
+	if err != nil {
 		return -1, fmt.Errorf("load filter: %w", err)
 	}
-	if !notifies(spec) {
-		return -1, nil
-	}
-	fd, err := filter.GetNotifFd()
-	if err != nil {
-		return -1, fmt.Errorf("get listener: %w", err)
-	}
-	return int(fd), nil
+	return fd, nil
 }
 
 func notifies(spec *specs.LinuxSeccomp) bool {
@@ -94,8 +88,7 @@ func fill(filter *libseccomp.ScmpFilter, spec *specs.LinuxSeccomp, fallback libs
 	return nil
 }
 
-// setFlags applies the flags; without any the default is not to switch the speculative store bypass off, which costs
-// every program dearly and is seldom meant.
+// setFlags gives the flags to libseccomp, which knows what the kernel supports. kernelFlags repeats them for the load.
 func setFlags(filter *libseccomp.ScmpFilter, flags []specs.LinuxSeccompFlag) error {
 	if flags == nil {
 		if err := filter.SetSSB(true); err != nil && !isVersionError(err) {
