@@ -166,6 +166,14 @@ func ExitCode(err error) int {
 	return -1
 }
 
+// Said is what the command in err printed on standard error.
+func Said(err error) (string, bool) {
+	if command, ok := errors.AsType[*CommandError](err); ok {
+		return command.Said, true
+	}
+	return "", false
+}
+
 func script(ctx context.Context, args ...string) *exec.Cmd {
 	return exec.CommandContext(ctx, filepath.Join(Repo(), "scripts", "lab"), args...)
 }

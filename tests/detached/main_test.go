@@ -1,0 +1,118 @@
+// Package detached tests `migrate run --detach --log-file` on real containers: what the monitor promises, across a
+// checkpoint too.
+package detached
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/restore"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// program is the path of the built command, and tells the second run of the test program from the first.
+const program = "DETACHED_PROGRAM"
+
+// TestMain is also what the runtime starts as a container's init, and the keeper of a restored container.
+func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) > 1 && os.Args[1] == "init":
+		runtime.Init()
+	case len(os.Args) > 1 && os.Args[1] == "keeper":
+		fmt.Fprintln(os.Stderr, keep(os.Args[2]))
+		os.Exit(1)
+	case os.Geteuid() == 0 && os.Getenv(program) == "":
+		os.Exit(again())
+	case os.Geteuid() == 0:
+		// CRIU keeps what it found out about the kernel in /run, but only on tmpfs.
+		if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// again builds the command, and runs this program in a network and a mount namespace of its own.
+func again() int {
+	dir, err := os.MkdirTemp("", "detached-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	built := filepath.Join(dir, "migrate")
+	if text, err := exec.CommandContext(context.Background(), "go", "build", "-o", built, "../../cmd/migrate").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "%v: %s", err, text)
+		return 1
+	}
+	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
+	cmd.Env = append(os.Environ(), program+"="+built)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	err = cmd.Run()
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		return exit.ExitCode()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// order is what a keeper is to do.
+type order struct {
+	ID, Root, Bundle, Images, LogFile, Program string
+	Offset                                     int64
+}
+
+// keep restores a container and becomes its monitor, as the keeper of a peer does. It returns only an error.
+func keep(text string) error {
+	ctx := context.Background()
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		return err
+	}
+	rt, err := runtime.Open(&runtime.Options{Root: o.Root})
+	if err != nil {
+		return err
+	}
+	spec, err := runtime.LoadSpec(o.Bundle)
+	if err != nil {
+		return err
+	}
+	plan, err := runtime.Parse(o.Bundle, spec, nil)
+	if err != nil {
+		return err
+	}
+	path, err := criu.Locate("")
+	if err != nil {
+		return err
+	}
+	stdio, err := monitor.NewStdio(spec.Process.Terminal)
+	if err != nil {
+		return err
+	}
+	c, err := restore.Run(ctx, rt, o.ID, plan, nil, &restore.Options{
+		ImagesDir: o.Images, CRIU: path,
+		Stdin: stdio.Stdin, Stdout: stdio.Stdout, Stderr: stdio.Stderr, Console: stdio.TakeConsole,
+		LogFile: o.LogFile, MonitorPid: os.Getpid(),
+	})
+	if err != nil {
+		return err
+	}
+	return monitor.Exec(o.Program, []string{"monitor"}, &monitor.Config{
+		ID: o.ID, StateDir: c.StateDir(), LogFile: o.LogFile, Terminal: spec.Process.Terminal,
+		InitPid: c.InitPid(), Offset: o.Offset,
+	}, stdio)
+}

@@ -1,0 +1,151 @@
+package e2e
+
+import (
+	"os"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// phases of a move, in which a user may lose patience or a process its life.
+var phases = []string{"preflight", "rootfs", "precopy", "freeze", "dump", "transfer", "restore", "resume"}
+
+// Ctrl-C at any moment: the container runs on one host, its client never notices, and the exit code says which.
+func TestInterruptedPushLeavesOneContainer(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "tree", "workload", "tree")
+	c := w.checkWorkload()
+	at := w.A
+	for _, phase := range phases {
+		t.Run(phase, func(t *testing.T) {
+			w.t = t
+			p := w.push(at, "tree", w.tls(w.other(at)))
+			if p.until(phase) {
+				signalAll(t, []int{p.cmd.Process.Pid}, syscall.SIGINT)
+			}
+			code := p.wait()
+			now := w.where("tree")
+			switch {
+			case code == 0 && now != at, (code == 1 || code == 4) && now == at:
+			default:
+				t.Errorf("push exits with %d (%s), and the container moved from %s to %s", code, p.result.Error, at.Name, now.Name)
+			}
+			at = now
+			c.unharmed()
+		})
+	}
+	w.t = t
+}
+
+// kill -9 of push at any moment: the keeper ends the move one way or the other.
+func TestKilledPushLeavesOneContainer(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "tree", "workload", "tree")
+	c := w.checkWorkload()
+	at := w.A
+	for _, phase := range phases {
+		t.Run(phase, func(t *testing.T) {
+			w.t = t
+			p := w.push(at, "tree", w.tls(w.other(at)))
+			if p.until(phase) {
+				_ = p.cmd.Process.Kill()
+			}
+			p.wait()
+			// Whichever way it goes, the keepers are done before the next move begins.
+			w.settled("tree")
+			at = w.where("tree")
+			c.unharmed()
+		})
+	}
+	w.t = t
+}
+
+// settled waits until no keeper works on the container any more: a move of it is refused or possible, not under way.
+func (w *world) settled(id string) {
+	w.t.Helper()
+	for range 100 {
+		onA, onB := w.status(w.A, id), w.status(w.B, id)
+		if (onA == "running") != (onB == "running") && (onA == "" || onB == "") && w.keepers() == 0 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.t.Fatalf("%s: a keeper still works on it", id)
+}
+
+// keepers counts the keepers that hold a move on either host.
+func (w *world) keepers() int {
+	n := 0
+	for _, pid := range append(w.A.Pids(), w.B.Pids()...) {
+		if cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && isKeeper(cmdline) {
+			n++
+		}
+	}
+	return n
+}
+
+// The restore fails on the peer: the source runs on, its client unharmed, and push says why.
+func TestSourceRunsOnWhenPeerRestoreFails(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "tree", "workload", "tree")
+	c := w.checkWorkload()
+	// A CRIU that may not touch the network cannot rebuild the client's connection. Everything else it can.
+	server := w.serveWithCRIU(w.B, `exec setpriv --bounding-set=-net_admin `+quotedCRIU()+` "$@"`)
+	w.push(w.A, "tree", server).failed(1, "kept", "restore")
+	if now := w.where("tree"); now != w.A {
+		t.Errorf("runs on %s", now.Name)
+	}
+	c.unharmed()
+	// And nothing is left that would keep it from moving.
+	w.push(w.A, "tree", w.tls(w.B)).moved()
+	c.unharmed()
+}
+
+// CRIU dies with the container's sockets in its hands: they are given back, and the container thaws.
+func TestSourceRunsOnWhenCRIUIsKilledWhileHolding(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "web", "redis")
+	c := w.increment()
+	p := w.push(w.A, "web", w.tls(w.B))
+	if !p.until("dump") {
+		t.Fatalf("push ended before its dump: %s", p.result.Error)
+	}
+	// The peer's CRIU stands still, so the source's waits in its post-dump notification for as long as this test likes.
+	peer := waitForCRIU(t, w)
+	signalAll(t, peer, syscall.SIGSTOP)
+	if !p.until("restore") {
+		t.Fatalf("push ended before the restore: %s", p.result.Error)
+	}
+	time.Sleep(100 * time.Millisecond)
+	source := criuPids(w.A)
+	if len(source) == 0 {
+		t.Fatal("no CRIU holds the container")
+	}
+	signalAll(t, source, syscall.SIGKILL)
+	time.Sleep(100 * time.Millisecond)
+	for _, pid := range peer {
+		_ = syscall.Kill(pid, syscall.SIGCONT) // it may have been ended already
+	}
+	p.failed(1, "kept", "")
+	if now := w.where("web"); now != w.A {
+		t.Errorf("runs on %s", now.Name)
+	}
+	c.unharmed()
+	w.push(w.A, "web", w.tls(w.B)).moved()
+	c.unharmed()
+}
+
+func waitForCRIU(t *testing.T, w *world) []int {
+	t.Helper()
+	for range 500 {
+		if pids := criuPids(w.B); len(pids) > 0 {
+			return pids
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Fatal("the peer starts no CRIU")
+	return nil
+}
+
+func itoa(n int) string { return strconv.Itoa(n) }

@@ -1,0 +1,348 @@
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/testutil"
+	"github.com/livemigrate/migrate/tests/lab"
+)
+
+const containerIP = "10.77.0.100"
+
+// world is a lab with a peer's side listening on both hosts, over TLS and, on a socket that both see, unix.
+type world struct {
+	*lab.Lab
+	t   *testing.T
+	ctx context.Context
+}
+
+// newWorld makes it; everything is gone when the test ends.
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	testutil.Root(t)
+	_, err := os.Stat(filepath.Join(lab.Repo(), "bin", "migrate"))
+	testutil.Need(t, err == nil, "bin/migrate: make build")
+	testutil.Need(t, lab.CRIU() != "", "a CRIU that works: scripts/setup")
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	t.Cleanup(cancel)
+	name := fmt.Sprintf("e%d", os.Getpid())
+	l, err := lab.Up(ctx, name, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{Lab: l, t: t, ctx: ctx}
+	t.Cleanup(func() {
+		if t.Failed() {
+			w.tellLogs()
+		}
+		if err := lab.Down(context.WithoutCancel(ctx), name); err != nil {
+			t.Error(err)
+		}
+	})
+	w.serve(l.A)
+	w.serve(l.B)
+	return w
+}
+
+// serve listens on the host, both ways.
+func (w *world) serve(h *lab.Host, flags ...string) {
+	w.t.Helper()
+	for _, address := range []string{w.tls(h), w.unix(h)} {
+		server, err := h.Serve(w.ctx, address, flags...)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.t.Cleanup(server.Stop)
+	}
+}
+
+func (w *world) tls(h *lab.Host) string { return "tls://" + h.IP + ":7440" }
+func (w *world) ssh(h *lab.Host) string { return "ssh://root@" + h.IP }
+func (w *world) unix(h *lab.Host) string {
+	return "unix://" + filepath.Join("/var/lib/migrate-lab", w.Name, h.Name+".sock")
+}
+
+// tellLogs shows what the hosts' own logs say, for a test that failed.
+func (w *world) tellLogs() {
+	for _, h := range []*lab.Host{w.A, w.B} {
+		logs, _ := filepath.Glob(h.Path("/srv/*.log"))
+		for _, log := range logs {
+			if text, err := os.ReadFile(log); err == nil && len(text) > 0 {
+				w.t.Logf("%s %s:\n%s", h.Name, filepath.Base(log), tail(text))
+			}
+		}
+	}
+}
+
+func tail(text []byte) []byte { return text[max(0, len(text)-2000):] }
+
+// run starts a container of a bundle kind on the host, with an address on the lab's network.
+func (w *world) run(h *lab.Host, id, kind string, args ...string) {
+	w.t.Helper()
+	dir := "/srv/bundles/" + id
+	if err := h.Bundle(w.ctx, kind, dir, args...); err != nil {
+		w.t.Fatal(err)
+	}
+	err := h.Start(w.ctx, "migrate", "run", "--detach", "--log-file", "/srv/"+id+".log", "--bundle", dir,
+		"--network", "bridge=br0,address="+containerIP+"/24", id)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// status is the container's status on a host, "" when the host has none.
+func (w *world) status(h *lab.Host, id string) string {
+	out, err := h.Run(w.ctx, "migrate", "state", id)
+	if err != nil {
+		return ""
+	}
+	var state struct {
+		Status string `json:"status"`
+	}
+	if err := json.Unmarshal([]byte(out), &state); err != nil {
+		w.t.Errorf("read state %q: %v", out, err)
+	}
+	return state.Status
+}
+
+// where returns the one host that runs the container, giving both sides a moment to finish what they are at.
+func (w *world) where(id string) *lab.Host {
+	w.t.Helper()
+	var onA, onB string
+	for range 150 {
+		onA, onB = w.status(w.A, id), w.status(w.B, id)
+		switch {
+		case onA == "running" && onB == "running":
+			w.t.Fatalf("%s runs on both hosts", id)
+		case onA == "running" && onB == "":
+			return w.A
+		case onB == "running" && onA == "":
+			return w.B
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	w.t.Fatalf("%s is %q on a and %q on b", id, onA, onB)
+	return nil
+}
+
+func (w *world) other(h *lab.Host) *lab.Host {
+	if h == w.A {
+		return w.B
+	}
+	return w.A
+}
+
+// client is a conversation over one connection, from the client's host.
+type client struct {
+	t       *testing.T
+	cmd     *exec.Cmd
+	stdin   io.Closer
+	stderr  bytes.Buffer
+	answers atomic.Int64
+	ended   chan struct{}
+	err     error // once ended
+}
+
+// checkWorkload converses with tests/workload, which checks itself at every question.
+func (w *world) checkWorkload() *client { return w.converse(":7000", "check", "ok %d") }
+
+// increment converses with redis.
+func (w *world) increment() *client { return w.converse(":6379", "INCR counter", ":%d") }
+
+func (w *world) converse(port, question, answer string) *client {
+	w.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	c := &client{t: w.t, cmd: w.C.Command(w.ctx, self), ended: make(chan struct{})}
+	c.cmd.Env = append(os.Environ(), "E2E_CLIENT="+containerIP+port, "E2E_QUESTION="+question, "E2E_ANSWER="+answer)
+	c.cmd.Stderr = &c.stderr
+	out, err := c.cmd.StdoutPipe()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := c.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		defer close(c.ended)
+		for lines := bufio.NewScanner(out); lines.Scan(); {
+			n, _ := strconv.ParseInt(lines.Text(), 10, 64)
+			c.answers.Store(n)
+		}
+		c.err = c.cmd.Wait()
+	}()
+	w.t.Cleanup(func() {
+		c.stdin.Close()
+		_ = c.cmd.Process.Kill()
+		<-c.ended
+	})
+	c.unharmed()
+	return c
+}
+
+// unharmed: the conversation goes on, over the same connection.
+func (c *client) unharmed() {
+	c.t.Helper()
+	from := c.answers.Load()
+	deadline := time.After(20 * time.Second)
+	for c.answers.Load() < from+3 {
+		select {
+		case <-c.ended:
+			c.t.Fatalf("the client's connection broke after %d answers: %s", c.answers.Load(), c.stderr.String())
+		case <-deadline:
+			c.t.Fatalf("the client gets no answers any more, after %d", c.answers.Load())
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// push is a `migrate push --json`.
+type push struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stderr bytes.Buffer
+	ended  chan struct{}
+
+	mu     sync.Mutex
+	seen   map[string]chan struct{} // closed when the phase begins
+	result struct {
+		Event      string  `json:"event"`
+		Phase      string  `json:"phase"`
+		Outcome    string  `json:"outcome"`
+		DowntimeMS float64 `json:"downtime_ms"`
+		BytesSent  uint64  `json:"bytes_sent"`
+		Error      string  `json:"error"`
+	}
+}
+
+// push starts a move. Flags may stand before id and peer.
+func (w *world) push(from *lab.Host, args ...string) *push {
+	w.t.Helper()
+	p := &push{t: w.t, cmd: from.Command(w.ctx, append([]string{"migrate", "push", "--json"}, args...)...)}
+	p.ended, p.seen = make(chan struct{}), map[string]chan struct{}{}
+	p.cmd.Stderr = &p.stderr
+	out, err := p.cmd.StdoutPipe()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := p.cmd.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go p.follow(out)
+	w.t.Cleanup(func() {
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	})
+	return p
+}
+
+func (p *push) follow(out io.Reader) {
+	defer close(p.ended)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if err := json.Unmarshal(lines.Bytes(), &p.result); err != nil {
+			p.t.Errorf("push prints %q: %v", lines.Text(), err)
+			continue
+		}
+		if p.result.Event == "phase" {
+			begun := p.begun(p.result.Phase)
+			select {
+			case <-begun:
+			default:
+				close(begun)
+			}
+		}
+	}
+	_ = p.cmd.Wait()
+}
+
+// begun is closed when the phase begins.
+func (p *push) begun(phase string) chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.seen[phase] == nil {
+		p.seen[phase] = make(chan struct{})
+	}
+	return p.seen[phase]
+}
+
+// until waits for a phase to begin; false when the move ended without it.
+func (p *push) until(phase string) bool {
+	select {
+	case <-p.begun(phase):
+		return true
+	case <-p.ended:
+		return false
+	}
+}
+
+// wait returns the exit code.
+func (p *push) wait() int {
+	p.t.Helper()
+	select {
+	case <-p.ended:
+	case <-time.After(time.Minute):
+		p.t.Fatal("push does not end")
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// moved requires that it ended well.
+func (p *push) moved() {
+	p.t.Helper()
+	if code := p.wait(); code != 0 || p.result.Outcome != "moved" {
+		p.t.Fatalf("push exits with %d, outcome %q: %s\n%s", code, p.result.Outcome, p.result.Error, p.stderr.String())
+	}
+}
+
+// failed requires an exit code, an outcome, and one clear line.
+func (p *push) failed(code int, outcome, says string) {
+	p.t.Helper()
+	if got := p.wait(); got != code || p.result.Outcome != outcome {
+		p.t.Errorf("push exits with %d, outcome %q; want %d, %q (%s)", got, p.result.Outcome, code, outcome, p.result.Error)
+	}
+	if !strings.Contains(p.result.Error, says) || strings.Contains(p.result.Error, "\n") {
+		p.t.Errorf("push says %q; want one line with %q", p.result.Error, says)
+	}
+}
+
+// criuPids are CRIU's own processes on a host: not the wrapper's shell, which has become the program.
+func criuPids(h *lab.Host) []int {
+	var pids []int
+	for _, text := range h.Pids() {
+		cmdline, err := os.ReadFile("/proc/" + text + "/cmdline")
+		if err == nil && bytes.Contains(cmdline, []byte("\x00swrk\x00")) {
+			pid, _ := strconv.Atoi(text)
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func signalAll(t *testing.T, pids []int, signal syscall.Signal) {
+	t.Helper()
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, signal); err != nil {
+			t.Errorf("signal %d to %d: %v", signal, pid, err)
+		}
+	}
+}

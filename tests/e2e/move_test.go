@@ -1,0 +1,90 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/livemigrate/migrate/tests/lab"
+)
+
+// There and back again, over every kind of link, with a client that never reconnects.
+func TestRedisMovesUnderLoad(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "web", "redis")
+	c := w.increment()
+	load(w, 40)
+	before := debugDigest(w, w.A)
+	at := w.A
+	for _, address := range []func(*lab.Host) string{w.ssh, w.tls, w.unix, w.tls} {
+		to := w.other(at)
+		w.push(at, "web", address(to)).moved()
+		if now := w.where("web"); now != to {
+			t.Fatalf("runs on %s after a move to %s", now.Name, to.Name)
+		}
+		c.unharmed()
+		at = to
+	}
+	if after := debugDigest(w, at); after != before {
+		t.Errorf("the data's digest was %s and is %s", before, after)
+	}
+}
+
+// load puts some megabytes of values into redis.
+func load(w *world, mb int) {
+	w.t.Helper()
+	script := `for i in $(seq $0); do printf 'SET value:%d ' $i; head -c 786432 /dev/urandom | base64 -w 0; printf '\r\n'; done | timeout 60 busybox nc -w 2 $1 6379`
+	if _, err := w.C.Run(w.ctx, "bash", "-c", script, itoa(mb), containerIP); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// debugDigest is redis' own digest of the values; the counter changes all the time.
+func debugDigest(w *world, h *lab.Host) string {
+	w.t.Helper()
+	out, err := h.Run(w.ctx, "migrate", "exec", "web", "sh", "-c", "redis-cli --raw debug digest-value $(redis-cli --raw keys 'value:*' | sort)")
+	if err != nil || strings.Contains(out, "ERR") || len(out) < 41 {
+		w.t.Fatalf("take digest: %q, %v", out, err)
+	}
+	return out
+}
+
+// Processes, threads, pipes, unix sockets, shared memory and a pty: each answers for itself before and after.
+func TestProcessTreeMoves(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "tree", "workload", "tree")
+	c := w.checkWorkload()
+	w.push(w.A, "tree", w.tls(w.B)).moved()
+	c.unharmed()
+	w.push(w.B, "tree", w.unix(w.A)).moved()
+	c.unharmed()
+	if out, err := w.A.Run(w.ctx, "migrate", "ps", "tree"); err != nil || strings.Count(out, "member") != 6 {
+		t.Errorf("ps: %v\n%s", err, out)
+	}
+}
+
+// What the container writes into its rootfs until the last moment is there after the move, and nothing else.
+func TestFilesWrittenDuringTheMoveArrive(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "files", "workload", "files")
+	c := w.checkWorkload()
+	at := w.A
+	for range 4 {
+		to := w.other(at)
+		w.push(at, "files", w.tls(to)).moved()
+		c.unharmed()
+		at = to
+		time.Sleep(200 * time.Millisecond)
+	}
+}
+
+// Memory that changes at every moment of the move, checked byte by byte.
+func TestMemoryRewrittenDuringTheMoveArrives(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "memory", "workload", "memory", "--rate", "10000", "128")
+	c := w.checkWorkload()
+	w.push(w.A, "memory", w.tls(w.B)).moved()
+	c.unharmed()
+	w.push(w.B, "--lanes", "4", "memory", w.tls(w.A)).moved()
+	c.unharmed()
+}
