@@ -87,11 +87,21 @@ func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
 		return nil, err
 	}
 	if state.Network != nil {
+		if err := image.WriteNetwork(d.options.ImagesDir, remembered(state.Network)); err != nil {
+			return nil, err
+		}
 		if d.link, err = openLink(d.container.ID(), state.Network); err != nil {
 			return nil, err
 		}
 	}
 	return d.request()
+}
+
+// remembered is the network without what is this host's.
+func remembered(network *runtime.Network) *runtime.Network {
+	kept := *network
+	kept.HostEnd = ""
+	return &kept
 }
 
 // openLink finds the container's link. Its network namespace is not needed: nothing is announced from it.

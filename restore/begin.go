@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/opencontainers/runtime-spec/specs-go"
+	"os"
 
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/image"
@@ -26,9 +25,11 @@ type attempt struct {
 
 	descriptors []string
 	emptyNet    bool
-	handed      func() error // takes the images back from the user namespace's root
-	verified    chan error   // gets the result of the page check, once
-	pid         int          // of the tree's root; 0 before CRIU made it
+	shared      []func() error // take the images back from the user namespace's root
+	verified    chan error     // gets the result of the page check, once
+	pid         int            // of the tree's root; 0 before CRIU made it
+	netns       *os.File       // of a link that CRIU made; to announce from
+	over        bool           // released
 }
 
 // Begin makes the container's processes in the place that p is, and returns with CRIU standing in post-restore: they exist,
@@ -81,30 +82,24 @@ func (a *attempt) prepare(ctx context.Context) (*criu.Request, error) {
 			return nil, err
 		}
 	}
-	if err := a.handImages(); err != nil {
+	if err := a.shareImages(); err != nil {
 		return nil, err
 	}
 	return a.request()
 }
 
-// handImages lets the root of a user namespace read the images: CRIU opens them as it.
-func (a *attempt) handImages() error {
+// shareImages lets the root of a user namespace read the images: CRIU opens them as it.
+func (a *attempt) shareImages() error {
 	uid, gid, err := a.plan.HostRoot()
 	if err != nil || uid == 0 && gid == 0 {
 		return err
 	}
 	for _, set := range append([]*image.Set{a.set}, a.set.Parents...) {
-		back, err := image.HandTo(set.Dir, uid, gid)
+		back, err := image.ShareWith(set.Dir, gid)
 		if err != nil {
 			return err
 		}
-		before := a.handed
-		a.handed = func() error {
-			if before == nil {
-				return back()
-			}
-			return errors.Join(back(), before())
-		}
+		a.shared = append(a.shared, back)
 	}
 	return nil
 }
@@ -151,7 +146,7 @@ func (a *attempt) notified(ctx context.Context, n *criu.Notification) error {
 		a.pid = n.Pid
 		return a.setUp(ctx)
 	case "post-setup-namespaces":
-		return a.openVeth()
+		return a.adoptVeth()
 	case "orphan-pts-master":
 		for _, master := range n.Files {
 			if err := a.options.console(ctx, master); err != nil {
@@ -188,39 +183,43 @@ func (a *attempt) setUp(ctx context.Context) error {
 	return a.prepared.RunHooks(ctx, a.pid)
 }
 
-// openVeth takes over the link that CRIU made itself, for a container with a user namespace.
-func (a *attempt) openVeth() error {
-	if a.plan.Network == nil || !a.plan.Private(specs.UserNamespace) {
+// adoptVeth takes over the link that CRIU made, whose other end is where CRIU itself is.
+func (a *attempt) adoptVeth() (err error) {
+	if !makesVeth(a.plan) {
 		return nil
 	}
+	scratch, err := netns.OfProcess(a.client.Pid())
+	if err != nil {
+		return err
+	}
+	defer scratch.Close()
 	ns, err := netns.OfProcess(a.pid)
 	if err != nil {
 		return err
 	}
-	network := *a.plan.Network
-	network.HostEnd = hostEnd(a.prepared.ID())
-	l, err := link.Open(a.prepared.ID(), ns, &network)
+	l, err := link.Adopt(scratch, ns, a.prepared.ID(), a.plan.Network)
 	if err != nil {
 		return errors.Join(err, ns.Close())
 	}
 	a.prepared.SetLink(l)
+	a.netns = ns
 	return nil
-}
-
-// hostEnd is the name of the host's end of a link that CRIU makes.
-func hostEnd(id string) string {
-	return link.HostEndName(id)
 }
 
 // release closes what the attempt holds besides processes.
 func (a *attempt) release() error {
 	var err error
+	a.over = true
 	if a.client != nil {
 		err = a.client.Close()
 	}
-	if a.handed != nil {
-		err = errors.Join(err, a.handed())
-		a.handed = nil
+	for _, back := range a.shared {
+		err = errors.Join(err, back())
+	}
+	a.shared = nil
+	if a.netns != nil {
+		err = errors.Join(err, a.netns.Close())
+		a.netns = nil
 	}
 	return err
 }

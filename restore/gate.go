@@ -109,7 +109,11 @@ func (g *Gate) stdio() []string {
 }
 
 // Abort kills the container's processes, of which none has run, and reaps them.
+// After an Open that failed, or another Abort, there is nothing left to do.
 func (g *Gate) Abort(ctx context.Context) error {
+	if g.over {
+		return nil
+	}
 	err := g.call.Refuse(ctx, errAbort)
 	for err == nil {
 		if _, err = g.call.Next(ctx); err == nil {

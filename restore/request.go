@@ -102,12 +102,12 @@ func (a *attempt) addNamespaces(options *criu.Options) error {
 	switch {
 	case a.emptyNet:
 		options.EmptyNs = ptr(uint32(syscall.CLONE_NEWNET))
-	case own && a.plan.Network != nil:
+	case makesVeth(a.plan):
 		inside := a.plan.Network.Interface
 		if inside == "" {
 			inside = "eth0"
 		}
-		options.External = append(options.External, fmt.Sprintf("veth[%s]:%s", inside, hostEnd(a.prepared.ID())))
+		options.External = append(options.External, fmt.Sprintf("veth[%s]:hostend", inside))
 	}
 	return nil
 }

@@ -25,6 +25,7 @@ import (
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
+	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -82,31 +83,62 @@ const restoreLog = "restore.log"
 
 // Run restores a container whole. The restored init is a child of this process. When it fails nothing is left.
 func Run(ctx context.Context, r *runtime.Runtime, id string, plan *runtime.Plan, prepare *runtime.PrepareOptions, o *Options) (_ *runtime.Container, err error) {
+	p, err := Prepare(ctx, r, id, plan, prepare, o)
+	if err != nil {
+		return nil, err
+	}
+	gate, err := Begin(ctx, p, o)
+	if err != nil {
+		return nil, errors.Join(err, p.Discard(context.WithoutCancel(ctx)))
+	}
+	c, err := gate.Release(ctx)
+	if c == nil {
+		err = errors.Join(err, p.Discard(context.WithoutCancel(ctx)))
+	}
+	return c, err
+}
+
+// Prepare makes the place for a set: r.Prepare, with the network that the set remembers unless the plan has one.
+func Prepare(ctx context.Context, r *runtime.Runtime, id string, plan *runtime.Plan, prepare *runtime.PrepareOptions, o *Options) (*runtime.Prepared, error) {
+	// Before a network, a cgroup and a mount are made for nothing.
+	set, err := image.Open(o.ImagesDir)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("restore container %s: %w", id, err), o.closeClient())
+	}
+	if plan.Network == nil && plan.Private(specs.NetworkNamespace) {
+		network := &runtime.Network{}
+		found, err := set.Network(network)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("restore container %s: %w", id, err), o.closeClient())
+		}
+		if found {
+			with := *plan
+			with.Network = network
+			plan = &with
+		}
+	}
 	p, err := r.Prepare(ctx, id, plan, prepare)
 	if err != nil {
 		return nil, errors.Join(err, o.closeClient())
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.Discard(context.WithoutCancel(ctx)))
+	return p, nil
+}
+
+// Release opens the gate of a container that nobody hands over: as it runs it joins its bridge, and is announced.
+func (g *Gate) Release(ctx context.Context) (*runtime.Container, error) {
+	return g.Open(ctx, func() error {
+		l := g.Link()
+		if l == nil {
+			return nil
 		}
-	}()
-	gate, err := Begin(ctx, p, o)
-	if err != nil {
-		return nil, err
-	}
-	l := gate.Link()
-	if l == nil {
-		return gate.Open(ctx, nil)
-	}
-	c, err := gate.Open(ctx, l.Join)
-	if err != nil {
-		return c, err
-	}
-	if err := l.Announce(ctx); err != nil { // it is reachable all the same, once caches have aged
-		gate.options.log().Warn("announce the container's addresses", "container", id, "error", err)
-	}
-	return c, nil
+		if err := l.Join(); err != nil {
+			return err
+		}
+		if err := l.Announce(ctx); err != nil { // it is reachable all the same, once caches have aged
+			g.options.log().Warn("announce the container's addresses", "container", g.prepared.ID(), "error", err)
+		}
+		return nil
+	})
 }
 
 func (o *Options) log() *slog.Logger {
@@ -136,7 +168,26 @@ func Start(ctx context.Context, p *runtime.Prepared, o *Options) (_ *Client, err
 	if o.ShellJob {
 		start.Stdin = o.Stdin
 	}
-	return criu.Start(ctx, start)
+	if !makesVeth(p.Plan()) {
+		return criu.Start(ctx, start)
+	}
+	// CRIU 4.x makes the container's end by an interface number, and looks first whether its own namespace has the number:
+	// it always does on a host. In an empty one it does not, and the other end is fetched from there.
+	scratch, err := netns.New()
+	if err != nil {
+		return nil, err
+	}
+	var client *Client
+	err = netns.Do(scratch, func() (err error) {
+		client, err = criu.Start(ctx, start)
+		return err
+	})
+	return client, errors.Join(err, scratch.Close())
+}
+
+// makesVeth: a network namespace of a user namespace's own is made by CRIU, and so is the link in it.
+func makesVeth(plan *runtime.Plan) bool {
+	return plan.Network != nil && plan.Private(specs.UserNamespace) && plan.Private(specs.NetworkNamespace)
 }
 
 // Order of the inherited descriptors, from criu.FirstFile on: stdio, then namespaces in the order of externalKinds.

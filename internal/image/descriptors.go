@@ -45,3 +45,30 @@ func (s *Set) Descriptors() ([]string, error) {
 	}
 	return targets, nil
 }
+
+// WriteNetwork keeps what the container is on its network, as JSON. Only we read it.
+func WriteNetwork(dir string, network any) error {
+	text, err := json.Marshal(network)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(dir, networkName), text, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("write network: %w", err)
+	}
+	return nil
+}
+
+// Network reads it back into network, and tells whether the container had one.
+func (s *Set) Network(network any) (bool, error) {
+	text, err := os.ReadFile(filepath.Join(s.Dir, networkName))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("read network: %w", err)
+	}
+	if err := json.Unmarshal(text, network); err != nil {
+		return false, damaged(networkName, "%v", err)
+	}
+	return true, nil
+}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Remove clears an older set out of dir. Other files stay.
@@ -39,23 +40,47 @@ func Sync(dir string) error {
 	return nil
 }
 
-// HandTo gives the directory and the set's files to another owner, and returns how to take them back. With a user
-// namespace CRIU opens images as the root of that namespace, to whom a 0700 directory of ours is closed.
-func HandTo(dir string, uid, gid int) (takeBack func() error, err error) {
+// ShareWith lets a group read the set, and returns how to take that back. With a user namespace CRIU opens images in two
+// guises: as our user id without its privileges, before the namespace has its mappings, and later as the root of that
+// namespace, to whom a directory of ours is closed. So the owner stays, and the group becomes the namespace's root's.
+func ShareWith(dir string, gid int) (takeBack func() error, err error) {
 	names, err := list(dir)
 	if err != nil {
-		return nil, fmt.Errorf("hand over images: %w", err)
+		return nil, fmt.Errorf("share images: %w", err)
 	}
-	change := func(uid, gid int) error {
-		for _, name := range append(names, ".") {
-			if err := os.Lchown(filepath.Join(dir, name), uid, gid); err != nil {
-				return fmt.Errorf("hand over images: %w", err)
-			}
+	var undo []func() error
+	takeBack = func() error {
+		var err error
+		for _, u := range undo {
+			err = errors.Join(err, u())
 		}
-		return nil
+		return err
 	}
-	takeBack = func() error { return change(os.Geteuid(), os.Getegid()) }
-	if err := change(uid, gid); err != nil {
+	// Search is enough on the directory: CRIU knows the names.
+	for _, name := range append(names, ".") {
+		bits := os.FileMode(0o040)
+		if name == "." {
+			bits = 0o010
+		}
+		back, err := share(filepath.Join(dir, name), gid, bits)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("share images: %w", err), takeBack())
+		}
+		undo = append(undo, back)
+	}
+	return takeBack, nil
+}
+
+func share(path string, gid int, bits os.FileMode) (takeBack func() error, err error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, err
+	}
+	before := info.Sys().(*syscall.Stat_t)
+	takeBack = func() error {
+		return errors.Join(os.Lchown(path, -1, int(before.Gid)), os.Chmod(path, info.Mode().Perm()))
+	}
+	if err := errors.Join(os.Lchown(path, -1, gid), os.Chmod(path, info.Mode().Perm()|bits)); err != nil {
 		return nil, errors.Join(err, takeBack())
 	}
 	return takeBack, nil

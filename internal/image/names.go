@@ -9,6 +9,7 @@ import (
 const (
 	manifestName    = "manifest.json"
 	descriptorsName = "descriptors.json" // runc's name and format
+	networkName     = "network.json"     // ours; others overlook it
 	inventoryName   = "inventory.img"
 	parentName      = "parent" // CRIU's symbolic link to the pre-dump below
 )
@@ -26,7 +27,7 @@ func IsPages(name string) bool {
 
 // IsMetadata: a file that must be whole and right before a restore begins.
 func IsMetadata(name string) bool {
-	return name == descriptorsName || imagePattern.MatchString(name) && !IsPages(name)
+	return name == descriptorsName || name == networkName || imagePattern.MatchString(name) && !IsPages(name)
 }
 
 // CheckName refuses a name that no file of an image set has: what a peer sends is created only under names that pass.
