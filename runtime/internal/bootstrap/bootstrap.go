@@ -35,7 +35,8 @@ func (e *Error) Error() string { return "set up namespaces: " + e.Text }
 // ReadReply reads one record of the C stage: init's pid, or its *Error. [io.EOF] when the stage died without a word.
 func ReadReply(r io.Reader) (int, error) {
 	var record [recordSize]byte
-	if _, err := io.ReadFull(r, record[:]); err != nil {
+	_, err := io.ReadFull(r, record[:])
+	if err != nil {
 		return 0, err
 	}
 	pid := int32(binary.NativeEndian.Uint32(record[:]))

@@ -2,6 +2,7 @@ package handshake
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -119,7 +120,7 @@ func (c *Conn) Ask(m *Message, want Type) (*Message, error) {
 	}
 	answer, err := receive()
 	switch {
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil, fmt.Errorf("the starter of the container is gone: %w", io.ErrUnexpectedEOF)
 	case err != nil:
 		return nil, err
@@ -133,9 +134,6 @@ func (c *Conn) Ask(m *Message, want Type) (*Message, error) {
 func (c *Conn) receivePlain() (*Message, error) {
 	body := make([]byte, messageMax)
 	n, err := c.f.Read(body)
-	if err == io.EOF || err == nil && n == 0 {
-		return nil, io.EOF
-	}
 	if err != nil {
 		return nil, fmt.Errorf("receive message: %w", err)
 	}
@@ -173,8 +171,8 @@ func (c *Conn) raw(write bool, call func(fd int) error) error {
 	again := func(fd uintptr) bool {
 		for {
 			callErr = call(int(fd))
-			if callErr != unix.EINTR {
-				return callErr != unix.EAGAIN
+			if !errors.Is(callErr, unix.EINTR) {
+				return !errors.Is(callErr, unix.EAGAIN)
 			}
 		}
 	}

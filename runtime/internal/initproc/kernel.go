@@ -3,7 +3,6 @@ package initproc
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 
@@ -102,7 +101,7 @@ func writeSysctl(proc *procfs.Handle, key, value string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(f, value)
+	_, err = f.WriteString(value)
 	return errors.Join(err, f.Close())
 }
 
@@ -130,7 +129,7 @@ func applyProfile(profile string) error {
 	if err != nil {
 		return fmt.Errorf("apply apparmor profile %q: %w", profile, err)
 	}
-	_, err = io.WriteString(f, "exec "+profile)
+	_, err = f.WriteString("exec " + profile)
 	if err = errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("apply apparmor profile %q: %w", profile, err)
 	}

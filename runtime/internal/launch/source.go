@@ -1,9 +1,10 @@
 package launch
 
 import (
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
+	goruntime "runtime"
 	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -37,17 +38,19 @@ func (s *starter) mappingNamespace(m *specs.Mount) (*os.File, error) {
 // mappedNamespace makes a user namespace that only serves as a map. A process has to be born in it; it is stopped
 // before its first instruction and killed as soon as its namespace is open, which then lives on by the descriptor.
 func mappedNamespace(uids, gids []specs.LinuxIDMapping) (*os.File, error) {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.SysProcAttr = &syscall.SysProcAttr{
+	// Only the thread that started a traced process may handle it.
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	p, err := os.StartProcess("/proc/self/exe", []string{"migrate"}, &os.ProcAttr{Sys: &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWUSER, UidMappings: convert(uids), GidMappings: convert(gids), Ptrace: true,
-	}
-	if err := cmd.Start(); err != nil {
+	}})
+	if err != nil {
 		return nil, fmt.Errorf("make user namespace: %w", err)
 	}
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", cmd.Process.Pid))
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	return ns, err
+	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/user", p.Pid))
+	_ = p.Kill()
+	_, waitErr := p.Wait()
+	return ns, errors.Join(err, waitErr)
 }
 
 func convert(maps []specs.LinuxIDMapping) []syscall.SysProcIDMap {

@@ -66,7 +66,7 @@ func OpenSource(spec *specs.Mount, bundle string, userns *os.File) (*os.File, er
 		}
 		err = unix.MountSetattr(int(mnt.Fd()), "", flags,
 			&unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())})
-		if err == unix.EINVAL {
+		if errors.Is(err, unix.EINVAL) {
 			err = fmt.Errorf("%w (the filesystem may not support id-mapped mounts on this kernel)", err)
 		}
 	}

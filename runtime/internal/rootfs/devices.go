@@ -120,7 +120,7 @@ func mknod(dir *os.File, name string, d *specs.LinuxDevice) error {
 		dev = 0
 	}
 	err = unix.Mknodat(int(dir.Fd()), name, kind|perm, int(dev))
-	if err == unix.EEXIST {
+	if errors.Is(err, unix.EEXIST) {
 		return nil
 	}
 	if err != nil {

@@ -87,12 +87,12 @@ func legacy(fstype, source string, options []string, attrs uint64, target *os.Fi
 	if err := unix.Mount(source, path, fstype, flags, strings.Join(options, ",")); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", fstype, err)
 	}
-	real, err := os.Readlink(path)
+	where, err := os.Readlink(path)
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, real, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err := errors.Join(err, unix.Unmount(real, unix.MNT_DETACH)); err != nil {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, where, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err := errors.Join(err, unix.Unmount(where, unix.MNT_DETACH)); err != nil {
 		return nil, fmt.Errorf("detach mount of %s: %w", fstype, err)
 	}
 	return os.NewFile(uintptr(fd), fstype), nil
@@ -127,12 +127,12 @@ func attach(mnt, target *os.File) error {
 }
 
 // setAttributes changes the flags of a mount, and with recursive of everything below it. Needs Linux 5.12.
-func setAttributes(mnt *os.File, set, clear uint64, recursive bool) error {
+func setAttributes(mnt *os.File, set, unset uint64, recursive bool) error {
 	flags := uint(unix.AT_EMPTY_PATH)
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}
-	return unix.MountSetattr(int(mnt.Fd()), "", flags, &unix.MountAttr{Attr_set: set, Attr_clr: clear})
+	return unix.MountSetattr(int(mnt.Fd()), "", flags, &unix.MountAttr{Attr_set: set, Attr_clr: unset})
 }
 
 func setPropagation(mnt *os.File, p propagation) error {

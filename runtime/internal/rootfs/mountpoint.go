@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/cyphar/filepath-securejoin/pathrs-lite/procfs"
 	"golang.org/x/sys/unix"
@@ -32,9 +33,22 @@ func (t *tree) open(path string) (*os.File, error) {
 	return pathrs.OpenatInRoot(t.dir, path)
 }
 
-// mkdirAll makes the directory and its parents, and returns its handle.
+// mkdirAll makes the directory and its parents, and returns its handle. A link on the way that leads nowhere yet, as an
+// image's /var/run to a /run that is to be mounted, is followed by its text and the directory made there.
 func (t *tree) mkdirAll(path string) (*os.File, error) {
-	return pathrs.MkdirAllHandle(t.dir, path, 0o755)
+	dir, err := pathrs.MkdirAllHandle(t.dir, path, 0o755)
+	if err == nil {
+		return dir, nil
+	}
+	resolved, joinErr := securejoin.SecureJoin(t.path, path)
+	if joinErr != nil {
+		return nil, err
+	}
+	rest, inside := strings.CutPrefix(resolved, strings.TrimSuffix(t.path, "/")+"/")
+	if !inside || "/"+rest == filepath.Clean("/"+path) {
+		return nil, err
+	}
+	return pathrs.MkdirAllHandle(t.dir, rest, 0o755)
 }
 
 // parent makes the directory that path lies in, and returns its handle and the last name of the path.

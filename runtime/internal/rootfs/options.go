@@ -99,7 +99,7 @@ func KnownOptions() []string {
 
 // parseMount understands one mount of the spec. Relative sources of bind mounts start at the bundle.
 func parseMount(m *specs.Mount, bundle string) (*mount, error) {
-	p := &mount{source: m.Source, fstype: m.Type, dest: filepath.Join("/", m.Destination)}
+	p := &mount{source: m.Source, fstype: m.Type, dest: filepath.Clean("/" + m.Destination)}
 	attrs, props, super, ignored := attributes(), propagations(), superblockFlags(), ignoredOptions()
 	for _, option := range m.Options {
 		recName, isRec := strings.CutPrefix(option, "r")
@@ -148,8 +148,8 @@ func parseMount(m *specs.Mount, bundle string) (*mount, error) {
 }
 
 // merge lets a later option win over an earlier one.
-func (a attribute) merge(set, clear uint64) (uint64, uint64) {
-	return set&^a.clear | a.set, clear&^a.set | a.clear
+func (a attribute) merge(set, unset uint64) (uint64, uint64) {
+	return set&^a.clear | a.set, unset&^a.set | a.clear
 }
 
 // splitOption cuts a list in one option ("mode=755,size=1m") apart, except where quotes say that a comma is meant.

@@ -23,7 +23,7 @@ func (r *Root) Enter() error {
 	case r.o.NoPivot:
 		err = moveRoot(r.tree.path)
 	default:
-		err = pivot(r.tree.dir)
+		err = pivot()
 	}
 	if err != nil {
 		return fmt.Errorf("enter root: %w", err)
@@ -40,9 +40,9 @@ func (r *Root) Enter() error {
 	return nil
 }
 
-// pivot swaps the roots with both on ".": the old root ends up under the working directory, so no directory for it is
+// pivot swaps the roots, standing in the new one, with both on ".": the old root ends up under the working directory, so no directory for it is
 // needed in the image.
-func pivot(root *os.File) error {
+func pivot() error {
 	old, err := os.OpenFile("/", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err

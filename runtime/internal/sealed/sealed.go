@@ -85,7 +85,7 @@ func memfd(exe string) (*os.File, error) {
 	}
 	defer src.Close()
 	fd, err := unix.MemfdCreate("migrate", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
-	if err == unix.EINVAL { // MFD_EXEC is new in Linux 6.3
+	if errors.Is(err, unix.EINVAL) { // MFD_EXEC is new in Linux 6.3
 		fd, err = unix.MemfdCreate("migrate", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {

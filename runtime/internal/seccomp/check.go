@@ -26,7 +26,7 @@ func Check(spec *specs.LinuxSeccomp) error {
 	return nil
 }
 
-// Actions, Operators, Archs and Flags are what a profile may name, for the features document.
+// Actions are what a rule of a profile may do; with Operators, Archs and Flags it is what the features document lists.
 func Actions() []string {
 	return names([]specs.LinuxSeccompAction{
 		specs.ActAllow, specs.ActErrno, specs.ActKill, specs.ActKillProcess, specs.ActKillThread,
