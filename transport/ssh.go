@@ -22,8 +22,10 @@ const (
 	defaultRemoteCommand = "migrate receive"
 	// sshCommandEnv names the ssh to use, like git's GIT_SSH_COMMAND.
 	sshCommandEnv = "MIGRATE_SSH"
-	// sshExitPatience is how long ssh may take to end by itself once its input is closed.
+	// sshExitPatience is how long ssh's exit status may come after the end of its output.
 	sshExitPatience = 2 * time.Second
+	// sshClosePatience is how long ssh may take to end by itself once both its input and output are closed.
+	sshClosePatience = 500 * time.Millisecond
 	// sshTail is how much of ssh's last words is kept.
 	sshTail = 4 << 10
 )
@@ -79,20 +81,26 @@ func (d *sshDialer) DialConn(ctx context.Context) (net.Conn, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	local, remote, err := socket.Pair()
+	// Two sockets, because ssh ends its output by closing it, which with one socket for both would not be seen.
+	in, sshIn, err := socket.Pair()
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	defer remote.Close()
-	c := &sshConn{UnixConn: local, peer: d.addr.Host, command: d.o.RemoteCommand, exited: make(chan struct{})}
+	defer sshIn.Close()
+	out, sshOut, err := socket.Pair()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("dial: %w", err), in.Close())
+	}
+	defer sshOut.Close()
+	c := &sshConn{UnixConn: in, out: out, peer: d.addr.Host, command: d.o.RemoteCommand, exited: make(chan struct{})}
 	// The shell splits the user's command line as it would at a prompt, with quotes and variables.
 	c.cmd = exec.Command("sh", append([]string{"-c", d.o.SSHCommand + ` "$@"`, "ssh"}, d.args()...)...)
-	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = remote, remote, &c.stderr
+	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = sshIn, sshOut, &c.stderr
 	// A group of its own: the terminal's Ctrl-C is for us to handle, and must not cut the link under a handover.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	c.cmd.WaitDelay = time.Second // a background ssh master may keep stderr open
 	if err := c.cmd.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start ssh: %w", err), local.Close())
+		return nil, errors.Join(fmt.Errorf("start ssh: %w", err), c.closeSockets())
 	}
 	go c.wait()
 	return c, nil
@@ -124,9 +132,10 @@ func (d *sshDialer) args() []string {
 	return append(args, "--", d.addr.Host, d.o.RemoteCommand)
 }
 
-// sshConn is the input and output of one ssh: a socket, with writev and deadlines.
+// sshConn is the input and output of one ssh. The embedded connection, for writing, keeps writev.
 type sshConn struct {
 	*net.UnixConn
+	out     *net.UnixConn
 	peer    string
 	command string
 	cmd     *exec.Cmd
@@ -145,7 +154,7 @@ func (c *sshConn) wait() {
 
 // Read reads from ssh. At the end it says how ssh ended, if not well.
 func (c *sshConn) Read(b []byte) (int, error) {
-	n, err := c.UnixConn.Read(b)
+	n, err := c.out.Read(b)
 	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, net.ErrClosed) {
 		return n, c.explain(err)
 	}
@@ -175,14 +184,20 @@ func (c *sshConn) explain(err error) error {
 	return &SSHError{Peer: c.peer, Command: c.command, Status: exit.ExitCode(), Stderr: c.stderr.String()}
 }
 
+func (c *sshConn) SetReadDeadline(t time.Time) error { return c.out.SetReadDeadline(t) }
+
+func (c *sshConn) SetDeadline(t time.Time) error {
+	return errors.Join(c.SetReadDeadline(t), c.SetWriteDeadline(t))
+}
+
 // Close ends ssh: first by the end of its input, then by force.
 func (c *sshConn) Close() error {
 	err := net.ErrClosed
 	c.closing.Do(func() {
-		err = c.UnixConn.Close()
+		err = c.closeSockets()
 		select {
 		case <-c.exited:
-		case <-time.After(sshExitPatience):
+		case <-time.After(sshClosePatience):
 			c.kill()
 		}
 	})
@@ -193,9 +208,11 @@ func (c *sshConn) Close() error {
 func (c *sshConn) Abort() {
 	c.closing.Do(func() {
 		c.kill()
-		_ = c.UnixConn.Close() // nothing is expected of it any more
+		_ = c.closeSockets() // nothing is expected of it any more
 	})
 }
+
+func (c *sshConn) closeSockets() error { return errors.Join(c.UnixConn.Close(), c.out.Close()) }
 
 func (c *sshConn) kill() {
 	select {

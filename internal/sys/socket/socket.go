@@ -65,7 +65,10 @@ func Same(a, b *os.File) bool {
 // Release closes a file that a connection has taken a duplicate of. A standard descriptor is replaced by /dev/null
 // instead: a file opened later would else get its number, and a stray print would go into that file.
 func Release(f *os.File) error {
-	fd := int(f.Fd())
+	fd, err := descriptor(f)
+	if err != nil {
+		return fmt.Errorf("release %s: %w", f.Name(), err)
+	}
 	if fd > 2 {
 		return f.Close()
 	}
@@ -82,13 +85,29 @@ func Release(f *os.File) error {
 
 // Stream returns a duplicate of f, non-blocking, so that reads and writes of it obey deadlines.
 func Stream(f *os.File) (*os.File, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	fd, err := descriptor(f)
 	if err != nil {
 		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		unix.Close(fd)
+	dup, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
+	}
+	if err := unix.SetNonblock(dup, true); err != nil {
+		unix.Close(dup)
 		return nil, fmt.Errorf("make %s non-blocking: %w", f.Name(), err)
 	}
-	return os.NewFile(uintptr(fd), f.Name()), nil
+	return os.NewFile(uintptr(dup), f.Name()), nil
+}
+
+// descriptor is what (*os.File).Fd returns, without its side effect: Fd makes the file blocking again, and with it every
+// duplicate, whose deadlines then do nothing.
+func descriptor(f *os.File) (int, error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var fd int
+	err = raw.Control(func(n uintptr) { fd = int(n) })
+	return fd, err
 }
