@@ -62,7 +62,7 @@ type Options struct {
 	LazyPages       bool // serve memory to a restore after the dump, by CRIU's own page server
 	EmptyNetwork    bool // leave the content of the network namespace out
 
-	ManageCgroupsMode string   // "", ignore, soft, full, strict; see the default in cgroupMode
+	ManageCgroupsMode string   // soft, full, strict, ignore; default soft, and ignore with NoManifest where that is enough
 	PageServer        string   // ADDRESS:PORT of CRIU's page server
 	StatusFD          *os.File // gets one zero byte when lazy pages can be fetched, and is closed
 	GhostLimit        int64    // largest unlinked file that is saved, in bytes; 0 is DefaultGhostLimit
@@ -70,7 +70,7 @@ type Options struct {
 	Client       *Client                         // started before, or nil; Begin takes it over
 	BeforeFreeze func(ctx context.Context) error // called right before the tasks stop
 	AfterFreeze  func(ctx context.Context) error // called right after; what nobody outside changes stays as it is from here
-	NoManifest   bool                            // Run: the caller digests the files itself
+	NoManifest   bool                            // the images go to a peer of ours at once: it checks them, and needs no cgroups
 	Log          *slog.Logger                    // nil discards
 }
 

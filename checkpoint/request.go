@@ -22,7 +22,7 @@ func ptr[T any](v T) *T { return &v }
 // request is what CRIU is asked for. The keys of external resources are runc's, so that it can restore what we dump.
 func (d *dump) request() (*criu.Request, error) {
 	o, plan := d.options, d.container.Plan()
-	mode, err := criu.ParseCgroupMode(o.ManageCgroupsMode, plan.Private(specs.CgroupNamespace))
+	mode, err := criu.ParseCgroupMode(o.ManageCgroupsMode, o.cgroupMode(plan))
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +62,15 @@ func (d *dump) request() (*criu.Request, error) {
 		}
 	}
 	return &criu.Request{ImagesDir: o.ImagesDir, WorkDir: o.WorkDir, LogFile: dumpLog, Options: options}, nil
+}
+
+// cgroupMode is the default. A restore of ours does not look at the cgroups in the images, except for a cgroup namespace,
+// which only CRIU can make; runc's does. To save them costs 16 to 26 ms in the freeze.
+func (o *Options) cgroupMode(plan *runtime.Plan) criu.CgroupMode {
+	if o.NoManifest && !plan.Private(specs.CgroupNamespace) {
+		return rpc.CriuCgMode_IGNORE
+	}
+	return rpc.CriuCgMode_SOFT
 }
 
 // networkLock: our link off its bridge is a lock already, and without kept connections there is nothing that a packet could

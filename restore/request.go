@@ -18,7 +18,7 @@ func ptr[T any](v T) *T { return &v }
 // request is what CRIU is asked for. The keys of external resources are runc's, so that what it dumped restores here.
 func (a *attempt) request() (*criu.Request, error) {
 	o := a.options
-	mode, err := criu.ParseCgroupMode(o.ManageCgroupsMode, a.plan.Private(specs.CgroupNamespace))
+	mode, err := criu.ParseCgroupMode(o.ManageCgroupsMode, a.cgroupMode())
 	if err != nil {
 		return nil, err
 	}
@@ -59,6 +59,15 @@ func (a *attempt) request() (*criu.Request, error) {
 		}
 	}
 	return &criu.Request{ImagesDir: o.ImagesDir, WorkDir: o.WorkDir, LogFile: restoreLog, Options: options}, nil
+}
+
+// cgroupMode is the default: the runtime places the processes, and CRIU leaves cgroups alone, so that a restore never ends
+// up in the cgroup of the old container. Only CRIU can make a cgroup namespace, though.
+func (a *attempt) cgroupMode() criu.CgroupMode {
+	if a.plan.Private(specs.CgroupNamespace) {
+		return rpc.CriuCgMode_SOFT
+	}
+	return rpc.CriuCgMode_IGNORE
 }
 
 // addStdio puts the new pipes in the place of the old ones. Other descriptors, like /dev/null, come back by their names.

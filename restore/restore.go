@@ -60,7 +60,7 @@ type Options struct {
 	LazyPages      bool // memory comes later, over lazy-pages.socket in the work directory
 	EmptyNetwork   bool // do not restore the content of the network namespace
 
-	ManageCgroupsMode string // "", ignore, soft, full, strict
+	ManageCgroupsMode string // soft, full, strict, ignore; default ignore where that is enough
 	LSMProfile        string // TYPE:NAME
 	LSMMountContext   string
 

@@ -46,16 +46,11 @@ func MountKey(rootfs, destination string) (string, error) {
 	return path[len(rootfs):], nil
 }
 
-// ParseCgroupMode reads --manage-cgroups-mode. By default CRIU leaves cgroups alone and the runtime places the tasks: a
-// restore never ends up in the cgroup of the old container. Only it can make a cgroup namespace, though, so one of the
-// container's own takes soft.
-func ParseCgroupMode(mode string, ownNamespace bool) (CgroupMode, error) {
+// ParseCgroupMode reads --manage-cgroups-mode; otherwise is the mode of an empty one.
+func ParseCgroupMode(mode string, otherwise CgroupMode) (CgroupMode, error) {
 	switch mode {
 	case "":
-		if ownNamespace {
-			return rpc.CriuCgMode_SOFT, nil
-		}
-		return rpc.CriuCgMode_IGNORE, nil
+		return otherwise, nil
 	case "soft":
 		return rpc.CriuCgMode_SOFT, nil
 	case "full":

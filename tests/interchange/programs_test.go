@@ -149,39 +149,52 @@ func (h *host) startTerminal(id, bundle string) (*container, *os.File) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
+	var c *runtime.Container
+	master := h.console(func(socket string) {
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: socket, Net: "unix"})
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		defer conn.Close()
+		file, err := conn.File()
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		defer file.Close()
+		if c, err = h.rt.Create(h.t.Context(), id, plan, &runtime.CreateOptions{ConsoleSocket: file}); err != nil {
+			h.t.Fatal(err)
+		}
+	})
+	if err := c.Start(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	return &container{Container: c}, master
+}
+
+// console listens on a console socket while f runs, and returns the master that came.
+func (h *host) console(f func(socket string)) *os.File {
+	h.t.Helper()
 	path := filepath.Join(h.dir, "console.sock")
 	listener, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	defer listener.Close()
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	f(path)
+	if err := listener.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		h.t.Fatal(err)
+	}
+	conn, err := listener.AcceptUnix()
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	defer conn.Close()
-	socket, err := conn.File()
+	master, _, err := descriptor.Receive(conn)
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	defer socket.Close()
-	c, err := h.rt.Create(h.t.Context(), id, plan, &runtime.CreateOptions{ConsoleSocket: socket})
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	accepted, err := listener.AcceptUnix()
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	defer accepted.Close()
-	master, _, err := descriptor.Receive(accepted)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	if err := c.Start(h.t.Context()); err != nil {
-		h.t.Fatal(err)
-	}
-	return &container{Container: c}, master
+	h.t.Cleanup(func() { master.Close() })
+	return master
 }
 
 // talk writes to a terminal and waits for an answer.

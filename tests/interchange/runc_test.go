@@ -1,0 +1,208 @@
+package interchange
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/checkpoint"
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/testutil"
+	"github.com/livemigrate/migrate/restore"
+)
+
+// runc is Debian's, with containers of its own and the same CRIU.
+type runc struct {
+	*host
+	path string
+}
+
+func newRunc(h *host) *runc {
+	h.t.Helper()
+	r := &runc{host: h, path: testutil.Command(h.t, "runc")}
+	h.t.Cleanup(func() {
+		for id := range strings.FieldsSeq(r.do("list", "-q")) {
+			_ = exec.Command(r.path, "--root", r.state(), "delete", "-f", id).Run()
+		}
+	})
+	return r
+}
+
+func (r *runc) state() string { return filepath.Join(r.dir, "runc") }
+
+// do runs a verb. What runs in the background must not hold our pipe.
+func (r *runc) do(args ...string) string {
+	r.t.Helper()
+	out, err := r.command(args...)
+	if err != nil {
+		r.t.Fatalf("runc %s: %v: %s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+func (r *runc) command(args ...string) (string, error) {
+	args = append([]string{"--root", r.state(), "--criu", os.Getenv(criu.Environment)}, args...)
+	out, err := exec.Command(r.path, args...).CombinedOutput()
+	return string(out), err
+}
+
+// detached runs a verb that leaves a container, whose output comes back.
+func (r *runc) detached(id string, args ...string) *os.File {
+	r.t.Helper()
+	read, write, stdin := r.pipes()
+	defer write.Close()
+	defer stdin.Close()
+	args = append([]string{"--root", r.state(), "--criu", os.Getenv(criu.Environment)}, append(args, id)...)
+	cmd := exec.Command(r.path, args...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, write, write
+	if err := cmd.Run(); err != nil {
+		text, _ := os.ReadFile(filepath.Join(r.images("1"), "restore.log"))
+		r.t.Fatalf("runc %s: %v: %s", strings.Join(args, " "), err, tailOf(text))
+	}
+	return read
+}
+
+func tailOf(text []byte) []byte {
+	lines := bytes.Split(text, []byte("\n"))
+	return bytes.Join(lines[max(0, len(lines)-20):], []byte("\n"))
+}
+
+// worlds are the specs that must go both ways.
+var worlds = []struct {
+	name   string
+	change func(*specs.Spec)
+}{
+	{"plain", nil},
+	{"with binds and a masked file", func(s *specs.Spec) {
+		s.Mounts = append(
+			s.Mounts,
+			specs.Mount{Destination: "/etc/hosts", Type: "bind", Source: "/etc/hosts", Options: []string{"bind", "ro"}},
+			specs.Mount{Destination: "/run/data", Type: "bind", Source: "/usr/share", Options: []string{"rbind", "ro"}},
+			specs.Mount{Destination: "/tmp", Type: "tmpfs", Source: "tmpfs"},
+		)
+	}},
+	{"with cgroups mounted", func(s *specs.Spec) {
+		s.Mounts = append(s.Mounts, specs.Mount{
+			Destination: "/sys/fs/cgroup", Type: "cgroup", Source: "cgroup",
+			Options: []string{"nosuid", "noexec", "nodev", "relatime", "ro"},
+		})
+	}},
+	{"in a cgroup namespace", func(s *specs.Spec) {
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}},
+}
+
+func TestRuncRestoresOurCheckpoint(t *testing.T) {
+	for _, world := range worlds {
+		t.Run(world.name, func(t *testing.T) {
+			h := newHost(t)
+			r := newRunc(h)
+			bundle := h.bundle("b", world.change, "sh", "-c", counting)
+			c := h.start("ours", bundle, nil)
+			c.expect(t, "tick 3\n")
+			pid := c.InitPid()
+			if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1")}); err != nil {
+				t.Fatal(err)
+			}
+			_, _ = syscall.Wait4(pid, nil, 0, nil)
+			if err := c.Delete(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+			out := r.detached("theirs", "restore", "-d", "--image-path", h.images("1"), "--bundle", bundle)
+			if text := (&container{output: out}).expect(t, "tick 9\n"); strings.Contains(text, "tick 1\n") {
+				t.Errorf("it started anew: %q", text)
+			}
+		})
+	}
+}
+
+func TestOurRestoreOfRuncsCheckpoint(t *testing.T) {
+	for _, world := range worlds {
+		t.Run(world.name, func(t *testing.T) {
+			h := newHost(t)
+			r := newRunc(h)
+			bundle := h.bundle("b", world.change, "sh", "-c", counting)
+			out := r.detached("theirs", "run", "-d", "--bundle", bundle)
+			(&container{output: out}).expect(t, "tick 3\n")
+			r.do("checkpoint", "--image-path", h.images("1"), "theirs")
+			c, err := h.restore("ours", bundle, h.images("1"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := c.expect(t, "tick 9\n"); strings.Contains(text, "tick 1\n") {
+				t.Errorf("it started anew: %q", text)
+			}
+		})
+	}
+}
+
+func TestConnectionInANetworkNamespaceByPathGoesBothWays(t *testing.T) {
+	h := newHost(t)
+	r := newRunc(h)
+	h.bridge("ixbr4", "10.79.4.1/24")
+	// As engines do: the namespace is theirs, and stays.
+	h.run("ip", "netns", "add", "ix4")
+	t.Cleanup(func() { h.run("ip", "netns", "del", "ix4") })
+	h.run("ip", "link", "add", "ixv4", "type", "veth", "peer", "name", "eth0", "netns", "ix4")
+	h.run("ip", "link", "set", "ixv4", "up", "master", "ixbr4")
+	h.run("ip", "-n", "ix4", "addr", "add", "10.79.4.5/24", "dev", "eth0")
+	h.run("ip", "-n", "ix4", "link", "set", "eth0", "up")
+	bundle := h.redisBundle(func(s *specs.Spec) {
+		for i := range s.Linux.Namespaces {
+			if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+				s.Linux.Namespaces[i].Path = "/run/netns/ix4"
+			}
+		}
+	})
+	c := h.start("redis", bundle, nil)
+	client := dialCounter(t, "10.79.4.5:6379")
+	pid := c.InitPid()
+	if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1"), TCPEstablished: true}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = syscall.Wait4(pid, nil, 0, nil)
+	if err := c.Delete(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	r.detached("theirs", "restore", "-d", "--tcp-established", "--image-path", h.images("1"), "--bundle", bundle)
+	client.incr(t)
+	r.do("checkpoint", "--tcp-established", "--image-path", h.images("2"), "theirs")
+	if _, err := h.restore("ours", bundle, h.images("2"), func(o *restore.Options) { o.TCPEstablished = true }); err != nil {
+		t.Fatal(err)
+	}
+	client.incr(t)
+}
+
+func TestTerminalsGoBothWays(t *testing.T) {
+	h := newHost(t)
+	r := newRunc(h)
+	bundle := h.bundle("b", func(s *specs.Spec) { s.Process.Terminal = true }, "sh")
+	c, master := h.startTerminal("ours", bundle)
+	talk(t, master, "a=be; a=${a}fore; echo got-$a\n", "got-before")
+	pid := c.InitPid()
+	if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1")}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = syscall.Wait4(pid, nil, 0, nil)
+	if err := c.Delete(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	master.Close()
+	theirs := h.console(func(socket string) {
+		r.do("restore", "-d", "--console-socket", socket, "--image-path", h.images("1"), "--bundle", bundle, "theirs")
+	})
+	talk(t, theirs, "a=${a}-runc; echo got-$a\n", "got-before-runc")
+	r.do("checkpoint", "--image-path", h.images("2"), "theirs")
+	ours := h.console(func(socket string) {
+		if _, err := h.restore("ours", bundle, h.images("2"), func(o *restore.Options) { o.ConsoleSocket = socket }); err != nil {
+			t.Fatal(err)
+		}
+	})
+	talk(t, ours, "echo got-$a-again\n", "got-before-runc-again")
+}
