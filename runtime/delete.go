@@ -10,7 +10,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// NotStoppedError: delete without force of a container that runs. It is ErrRunning.
+// NotStoppedError is a delete without force of a container that runs. It is ErrRunning to errors.Is.
 type NotStoppedError struct {
 	ID     string
 	Status Status

@@ -32,7 +32,7 @@ var (
 	ErrNotPaused = errors.New("container not paused")
 )
 
-// CorruptError: the state of a container cannot be read. Remove it with force; its processes, if any, have to be found
+// CorruptError is a state that cannot be read. Remove it with force; its processes, if any, have to be found
 // by hand.
 type CorruptError struct {
 	ID  string
@@ -45,7 +45,7 @@ func (e *CorruptError) Error() string {
 
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// TransitionError: a container in state From cannot become To.
+// TransitionError is a change that there is not: a container in state From cannot become To.
 type TransitionError struct {
 	From, To Status
 }

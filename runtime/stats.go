@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -211,7 +210,7 @@ func hostEndStats(name string) (*InterfaceStats, error) {
 		"tx_bytes": &s.RxBytes, "tx_packets": &s.RxPackets, "tx_errors": &s.RxErrors, "tx_dropped": &s.RxDropped,
 		"rx_bytes": &s.TxBytes, "rx_packets": &s.TxPackets, "rx_errors": &s.TxErrors, "rx_dropped": &s.TxDropped,
 	} {
-		text, err := os.ReadFile(filepath.Join("/sys/class/net", name, "statistics", file))
+		text, err := os.ReadFile("/sys/class/net/" + name + "/statistics/" + file)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // /sys shows the network namespace it was mounted in, which may not be ours
 		}

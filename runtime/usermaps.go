@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,7 +35,7 @@ func processIn(path string) (dir string, done func(), err error) {
 	if dir, ok := strings.CutSuffix(path, "/ns/user"); ok && strings.HasPrefix(dir, "/proc/") {
 		return dir, func() {}, nil
 	}
-	cmd := exec.Command("nsenter", "--user="+path, "--preserve-credentials", "cat")
+	cmd := exec.CommandContext(context.Background(), "nsenter", "--user="+path, "--preserve-credentials", "cat")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return "", nil, err

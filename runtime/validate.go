@@ -56,11 +56,11 @@ func (p *Plan) checkRoot() error {
 	if !info.IsDir() {
 		return fmt.Errorf("invalid rootfs: %s is not a directory", p.Rootfs)
 	}
-	real, err := filepath.EvalSymlinks(p.Rootfs)
+	target, err := filepath.EvalSymlinks(p.Rootfs)
 	if err != nil {
 		return fmt.Errorf("invalid rootfs: %w", err)
 	}
-	if real != p.Rootfs {
+	if target != p.Rootfs {
 		return errors.New("invalid rootfs: not an absolute path, or a symlink")
 	}
 	return nil
