@@ -52,9 +52,10 @@ func (r *Root) mountCgroup1(m *mount) error {
 	if err != nil {
 		return err
 	}
+	attrs := m.set | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	base := &mount{
 		source: "tmpfs", fstype: "tmpfs", dest: m.dest, options: []string{"mode=755"}, propagation: m.propagation,
-		set: m.set | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV,
+		set: attrs &^ unix.MOUNT_ATTR_RDONLY, // "ro" is for the hierarchies
 	}
 	if err := r.mountFresh(base); err != nil {
 		return err
@@ -64,7 +65,7 @@ func (r *Root) mountCgroup1(m *mount) error {
 		own := &mount{source: part.Source, dest: part.Destination, bind: true, recursive: true, set: m.set, clear: m.clear}
 		if namespaced {
 			name := filepath.Base(part.Destination)
-			own.bind, own.source, own.fstype, own.set = false, "cgroup", "cgroup", base.set
+			own.bind, own.source, own.fstype, own.set = false, "cgroup", "cgroup", attrs
 			own.options = []string{name}
 			if name == "systemd" {
 				own.source, own.options = "systemd", []string{"none", "name=systemd"}

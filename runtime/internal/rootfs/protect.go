@@ -113,7 +113,7 @@ func maskOne(path string, null *os.File, empty **os.File, mountLabel string) err
 }
 
 func emptyTmpfs(mountLabel string) (*os.File, error) {
-	options := []string{"nr_blocks=1", "nr_inodes=1"}
+	options := []string{"nr_blocks=1", "nr_inodes=1", "ro"}
 	if mountLabel != "" {
 		options = append(options, label.FormatMountLabel("", mountLabel))
 	}
