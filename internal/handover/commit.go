@@ -88,7 +88,7 @@ func askOnce(ctx context.Context, dial Dial, move string) (verdict, error) {
 }
 
 // finish ends a move whose COMMIT was sent.
-func (p *Push) finish(ctx context.Context, v verdict, err error) *report.Result {
+func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	result := p.result(report.Moved)
 	result.DowntimeMS = p.Record.Downtime()
 	switch v {
@@ -109,7 +109,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *report.Result 
 	if err != nil {
 		result.Error = err.Error()
 	}
-	return p.Record.Finish(result)
+	return &Attempt{Result: result}
 }
 
 // letGo removes the source's copy: it is the peer's now, so whatever fails here is a leftover, not a failed move.

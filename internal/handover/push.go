@@ -33,9 +33,16 @@ type Push struct {
 	offer   *wire.Offer
 }
 
+// Attempt is how one try at a move ended. Its times are filled in when the Recorder finishes the story.
+type Attempt struct {
+	Result    report.Result
+	Unreached bool // there was no session
+	LinkLost  bool // the link broke while the container ran: another attempt costs it nothing
+}
+
 // Run moves the container and reports how it ended. Whatever it returns, never two copies run; with report.Unknown the
 // source stays frozen until Resolve. A cancelled ctx rolls back before COMMIT was sent and is ignored afterwards.
-func (p *Push) Run(ctx context.Context) *report.Result {
+func (p *Push) Run(ctx context.Context) *Attempt {
 	settled := context.WithoutCancel(ctx)
 	ctx, alarm := context.WithCancelCause(ctx)
 	defer alarm(nil)
@@ -218,8 +225,10 @@ func (p *Push) awaitReady(ctx context.Context) error {
 }
 
 // keep ends a move that failed before COMMIT: everything is undone and the container runs on.
-func (p *Push) keep(ctx context.Context, err error, undo *rollback) *report.Result {
+func (p *Push) keep(ctx context.Context, err error, undo *rollback) *Attempt {
 	result := p.result(report.Kept)
+	frozen := p.Record.Downtime() > 0
+	lost := errors.Is(err, ErrLinkLost) && !frozen
 	if p.offer == nil && isRefusal(err) {
 		result.Outcome = report.Refused
 	}
@@ -232,7 +241,7 @@ func (p *Push) keep(ctx context.Context, err error, undo *rollback) *report.Resu
 		err = errors.Join(err, jerr)
 	}
 	result.Error = err.Error()
-	return p.Record.Finish(result)
+	return &Attempt{Result: result, Unreached: p.session == nil, LinkLost: lost}
 }
 
 func (p *Push) result(outcome report.Outcome) report.Result {

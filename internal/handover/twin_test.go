@@ -339,7 +339,7 @@ func (w *world) push(ctx context.Context, reachable bool) *report.Result {
 		Move: twinMove, Container: w, Dial: w.dial(reachable), Journal: j, Images: w.images,
 		Record: report.NewRecorder(nil), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval,
 	}
-	return p.Run(ctx)
+	return p.Record.Finish(p.Run(ctx).Result)
 }
 
 func (w *world) resolve(reachable bool, force Force) (report.Outcome, error) {

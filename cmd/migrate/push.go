@@ -1,0 +1,130 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/livemigrate/migrate"
+)
+
+func newPushCommand(g *globals) *cobra.Command {
+	var (
+		opts      migrate.PushOptions
+		mode      string
+		bandwidth string
+		asJSON    bool
+		story     string
+	)
+	cmd := &cobra.Command{
+		Use:   "push ID PEER",
+		Short: "Move a running container to a peer",
+		Long: `Move a running container to a peer: ssh://[user@]host[:port], tls://host:port or unix:///path.
+
+Its processes, memory, files and TCP connections go on there. Until the last moment any failure leaves the container
+running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outcome unknown, frozen here until
+"migrate resolve ID"; 4 refused, nothing was touched.`,
+		Args: usageArgs(cobra.ExactArgs(2)),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if mode != "auto" && mode != "stop-copy" {
+				return usageError(fmt.Errorf("mode %q is not there yet: use auto or stop-copy", mode))
+			}
+			var err error
+			if opts.BandwidthLimit, err = parseRate(bandwidth); err != nil {
+				return usageError(err)
+			}
+			opts.Host = g.host()
+			opts.Abandon = secondInterrupt()
+			show := newProgress(os.Stderr, isTerminal(os.Stderr))
+			opts.Event = show.Event
+			if asJSON {
+				lines := json.NewEncoder(cmd.OutOrStdout())
+				opts.Event = func(e migrate.Event) { _ = lines.Encode(e) } // a reader that went away must not end the move
+			}
+			result, err := migrate.Push(cmd.Context(), args[0], args[1], &opts)
+			if err != nil {
+				return err
+			}
+			if story != "" {
+				err = writeStory(story, result)
+			}
+			if result.Outcome == migrate.Moved && err == nil {
+				return nil
+			}
+			if result.Error != "" && !asJSON {
+				err = errors.Join(errors.New(result.Error), err)
+			}
+			return &exitError{code: result.Outcome.ExitCode(), err: err}
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&mode, "mode", "auto", "which pages are at the peer when it resumes there: auto, stop-copy")
+	flags.IntVar(&opts.Lanes, "lanes", 2, "parallel data connections")
+	flags.StringVar(&bandwidth, "bandwidth-limit", "", "at most this much per second, such as 100MB/s")
+	flags.BoolVar(&opts.Keep, "keep", false, "leave the stopped container here")
+	flags.DurationVar(&opts.Retry, "retry", 30*time.Second, "how long to try again after a lost connection")
+	flags.StringVar(&opts.Volumes, "volumes", "copy", "bind-mounted directories: copy, shared or refuse")
+	flags.BoolVar(&asJSON, "json", false, "print one JSON object per event")
+	flags.StringVar(&story, "report", "", "write the story of the move to this file (.json)")
+	tlsFlags(flags, &opts.Certificates)
+	return cmd
+}
+
+// secondInterrupt is closed when the user insists. The first Ctrl-C ends the command's context.
+func secondInterrupt() <-chan struct{} {
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT)
+	twice := make(chan struct{})
+	go func() {
+		<-signals
+		fmt.Fprintln(os.Stderr, "calling the move off, if it is not too late; interrupt again to leave it alone")
+		<-signals
+		close(twice)
+	}()
+	return twice
+}
+
+// parseRate reads a number of bytes per second: 100MB/s, 1.5G, 64KiB/s.
+func parseRate(s string) (int64, error) {
+	if s == "" {
+		return 0, nil
+	}
+	number := strings.TrimSuffix(strings.TrimSuffix(s, "/s"), "B")
+	unit := int64(1)
+	for _, u := range []struct {
+		suffix string
+		bytes  int64
+	}{{"Ki", 1 << 10}, {"Mi", 1 << 20}, {"Gi", 1 << 30}, {"K", 1e3}, {"k", 1e3}, {"M", 1e6}, {"G", 1e9}} {
+		if strings.HasSuffix(number, u.suffix) {
+			number, unit = strings.TrimSuffix(number, u.suffix), u.bytes
+			break
+		}
+	}
+	var value float64
+	var rest string
+	if n, _ := fmt.Sscanf(number, "%g%s", &value, &rest); n != 1 || value*float64(unit) < 1 || value*float64(unit) > 1<<50 {
+		return 0, fmt.Errorf("bandwidth limit %q: want a rate such as 100MB/s", s)
+	}
+	return int64(value * float64(unit)), nil
+}
+
+func writeStory(path string, result *migrate.Result) error {
+	if !strings.HasSuffix(path, ".json") {
+		return fmt.Errorf("write report %s: only .json is there yet", path)
+	}
+	content, err := json.MarshalIndent(result, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(path, append(content, '\n'), 0o644); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,28 @@
+package main
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/livemigrate/migrate"
+	"github.com/livemigrate/migrate/transport"
+)
+
+func newReceiveCommand(g *globals) *cobra.Command {
+	var bundles string
+	cmd := &cobra.Command{
+		Use:   "receive",
+		Short: "Serve one connection on standard input and output (what ssh starts on the peer)",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			conn, err := transport.StdioConn(os.Stdin, os.Stdout)
+			if err != nil {
+				return err
+			}
+			return migrate.Receive(cmd.Context(), conn, g.host(), bundles)
+		},
+	}
+	bundlesFlag(cmd.Flags(), &bundles)
+	return cmd
+}

@@ -1,0 +1,40 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/livemigrate/migrate"
+)
+
+func newServeCommand(g *globals) *cobra.Command {
+	var opts migrate.ServeOptions
+	cmd := &cobra.Command{
+		Use:   "serve",
+		Short: "Receive containers from peers",
+		Args:  usageArgs(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.Host = g.host()
+			opts.Bound = func(address string) { fmt.Fprintln(cmd.OutOrStdout(), "listening on", address) }
+			return migrate.Serve(cmd.Context(), &opts)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&opts.Listen, "listen", "tls://:7440", "where to listen: tls://[host]:port or unix:///path")
+	bundlesFlag(flags, &opts.Bundles)
+	tlsFlags(flags, &opts.Certificates)
+	return cmd
+}
+
+func bundlesFlag(flags *pflag.FlagSet, bundles *string) {
+	flags.StringVar(bundles, "bundles", envOr("MIGRATE_BUNDLES", "/var/lib/migrate/bundles"), "directory that containers are received in")
+}
+
+// tlsFlags are the same for whoever connects and whoever listens: both sides prove who they are.
+func tlsFlags(flags *pflag.FlagSet, files *migrate.Certificates) {
+	flags.StringVar(&files.Cert, "tls-cert", envOr("MIGRATE_TLS_CERT", ""), "certificate of this host, PEM")
+	flags.StringVar(&files.Key, "tls-key", envOr("MIGRATE_TLS_KEY", ""), "its private key, PEM")
+	flags.StringVar(&files.CA, "tls-ca", envOr("MIGRATE_TLS_CA", ""), "authority that the other side's certificate must come from, PEM")
+}

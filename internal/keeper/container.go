@@ -1,0 +1,312 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/checkpoint"
+	"github.com/livemigrate/migrate/internal/filesync"
+	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/internal/wire"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// container is a running container as the handover's source side wants it.
+type container struct {
+	*runtime.Container
+	order  *Order
+	log    *slog.Logger
+	client *checkpoint.Client // CRIU, started before it is needed; nil once the dump has taken it over
+	trees  []*tree
+}
+
+// openContainer gets everything ready that costs the container nothing: CRIU is started, the change logs run.
+func openContainer(ctx context.Context, o *Order, log *slog.Logger) (_ *container, err error) {
+	c, err := remains(o, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkRunning(c.Container); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, c.Close())
+		}
+	}()
+	if err := c.openTrees(ctx); err != nil {
+		return nil, err
+	}
+	c.client, err = checkpoint.Start(ctx, c.dumpOptions(""))
+	return c, err
+}
+
+// remains opens a container in whatever state a move has left it.
+func remains(o *Order, log *slog.Logger) (*container, error) {
+	rt, err := runtime.Open(&runtime.Options{Root: o.Root, SystemdCgroup: o.SystemdCgroup, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	c, err := rt.Load(o.Container)
+	if err != nil {
+		return nil, err
+	}
+	return &container{Container: c, order: o, log: log}, nil
+}
+
+// Close gives up what openContainer got ready.
+func (c *container) Close() error {
+	var err error
+	if c.client != nil {
+		err = c.client.Close()
+	}
+	for _, t := range c.trees {
+		err = errors.Join(err, t.source.Close())
+	}
+	return err
+}
+
+// openTrees starts the change logs of the rootfs and of the volumes that travel.
+func (c *container) openTrees(ctx context.Context) error {
+	roots := []*tree{{name: "rootfs", path: c.Plan().Rootfs}}
+	for i, m := range c.Spec().Mounts {
+		if !isBind(m) || !isDirectory(m.Source) {
+			continue // what is no directory the peer must have itself
+		}
+		switch c.order.Volumes {
+		case VolumesRefuse:
+			return fmt.Errorf("%w: %s is bind-mounted at %s; move it with --volumes copy or shared", wire.ErrIncompatible, m.Source, m.Destination)
+		case VolumesCopy:
+			name := "volume-" + strconv.Itoa(len(roots))
+			roots = append(roots, &tree{name: name, path: m.Source, destination: m.Destination, mount: i})
+		}
+	}
+	for _, t := range roots {
+		t.container = c
+		index, err := c.order.index(t.path)
+		if err != nil {
+			return err
+		}
+		source, err := filesync.OpenSource(t.path, &filesync.SourceOptions{IndexPath: index, DirtyFiles: t.dirty, Log: c.log})
+		if err != nil {
+			return err
+		}
+		t.source = source
+		c.trees = append(c.trees, t)
+		if err := source.Watch(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Hello describes the container to the peer.
+func (c *container) Hello(context.Context) (*wire.Hello, error) {
+	if c.order.Volumes == VolumesCopy || c.order.Volumes == VolumesShared {
+		c.log.Debug("volumes", "how", c.order.Volumes)
+	}
+	state := c.State()
+	config, err := json.Marshal(c.Spec())
+	if err != nil {
+		return nil, fmt.Errorf("encode config: %w", err)
+	}
+	who := identity{Network: state.Network, LogFile: state.LogFile, Created: state.Created}
+	hello := &wire.Hello{
+		Container:      c.ID(),
+		Kernel:         kernelRelease(),
+		Machine:        machine(),
+		Config:         config,
+		MemoryBytes:    c.memory(),
+		Mode:           "stop-copy",
+		TcpEstablished: true,
+		Source:         hostname(),
+	}
+	for _, t := range c.trees {
+		hello.Trees = append(hello.Trees, &wire.Tree{Name: t.name, Destination: t.destination, Bytes: t.size()})
+		if t.destination != "" {
+			who.Volumes = append(who.Volumes, volume{Mount: t.mount})
+		}
+	}
+	hello.Identity, err = json.Marshal(who)
+	return hello, err
+}
+
+// memory is what the container's processes have resident, in bytes.
+func (c *container) memory() uint64 {
+	pids, err := c.Processes()
+	if err != nil {
+		return 0
+	}
+	var pages uint64
+	for _, pid := range pids {
+		statm, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
+		if err != nil {
+			continue // it has just ended
+		}
+		if fields := strings.Fields(string(statm)); len(fields) > 1 {
+			n, _ := strconv.ParseUint(fields[1], 10, 64)
+			pages += n
+		}
+	}
+	return pages * uint64(os.Getpagesize())
+}
+
+// Trees are the directories that travel.
+func (c *container) Trees() []handover.Tree {
+	var trees []handover.Tree
+	for _, t := range c.trees {
+		trees = append(trees, t)
+	}
+	return trees
+}
+
+func (c *container) dumpOptions(images string) *checkpoint.Options {
+	return &checkpoint.Options{
+		ImagesDir:      images,
+		CRIU:           c.order.CRIU,
+		TCPEstablished: true,
+		FileLocks:      true,
+		LinkRemap:      true,
+		ExternalUnix:   true,
+		NoManifest:     true,
+		Log:            c.log,
+	}
+}
+
+// Dump stops the container.
+func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGates) (handover.Held, error) {
+	o := c.dumpOptions(dir)
+	o.WorkDir = filepath.Join(filepath.Dir(c.order.Journals), "log")
+	o.BeforeFreeze = func(context.Context) error {
+		gates.Freezing()
+		return nil
+	}
+	o.AfterFreeze = func(context.Context) error {
+		gates.Frozen()
+		return nil
+	}
+	// From here to the end of the move nobody else may thaw it. Marked while it still runs: the freeze is no time for fsync.
+	if err := c.mark(filepath.Base(dir)); err != nil {
+		return nil, err
+	}
+	o.Client, c.client = c.client, nil
+	h, err := checkpoint.Begin(ctx, c.Container, o)
+	if err != nil {
+		return nil, errors.Join(err, c.mark(""))
+	}
+	return &held{h, c}, nil
+}
+
+func (c *container) mark(move string) error {
+	return c.UpdateState(func(s *runtime.State) { s.Move = move })
+}
+
+// held is a dumped container that is marked as moving.
+type held struct {
+	*checkpoint.Held
+	container *container
+}
+
+// Rollback makes it run on.
+func (h *held) Rollback(ctx context.Context) error {
+	return errors.Join(h.Held.Rollback(ctx), h.container.mark(""))
+}
+
+// Stdio has the monitor bring all output into the log: what is in a pipe would be lost with it.
+func (c *container) Stdio(ctx context.Context) ([]byte, error) {
+	var s stdio
+	if c.State().LogFile != "" {
+		offset, err := monitor.Drain(ctx, c.StateDir())
+		if err != nil && !errors.Is(err, monitor.ErrNoMonitor) {
+			return nil, err
+		}
+		s.LogOffset = offset
+	}
+	return json.Marshal(s)
+}
+
+// Destroy removes the container, whose processes may be alive and frozen.
+func (c *container) Destroy(ctx context.Context) error {
+	return c.Delete(ctx, true)
+}
+
+// Revive makes a container run on that was left dumped.
+func (c *container) Revive(ctx context.Context) error {
+	return errors.Join(checkpoint.Recover(ctx, c.Container), c.mark(""))
+}
+
+// tree is one directory of a container.
+type tree struct {
+	container   *container
+	source      *filesync.Source
+	name, path  string
+	destination string
+	mount       int
+}
+
+// Pass brings the peer's tree up to date while the container runs.
+func (t *tree) Pass(ctx context.Context, ch handover.Channel) (uint64, error) {
+	stats, err := t.source.Pass(ctx, ch)
+	t.container.log.Debug("pass", "tree", t.name, "stats", stats)
+	return uint64(stats.Bytes), err
+}
+
+// Delta sends what has changed since.
+func (t *tree) Delta(ctx context.Context, ch handover.Channel) (uint64, error) {
+	stats, err := t.source.Delta(ctx, ch)
+	t.container.log.Debug("delta", "tree", t.name, "stats", stats)
+	return uint64(stats.Bytes), err
+}
+
+// dirty names what the change log can't tell of: files that are open for writing or mapped. A write through a mapping
+// raises no event.
+func (t *tree) dirty() ([]string, error) {
+	pids, err := t.container.Processes()
+	if err != nil {
+		return nil, err
+	}
+	return filesync.WritableFiles(t.path, pids)
+}
+
+// size is an estimate of what the tree takes on a disk, in bytes.
+func (t *tree) size() uint64 {
+	var blocks int64
+	_ = filepath.WalkDir(t.path, func(_ string, e os.DirEntry, err error) error { // names come and go while it runs
+		if err != nil || !e.Type().IsRegular() {
+			return nil
+		}
+		if info, err := e.Info(); err == nil {
+			blocks += info.Sys().(*syscall.Stat_t).Blocks
+		}
+		return nil
+	})
+	return uint64(blocks) * 512
+}
+
+func isBind(m specs.Mount) bool {
+	if m.Type == "bind" {
+		return true
+	}
+	for _, o := range m.Options {
+		if o == "bind" || o == "rbind" {
+			return true
+		}
+	}
+	return false
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}

@@ -1,0 +1,35 @@
+package keeper
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// identity is what the source's runtime knows of a container beyond its config.json, and the peer's must know too.
+type identity struct {
+	Network *runtime.Network `json:"network,omitempty"`
+	LogFile string           `json:"log_file,omitempty"` // "" without a monitor
+	Created time.Time        `json:"created"`
+	Volumes []volume         `json:"volumes,omitempty"` // in the order of the trees after the first
+}
+
+// volume is a bind mount whose contents travel.
+type volume struct {
+	Mount int `json:"mount"` // index in the config's mounts
+}
+
+// stdio is what can only be known once the container stands still.
+type stdio struct {
+	LogOffset int64 `json:"log_offset"` // bytes that the container had written to its log, on all hosts
+}
+
+func decode[T any](what string, data []byte) (*T, error) {
+	value := new(T)
+	if err := json.Unmarshal(data, value); err != nil {
+		return nil, fmt.Errorf("read %s: %w", what, err)
+	}
+	return value, nil
+}

@@ -1,0 +1,26 @@
+package keeper
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+)
+
+// openLog opens the file that a keeper, which has no terminal, writes its log to: next to the journals.
+func (p Places) openLog(name string, debug bool) (*slog.Logger, func(), error) {
+	dir := filepath.Join(filepath.Dir(p.Journals), "log")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, nil, fmt.Errorf("open keeper's log: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(dir, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open keeper's log: %w", err)
+	}
+	level := slog.LevelInfo
+	if debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewJSONHandler(file, &slog.HandlerOptions{Level: level}))
+	return log, func() { _ = file.Close() }, nil
+}

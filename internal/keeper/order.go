@@ -1,0 +1,46 @@
+package keeper
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/livemigrate/migrate/transport"
+)
+
+// Order is what a source's keeper is told to do: one move.
+type Order struct {
+	Places
+
+	Container      string                 `json:"container"`
+	Peer           string                 `json:"peer"`
+	Certificates   transport.Certificates `json:"certificates,omitzero"` // for a tls:// peer
+	CRIU           string                 `json:"criu,omitempty"`
+	SystemdCgroup  bool                   `json:"systemd_cgroup,omitempty"`
+	Lanes          int                    `json:"lanes"`
+	BandwidthLimit int64                  `json:"bandwidth_limit,omitempty"` // bytes per second
+	Keep           bool                   `json:"keep,omitempty"`
+	Retry          time.Duration          `json:"retry"`
+	Volumes        string                 `json:"volumes"`
+	Debug          bool                   `json:"debug,omitempty"`
+}
+
+// How --volumes treats the bind mounts of a container.
+const (
+	VolumesCopy   = "copy"   // their contents travel
+	VolumesShared = "shared" // the peer has the same ones
+	VolumesRefuse = "refuse" // a container that has any stays
+)
+
+// maxOrder is far above any order; it comes from a pipe that only push holds.
+const maxOrder = 1 << 20
+
+// readOrder reads the line that push sends first.
+func readOrder(r io.Reader) (*Order, error) {
+	var o Order
+	if err := json.NewDecoder(io.LimitReader(r, maxOrder)).Decode(&o); err != nil {
+		return nil, fmt.Errorf("read order: %w", err)
+	}
+	return &o, nil
+}

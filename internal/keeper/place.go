@@ -1,0 +1,212 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/filesync"
+	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/internal/wire"
+	"github.com/livemigrate/migrate/restore"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// place is where one container is being received.
+type place struct {
+	host     *host
+	runtime  *runtime.Runtime
+	hello    *wire.Hello
+	spec     *specs.Spec
+	identity *identity
+	lock     *os.File
+
+	bundle   string
+	fresh    bool // the bundle directory is of this move
+	full     bool // the disk was too small: what came of the tree is in the way
+	images   string
+	prepared *runtime.Prepared
+	client   *restore.Client
+	stdio    *monitor.Stdio
+	offset   int64 // of the log
+	gate     *restore.Gate
+	running  *runtime.Container
+}
+
+// Bundle is <bundles>/<id>, where a container that was here before has left most of its files.
+func (p *place) Bundle() string { return p.bundle }
+
+// Images is the directory of the image set.
+func (p *place) Images() string { return p.images }
+
+func (p *place) makeBundle() error {
+	_, err := os.Stat(p.bundle)
+	p.fresh = errors.Is(err, os.ErrNotExist)
+	// Not private: the root of a user namespace must get through to its rootfs, as in any bundle.
+	if err := os.MkdirAll(p.bundle, 0o755); err != nil {
+		return fmt.Errorf("make bundle: %w", err)
+	}
+	return nil
+}
+
+func (p *place) treePath(index int) string {
+	if index == 0 {
+		return filepath.Join(p.bundle, "rootfs")
+	}
+	return filepath.Join(p.bundle, "volumes", strconv.Itoa(index))
+}
+
+// Sync serves one pass over a tree.
+func (p *place) Sync(ctx context.Context, index int, ch handover.Channel) (_ uint64, err error) {
+	root := p.treePath(index)
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return 0, fmt.Errorf("make %s: %w", root, err)
+	}
+	indexPath, err := p.host.order.index(root)
+	if err != nil {
+		return 0, err
+	}
+	target, err := filesync.OpenTarget(root, &filesync.TargetOptions{IndexPath: indexPath, Log: p.host.log})
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, target.Close()) }()
+	stats, err := target.Serve(ctx, ch)
+	if errors.Is(err, filesync.ErrNoSpace) {
+		p.full = true
+		err = fmt.Errorf("%w: %w", wire.ErrNoSpace, err)
+	}
+	return uint64(stats.Bytes), err
+}
+
+// Prepare does all that needs no images, so that none of it falls into the freeze.
+func (p *place) Prepare(ctx context.Context) error {
+	p.spec.Root.Path = "rootfs"
+	for i, v := range p.identity.Volumes {
+		p.spec.Mounts[v.Mount].Source = p.treePath(i + 1)
+	}
+	if err := p.writeConfig(); err != nil {
+		return err
+	}
+	plan, err := runtime.Parse(p.bundle, p.spec, &runtime.PlanOptions{Network: p.identity.Network})
+	if err != nil {
+		return err
+	}
+	if p.images, err = p.host.order.spool(p.hello.GetMove()); err != nil {
+		return err
+	}
+	if p.prepared, err = p.runtime.Prepare(ctx, p.hello.GetContainer(), plan, nil); err != nil {
+		return err
+	}
+	if p.identity.LogFile != "" {
+		if p.stdio, err = monitor.NewStdio(p.terminal()); err != nil {
+			return err
+		}
+	}
+	p.client, err = restore.Start(context.WithoutCancel(ctx), p.prepared, p.restoreOptions())
+	return err
+}
+
+func (p *place) terminal() bool { return p.spec.Process != nil && p.spec.Process.Terminal }
+
+func (p *place) writeConfig() error {
+	content, err := json.MarshalIndent(p.spec, "", "\t")
+	if err != nil {
+		return fmt.Errorf("write config.json: %w", err)
+	}
+	path := filepath.Join(p.bundle, runtime.ConfigFile)
+	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
+		return fmt.Errorf("write config.json: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+func (p *place) restoreOptions() *restore.Options {
+	o := &restore.Options{
+		ImagesDir:      p.images,
+		WorkDir:        filepath.Join(filepath.Dir(p.host.order.Journals), "log"),
+		CRIU:           p.host.order.CRIU,
+		TCPEstablished: p.hello.GetTcpEstablished(),
+		FileLocks:      true,
+		ExternalUnix:   true,
+		Created:        p.identity.Created,
+		LogFile:        p.identity.LogFile,
+		Log:            p.host.log,
+	}
+	if p.stdio != nil {
+		o.Stdin, o.Stdout, o.Stderr = p.stdio.Stdin, p.stdio.Stdout, p.stdio.Stderr
+		o.Console = p.stdio.TakeConsole
+		o.ConsoleSocket = p.stdio.ConsoleSocket
+		o.MonitorPid = os.Getpid() // this process becomes it
+	}
+	return o
+}
+
+// Restore restores up to the gate.
+func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error) {
+	s, err := decode[stdio]("stdio", data)
+	if err != nil {
+		return nil, err
+	}
+	p.offset = s.LogOffset
+	o := p.restoreOptions()
+	o.Client, p.client = p.client, nil
+	p.gate, err = restore.Begin(ctx, p.prepared, o)
+	return p, err
+}
+
+// Open lets the container run: the journal first, then the network, then its first instruction.
+func (p *place) Open(ctx context.Context, running func() error) error {
+	l := p.prepared.Link()
+	c, err := p.gate.Open(ctx, func() error {
+		if err := running(); err != nil {
+			return err
+		}
+		if l == nil {
+			return nil
+		}
+		if err := l.Join(); err != nil { // it is ours already: without a network is better than not at all
+			p.host.log.Error("the container runs without its network", "error", err)
+			return nil
+		}
+		// Under a millisecond, and only here: the namespace that it comes from is closed when Open returns.
+		if err := l.Announce(context.WithoutCancel(ctx)); err != nil {
+			p.host.log.Warn("announce the container's addresses", "error", err)
+		}
+		return nil
+	})
+	p.running = c
+	return errors.Join(err, os.RemoveAll(p.images), p.lock.Close())
+}
+
+// Discard undoes everything. Files of a tree stay, because the next attempt needs to send only what they lack, unless they
+// have filled the disk.
+func (p *place) Discard(ctx context.Context) error {
+	var err error
+	if p.gate != nil {
+		err = p.gate.Abort(ctx)
+	}
+	if p.client != nil {
+		err = errors.Join(err, p.client.Close())
+	}
+	if p.stdio != nil {
+		err = errors.Join(err, p.stdio.Close())
+	}
+	if p.prepared != nil {
+		err = errors.Join(err, p.prepared.Discard(ctx))
+	}
+	if p.images != "" {
+		err = errors.Join(err, os.RemoveAll(p.images))
+	}
+	if p.full && p.fresh {
+		err = errors.Join(err, os.RemoveAll(p.bundle))
+	}
+	return errors.Join(err, p.lock.Close())
+}

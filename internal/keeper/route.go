@@ -1,0 +1,80 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/sys/socket"
+	"github.com/livemigrate/migrate/transport"
+)
+
+// Router brings accepted connections to the keepers of their sessions, starting one when a session is new. It is all that
+// serve and receive do.
+type Router struct {
+	Places  Places
+	Program string   // the migrate program
+	Args    []string // of the keeper, but for its socket
+	Log     *slog.Logger
+}
+
+// Route reads the connection's preamble, finds the keeper and copies bytes until the connection ends. It closes conn.
+func (r *Router) Route(ctx context.Context, conn net.Conn) error {
+	defer func() { _ = conn.Close() }()
+	preamble, err := transport.ReadPreamble(ctx, conn)
+	if err != nil {
+		return errors.Join(err, transport.WriteAnswer(ctx, conn, err))
+	}
+	keeper, err := r.reach(ctx, preamble)
+	if err != nil {
+		return errors.Join(err, transport.WriteAnswer(ctx, conn, err))
+	}
+	defer func() { _ = keeper.Close() }()
+	if err := transport.WritePreamble(ctx, keeper, preamble); err != nil {
+		return err
+	}
+	return transport.Proxy(ctx, conn, keeper)
+}
+
+// reach connects to the keeper of a session. A lane never starts one: its session has one, or is over.
+func (r *Router) reach(ctx context.Context, p transport.Preamble) (net.Conn, error) {
+	path := r.Places.socket(p.Token)
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", path)
+	if err == nil {
+		return conn, nil
+	}
+	if p.Kind == transport.KindLane {
+		return nil, fmt.Errorf("no session for this lane: %w", err)
+	}
+	if err := r.start(path); err != nil {
+		return nil, err
+	}
+	return dialer.DialContext(ctx, "unix", path)
+}
+
+// startLimit bounds the wait for a keeper to listen.
+const startLimit = 15 * time.Second
+
+func (r *Router) start(path string) error {
+	if err := r.Places.make(); err != nil {
+		return err
+	}
+	line, theirs, err := socket.Pair()
+	if err != nil {
+		return fmt.Errorf("start keeper: %w", err)
+	}
+	defer func() { _ = line.Close() }()
+	child, err := detach(r.Program, append(r.Args, path), theirs)
+	if err != nil {
+		return err
+	}
+	go func() { _ = child.Wait() }() // reap it if it ends before us
+	if err := line.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
+		return fmt.Errorf("start keeper: %w", err)
+	}
+	return awaitReady(line)
+}

@@ -1,0 +1,26 @@
+package keeper
+
+import (
+	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/transport"
+)
+
+// session shows a transport's session as the handover wants it: the first lane is for files, the others for images.
+type session struct {
+	transport.Session
+}
+
+// filesLane is how many lanes a session has besides those for images.
+const filesLane = 1
+
+func (s session) Control() handover.Channel { return s.Session.Control() }
+
+func (s session) Files() handover.Channel { return s.Lanes()[0] }
+
+func (s session) Images() []handover.Channel {
+	var images []handover.Channel
+	for _, lane := range s.Lanes()[filesLane:] {
+		images = append(images, lane)
+	}
+	return images
+}

@@ -1,0 +1,81 @@
+// Package migrate moves running containers between hosts: their processes, memory, files and TCP connections go on at the
+// peer as if nothing had happened.
+//
+// It is the front door for programs that do what the command `migrate push` does. A move is held by a process of its own,
+// made from the migrate program, so that the caller's death never costs the container: see [Push].
+package migrate
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/keeper"
+	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
+	"github.com/livemigrate/migrate/transport"
+)
+
+// What moves report.
+type (
+	// Result is how a move ended.
+	Result = report.Result
+	// Event is one thing that happened during a move.
+	Event = report.Event
+	// Outcome is Moved, Kept, Refused or Unknown.
+	Outcome = report.Outcome
+	// Phase is a stretch of a move.
+	Phase = report.Phase
+	// Certificates are the paths of this host's certificate and key, and of the authority that both sides trust.
+	Certificates = transport.Certificates
+)
+
+// The outcomes of a move.
+const (
+	Moved   = report.Moved   // the container runs at the peer
+	Kept    = report.Kept    // something failed; it runs on at the source
+	Refused = report.Refused // the peer, or the source's own checks, said no; nothing was touched
+	Unknown = report.Unknown // frozen at the source until Resolve
+)
+
+var (
+	// ErrOutcomeUnknown: the link broke between COMMIT and DONE. The source is frozen; call Resolve.
+	ErrOutcomeUnknown = handover.ErrOutcomeUnknown
+	// ErrExists: the peer has a container of this id.
+	ErrExists = wire.ErrExists
+	// ErrVersion: the peer speaks another version of the protocol.
+	ErrVersion = wire.ErrVersion
+	// ErrNoMove: no move of this container waits for an end.
+	ErrNoMove = keeper.ErrNoMove
+)
+
+// Host says where this host keeps what, and how it runs containers. The zero value is the command's defaults.
+type Host struct {
+	Root          string       // state root; default /run/migrate
+	Journals      string       // journals of moves, must survive a reboot; default /var/lib/migrate/journal
+	CRIU          string       // CRIU program; default: MIGRATE_CRIU, PATH, /opt/migrate/criu/criu
+	SystemdCgroup bool         // cgroups are made by systemd
+	Program       string       // the migrate program that holds moves; default: the running executable
+	Debug         bool         // the keepers' logs say more
+	Log           *slog.Logger // nil discards
+}
+
+func (h Host) fill() (Host, error) {
+	if h.Log == nil {
+		h.Log = slog.New(slog.DiscardHandler)
+	}
+	if h.Program == "" {
+		program, err := os.Executable()
+		if err != nil {
+			return h, err
+		}
+		h.Program = program
+	}
+	places := h.places("")
+	h.Root, h.Journals = places.Root, places.Journals
+	return h, nil
+}
+
+func (h Host) places(bundles string) keeper.Places {
+	return keeper.Places{Root: h.Root, Journals: h.Journals, Bundles: bundles}.Fill()
+}

@@ -1,0 +1,160 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/keeper"
+	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/transport"
+)
+
+// PushOptions says how to move. nil means the defaults.
+type PushOptions struct {
+	Host           Host
+	Certificates   Certificates  // for a tls:// peer
+	Lanes          int           // parallel connections for images; default 2
+	BandwidthLimit int64         // bytes per second over all lanes; 0: none
+	Keep           bool          // leave the stopped container at the source
+	Retry          time.Duration // how long to try again after a lost link; default 30 s
+	Volumes        string        // bind mounts: "copy" (default), "shared" or "refuse"
+	Event          func(Event)   // called for each event, one at a time; nil drops them
+
+	// Abandon, once closed, makes Push return at once with Unknown although COMMIT was sent. The move goes on without it.
+	Abandon <-chan struct{}
+}
+
+// Push moves the running container id to the peer, an address such as ssh://root@host-b, tls://host-b:7440 or
+// unix:///run/migrate.sock.
+//
+// The result tells the outcome; the error is that of a move that could not even begin (no such container, a bad address).
+// When ctx ends before COMMIT was sent, or this process dies, the container runs on here; after COMMIT Push waits for the
+// end. It needs root, and Linux and CRIU as `scripts/setup` checks them.
+func Push(ctx context.Context, id, peer string, o *PushOptions) (*Result, error) {
+	var options PushOptions
+	if o != nil {
+		options = *o
+	}
+	host, err := options.Host.fill()
+	if err != nil {
+		return nil, err
+	}
+	order, err := options.order(host, id, peer)
+	if err != nil {
+		return nil, err
+	}
+	if err := keeper.CheckOrder(order); err != nil {
+		return nil, err
+	}
+	line, err := keeper.Start(host.Program, []string{"keeper"}, order)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = line.Close() }()
+	result, err := options.follow(ctx, line)
+	if errors.Is(err, keeper.ErrKeeperGone) {
+		return options.salvage(context.WithoutCancel(ctx), host, id)
+	}
+	return result, err
+}
+
+func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
+	if _, err := transport.ParseAddress(peer); err != nil {
+		return nil, err
+	}
+	order := &keeper.Order{
+		Places:         host.places(""),
+		Container:      id,
+		Peer:           peer,
+		Certificates:   o.Certificates,
+		CRIU:           host.CRIU,
+		SystemdCgroup:  host.SystemdCgroup,
+		Lanes:          o.Lanes,
+		BandwidthLimit: o.BandwidthLimit,
+		Keep:           o.Keep,
+		Retry:          o.Retry,
+		Volumes:        o.Volumes,
+		Debug:          host.Debug,
+	}
+	if order.Lanes == 0 {
+		order.Lanes = 2
+	}
+	if order.Retry == 0 {
+		order.Retry = 30 * time.Second
+	}
+	switch order.Volumes {
+	case "":
+		order.Volumes = keeper.VolumesCopy
+	case keeper.VolumesCopy, keeper.VolumesShared, keeper.VolumesRefuse:
+	default:
+		return nil, fmt.Errorf("volumes %q: want copy, shared or refuse", order.Volumes)
+	}
+	if order.Lanes < 1 || order.Lanes >= transport.MaxLanes {
+		return nil, fmt.Errorf("%d lanes: want 1 to %d", order.Lanes, transport.MaxLanes-1)
+	}
+	if order.BandwidthLimit < 0 {
+		return nil, fmt.Errorf("bandwidth limit %d: want bytes per second", order.BandwidthLimit)
+	}
+	return order, nil
+}
+
+// follow passes the keeper's events on until the result.
+func (o *PushOptions) follow(ctx context.Context, line *keeper.Line) (*Result, error) {
+	type heard struct {
+		event report.Event
+		err   error
+	}
+	events := make(chan heard)
+	gone := make(chan struct{})
+	defer close(gone)
+	go func() {
+		for {
+			e, err := line.Next()
+			select {
+			case events <- heard{e, err}:
+			case <-gone:
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	cancelled := ctx.Done()
+	for {
+		select {
+		case h := <-events:
+			if h.err != nil {
+				return nil, h.err
+			}
+			if o.Event != nil {
+				o.Event(h.event)
+			}
+			if h.event.Result != nil {
+				return h.event.Result, nil
+			}
+		case <-cancelled:
+			cancelled = nil // once is enough; the result still comes
+			if err := line.Cancel(); err != nil {
+				return nil, fmt.Errorf("cancel the move: %w", err)
+			}
+		case <-o.Abandon:
+			return &Result{Outcome: Unknown, Error: ErrOutcomeUnknown.Error()}, nil
+		}
+	}
+}
+
+// salvage ends a move whose keeper died before its result.
+func (o *PushOptions) salvage(ctx context.Context, host Host, id string) (*Result, error) {
+	outcome, err := Resolve(ctx, id, &ResolveOptions{Host: host, Certificates: o.Certificates, Patience: o.Retry})
+	result := &Result{Outcome: outcome, Container: id, Error: keeper.ErrKeeperGone.Error()}
+	if err != nil {
+		result.Error = fmt.Sprintf("%s: %v", result.Error, err)
+	}
+	if o.Event != nil {
+		o.Event(Event{Event: "result", Result: result})
+	}
+	return result, nil
+}

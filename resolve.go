@@ -1,0 +1,53 @@
+package migrate
+
+import (
+	"context"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/keeper"
+)
+
+// Force says which side of an interrupted move is gone for good. Whoever gives it has fenced that side.
+type Force = handover.Force
+
+// The choices.
+const (
+	NoForce     = handover.NoForce
+	ForceSource = handover.ForceSource // the peer is gone: the container runs on at the source
+	ForcePeer   = handover.ForcePeer   // it runs at the peer: the source's copy goes
+)
+
+// ResolveOptions says how to end an interrupted move. nil means the defaults.
+type ResolveOptions struct {
+	Host         Host
+	Certificates Certificates  // for a tls:// peer
+	Patience     time.Duration // how long to try to reach the peer; default 10 s
+	Force        Force
+}
+
+// Resolve ends the interrupted move of a container, on either host, from this host's journal and the other side's answer.
+// It returns Moved or Kept, or Unknown with ErrOutcomeUnknown when the peer can't be asked; then nothing has changed.
+// ErrNoMove when there is nothing to end.
+func Resolve(ctx context.Context, id string, o *ResolveOptions) (Outcome, error) {
+	var options ResolveOptions
+	if o != nil {
+		options = *o
+	}
+	host, err := options.Host.fill()
+	if err != nil {
+		return Unknown, err
+	}
+	if options.Patience == 0 {
+		options.Patience = 10 * time.Second
+	}
+	return keeper.Resolve(ctx, id, &keeper.ResolveOrder{
+		Places:        host.places(""),
+		CRIU:          host.CRIU,
+		SystemdCgroup: host.SystemdCgroup,
+		Certificates:  options.Certificates,
+		Patience:      options.Patience,
+		Force:         options.Force,
+		Log:           host.Log,
+	})
+}

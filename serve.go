@@ -1,0 +1,95 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/livemigrate/migrate/internal/keeper"
+	"github.com/livemigrate/migrate/transport"
+)
+
+// ServeOptions says how to receive containers. nil means the defaults.
+type ServeOptions struct {
+	Host         Host
+	Listen       string       // tls://[host]:port or unix:///path; default tls://:7440
+	Bundles      string       // containers are received in directories here; default /var/lib/migrate/bundles
+	Certificates Certificates // for tls://
+	Bound        func(string) // called with the address once connections are accepted; nil is fine
+}
+
+// Serve receives containers until ctx ends. Moves that are under way then are not affected: each is held by a process of
+// its own.
+func Serve(ctx context.Context, o *ServeOptions) error {
+	var options ServeOptions
+	if o != nil {
+		options = *o
+	}
+	router, err := newRouter(options.Host, options.Bundles)
+	if err != nil {
+		return err
+	}
+	if options.Listen == "" {
+		options.Listen = "tls://:" + transport.DefaultPort
+	}
+	address, err := transport.ParseAddress(options.Listen)
+	if err != nil {
+		return err
+	}
+	acceptor, err := transport.Listen(address, &transport.ListenOptions{Certificates: options.Certificates, Log: router.Log})
+	if err != nil {
+		return err
+	}
+	if options.Bound != nil {
+		options.Bound(acceptor.Addr())
+	}
+	var connections sync.WaitGroup
+	defer connections.Wait()
+	stop := context.AfterFunc(ctx, func() { _ = acceptor.Close() })
+	defer stop()
+	for {
+		conn, peer, err := acceptor.AcceptConn(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return errors.Join(fmt.Errorf("accept: %w", err), acceptor.Close())
+		}
+		connections.Go(func() {
+			if err := router.Route(ctx, conn); err != nil && ctx.Err() == nil {
+				router.Log.Warn("connection ended", "peer", peer, "error", err)
+			}
+		})
+	}
+}
+
+// Receive serves one connection: what ssh starts on the peer, with the connection on standard input and output.
+func Receive(ctx context.Context, conn net.Conn, host Host, bundles string) error {
+	router, err := newRouter(host, bundles)
+	if err != nil {
+		return errors.Join(err, conn.Close())
+	}
+	return router.Route(ctx, conn)
+}
+
+func newRouter(host Host, bundles string) (*keeper.Router, error) {
+	host, err := host.fill()
+	if err != nil {
+		return nil, err
+	}
+	places := host.places(bundles)
+	args := []string{"--root", places.Root}
+	if host.CRIU != "" {
+		args = append(args, "--criu", host.CRIU)
+	}
+	if host.Debug {
+		args = append(args, "--debug")
+	}
+	if host.SystemdCgroup {
+		args = append(args, "--systemd-cgroup")
+	}
+	args = append(args, "keeper", "--journals", places.Journals, "--bundles", places.Bundles)
+	return &keeper.Router{Places: places, Program: host.Program, Args: args, Log: host.Log}, nil
+}
