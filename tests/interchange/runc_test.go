@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -138,7 +139,32 @@ func TestOurRestoreOfRuncsCheckpoint(t *testing.T) {
 			if text := c.expect(t, "tick 9\n"); strings.Contains(text, "tick 1\n") {
 				t.Errorf("it started anew: %q", text)
 			}
+			c.inItsCgroup(t)
 		})
+	}
+}
+
+// inItsCgroup: nobody who deletes or limits the old container may hit the restored one.
+func (c *container) inItsCgroup(t *testing.T) {
+	t.Helper()
+	pid := strconv.Itoa(c.InitPid())
+	text, err := os.ReadFile("/proc/" + pid + "/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(text), ":freezer:/"+c.ID()+"\n") && !strings.Contains(string(text), "0::/"+c.ID()+"\n") {
+		t.Errorf("it is in the cgroups %s", text)
+	}
+	own, err := os.Readlink("/proc/self/ns/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	its, err := os.Readlink("/proc/" + pid + "/ns/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if private := c.Plan().Private(specs.CgroupNamespace); private != (its != own) {
+		t.Errorf("cgroup namespace of its own: %v, the spec says %v", its != own, private)
 	}
 }
 
