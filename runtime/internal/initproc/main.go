@@ -74,10 +74,16 @@ func receive() (*process, error) {
 		return nil, fmt.Errorf("read configuration of the process: %w", err)
 	}
 	os.Clearenv()
+	highest := fd
 	for _, fd := range []int{p.SyncFD, p.LogFD, p.FifoFD, p.ConsoleFD, p.PidfdFD} {
 		if fd > 0 {
 			unix.CloseOnExec(fd)
+			highest = max(highest, fd)
 		}
+	}
+	// What the starter inherited from its own caller and left open would else be held as long as init waits for start.
+	if err := closeFrom(highest + 1); err != nil {
+		return p, err
 	}
 	p.conn = handshake.NewConn(os.NewFile(uintptr(p.SyncFD), "handshake"))
 	p.logFile = os.NewFile(uintptr(p.LogFD), "log")
