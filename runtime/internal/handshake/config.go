@@ -28,7 +28,7 @@ const (
 // Config is all that the process is told.
 type Config struct {
 	Kind    Kind
-	Spec    *specs.Spec    // the container's
+	Spec    *specs.Spec    // the container's; Linux is never nil
 	Process *specs.Process // the process's own; for Init it is Spec.Process
 	Rootfs  string         // absolute
 	Bundle  string         // absolute; relative sources of bind mounts start here

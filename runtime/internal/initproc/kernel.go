@@ -75,7 +75,7 @@ func raiseLoopback() error {
 
 // writeSysctls writes through a procfs that is verified to be one and bare of what the image may have mounted on it.
 func (p *process) writeSysctls() error {
-	if p.Spec.Linux == nil || len(p.Spec.Linux.Sysctl) == 0 {
+	if len(p.Spec.Linux.Sysctl) == 0 {
 		return nil
 	}
 	proc, err := procfs.OpenUnsafeProcRoot()

@@ -35,9 +35,6 @@ func (p *process) setAttributes() error {
 	if err := attribute.SetIOPriority(p.Process.IOPriority); err != nil {
 		return err
 	}
-	if p.Spec.Linux == nil {
-		return nil
-	}
 	if err := attribute.SetPersonality(p.Spec.Linux.Personality); err != nil {
 		return err
 	}
@@ -77,7 +74,7 @@ func (p *process) dropRights() (string, error) {
 }
 
 func (p *process) loadSeccomp() error {
-	if p.Spec.Linux == nil || p.Spec.Linux.Seccomp == nil {
+	if p.Spec.Linux.Seccomp == nil {
 		return nil
 	}
 	listener, err := seccomp.Load(p.Spec.Linux.Seccomp, p.log)

@@ -39,7 +39,7 @@ func makeFifo(dir string, spec *specs.Spec) (*os.File, error) {
 		return nil, undo(err)
 	}
 	uid, gid := os.Geteuid(), os.Getegid()
-	if spec.Linux != nil && uid == 0 {
+	if uid == 0 {
 		uid, gid = hostID(spec.Linux.UIDMappings), hostID(spec.Linux.GIDMappings)
 	}
 	if err := os.Chown(path, uid, gid); err != nil {

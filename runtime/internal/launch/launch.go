@@ -22,6 +22,7 @@ import (
 
 	"github.com/livemigrate/migrate/runtime/internal/handshake"
 	"github.com/livemigrate/migrate/runtime/internal/initproc"
+	"github.com/livemigrate/migrate/runtime/internal/rootfs"
 )
 
 // Init is what it takes to start a container's first process. Files stay the caller's.
@@ -75,26 +76,27 @@ func StartInit(ctx context.Context, o *Init) (*Process, error) {
 	if o.ID == "" {
 		o.ID = filepath.Base(o.StateDir)
 	}
-	message, err := createNamespaces(o.Spec, o.Rootless)
+	spec := withLinux(o.Spec)
+	message, err := createNamespaces(spec, o.Rootless)
 	if err != nil {
 		return nil, err
 	}
-	fifo, err := makeFifo(o.StateDir, o.Spec)
+	fifo, err := makeFifo(o.StateDir, spec)
 	if err != nil {
 		return nil, err
 	}
 	defer fifo.Close()
 	s := &starter{
-		message: message, stdio: stdio(o.Spec.Process, o.Stdin, o.Stdout, o.Stderr), extra: o.ExtraFiles, fifo: fifo,
+		message: message, stdio: stdio(spec.Process, o.Stdin, o.Stdout, o.Stderr), extra: o.ExtraFiles, fifo: fifo,
 		console: o.ConsoleSocket, pidfd: o.PidfdSocket, log: orDiscard(o.Log),
 		place: o.Place, network: o.Network, hooks: o.Hooks,
 		config: &handshake.Config{
-			Kind: handshake.Init, Spec: o.Spec, Process: o.Spec.Process, Rootfs: o.Rootfs, Bundle: o.Bundle, ID: o.ID,
+			Kind: handshake.Init, Spec: spec, Process: spec.Process, Rootfs: o.Rootfs, Bundle: o.Bundle, ID: o.ID,
 			NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, Rootless: o.Rootless,
-			UserNS:      hasUserNamespace(o.Spec),
+			UserNS:      rootfs.HasNamespace(spec, specs.UserNamespace),
 			LoopbackUp:  message.CloneFlags&unix.CLONE_NEWNET != 0,
 			CgroupPath2: o.CgroupPaths[""],
-			State:       ociState(o.Spec, o.ID, o.Bundle, 0),
+			State:       ociState(spec, o.ID, o.Bundle, 0),
 		},
 	}
 	p, err := s.start(ctx)
@@ -115,8 +117,8 @@ func StartExec(ctx context.Context, o *Exec) (*Process, error) {
 		message: message, stdio: stdio(o.Process, o.Stdin, o.Stdout, o.Stderr), extra: o.ExtraFiles,
 		console: o.ConsoleSocket, pidfd: o.PidfdSocket, log: orDiscard(o.Log), place: o.Place,
 		config: &handshake.Config{
-			Kind: handshake.Exec, Spec: o.Spec, Process: o.Process, Bundle: o.Bundle, ID: o.ID,
-			NoNewKeyring: o.NoNewKeyring, Rootless: o.Rootless, UserNS: hasUserNamespace(o.Spec),
+			Kind: handshake.Exec, Spec: withLinux(o.Spec), Process: o.Process, Bundle: o.Bundle, ID: o.ID,
+			NoNewKeyring: o.NoNewKeyring, Rootless: o.Rootless, UserNS: rootfs.HasNamespace(o.Spec, specs.UserNamespace),
 			State: ociState(o.Spec, o.ID, o.Bundle, o.InitPid),
 		},
 	}
@@ -129,6 +131,16 @@ func StartExec(ctx context.Context, o *Exec) (*Process, error) {
 
 // InitMain is `migrate init`, the program's part inside. It never returns.
 func InitMain() { initproc.Main() }
+
+// withLinux spares everybody below the question whether the spec has a linux section.
+func withLinux(spec *specs.Spec) *specs.Spec {
+	if spec.Linux != nil {
+		return spec
+	}
+	own := *spec
+	own.Linux = &specs.Linux{}
+	return &own
+}
 
 // stdio fills in the caller's own descriptors. A process with a terminal gets none of them: its own pty replaces them.
 func stdio(process *specs.Process, in, out, err *os.File) [3]*os.File {

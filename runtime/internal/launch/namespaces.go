@@ -33,9 +33,6 @@ func createNamespaces(spec *specs.Spec, rootless bool) (*bootstrap.Message, erro
 	if adj := spec.Process.OOMScoreAdj; adj != nil {
 		m.OOMScoreAdj = strconv.Itoa(*adj)
 	}
-	if spec.Linux == nil {
-		return m, nil
-	}
 	for _, ns := range spec.Linux.Namespaces {
 		name := procName(ns.Type)
 		if name == "" {
@@ -102,18 +99,6 @@ func joinNamespaces(pid int, process *specs.Process, rootless bool) (*bootstrap.
 		}
 	}
 	return m, nil
-}
-
-func hasUserNamespace(spec *specs.Spec) bool {
-	if spec.Linux == nil {
-		return false
-	}
-	for _, ns := range spec.Linux.Namespaces {
-		if ns.Type == specs.UserNamespace {
-			return true
-		}
-	}
-	return false
 }
 
 // hostID is what id 0 of the container is on the host.
