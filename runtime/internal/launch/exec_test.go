@@ -59,3 +59,39 @@ func TestExecOfADeadContainerSaysSo(t *testing.T) {
 		t.Error("exec in a dead container succeeded")
 	}
 }
+
+func TestExecJoinsAUserNamespace(t *testing.T) {
+	b := newBox(t, "sleep", "100")
+	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	b.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	b.spec.Linux.GIDMappings = b.spec.Linux.UIDMappings
+	b.giveAway(100000)
+	p := b.running()
+	ours, theirs := socketPair(t)
+	_, _, err := b.exec(p.Pid, func(e *launch.Exec) {
+		e.Process.Terminal, e.ConsoleSocket = true, theirs
+		e.Process.User = specs.User{UID: 1000, GID: 1000}
+	}, "sh", "-c", "id -u; stat -c %u $(tty)")
+	must(t, err)
+	master, _ := receiveFile(t, ours)
+	buf := make([]byte, 100)
+	text := ""
+	for n := 0; err == nil; n, err = master.Read(buf) {
+		text += string(buf[:n])
+	}
+	if text != "1000\r\n1000\r\n" {
+		t.Errorf("terminal shows %q", text)
+	}
+}
+
+func TestExecFollowsInitIntoATimeNamespace(t *testing.T) {
+	b := newBox(t, "sleep", "100")
+	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.TimeNamespace})
+	b.spec.Linux.TimeOffsets = map[string]specs.LinuxTimeOffset{"boottime": {Secs: 40000000}}
+	p := b.running()
+	_, out, err := b.exec(p.Pid, nil, "awk", "{print ($1 > 40000000)}", "/proc/uptime")
+	must(t, err)
+	if out != "1\n" {
+		t.Errorf("exec is not in init's time namespace: %q", out)
+	}
+}
