@@ -124,3 +124,8 @@ func Reserve(f *os.File, n int64) error {
 func Lock(f *os.File) error {
 	return retry(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
 }
+
+// ChmodFile sets the permissions of an open file, the set-id and sticky bits among them.
+func ChmodFile(f *os.File, mode uint32) error {
+	return wrap("chmod", f.Name(), unix.Fchmod(int(f.Fd()), mode&0o7777))
+}

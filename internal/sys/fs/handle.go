@@ -47,7 +47,7 @@ func HandleOf(path string) (Handle, error) {
 var ErrOutside = errors.New("not beneath the root")
 
 // PathOf returns the path beneath d, at this moment, of the inode that a handle of d's filesystem names: "." for d itself,
-// ErrOutside when it lies elsewhere, ESTALE when it is gone. Needs CAP_DAC_READ_SEARCH. What the kernel calls the inode is
+// ErrOutside (with the Stat all the same) when it lies elsewhere, ESTALE when it is gone. Needs CAP_DAC_READ_SEARCH. What the kernel calls the inode is
 // only a hint (it may lie outside the mount, or be deleted); it counts once the path leads back to the same inode.
 func (d *Dir) PathOf(h Handle) (string, Stat, error) {
 	if len(h) < 4 {
@@ -73,7 +73,7 @@ func (d *Dir) PathOf(h Handle) (string, Stat, error) {
 	}
 	rel, err := relative(root, full)
 	if err != nil {
-		return "", Stat{}, err
+		return "", want, err
 	}
 	return rel, want, d.leadsTo(rel, &want)
 }

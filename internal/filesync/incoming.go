@@ -1,0 +1,318 @@
+package filesync
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
+)
+
+// file writes a small file that came whole.
+func (a *applier) file(o *operation) error {
+	if err := a.count(int64(len(o.content))); err != nil {
+		return err
+	}
+	if digestOf(o.content) != o.digest {
+		return ErrDigest
+	}
+	dir, name, err := a.enter(o.path)
+	if err != nil {
+		return a.lost(o.path, err)
+	}
+	temp := a.tempName()
+	f, err := dir.Create(temp)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(o.content)
+	return a.install(dir, temp, name, f, o, err)
+}
+
+// install gives a finished file its attributes and its place; err is how writing went.
+func (a *applier) install(dir *fs.Dir, temp, name string, f *os.File, o *operation, err error) error {
+	if err == nil {
+		err = a.fileAttributes(dir, temp, f, &o.meta)
+	}
+	if err != nil {
+		return errors.Join(err, dir.Unlink(temp))
+	}
+	if err := place(dir, temp, name); err != nil {
+		return err
+	}
+	a.stats.Files++
+	a.t.bases.drop(o.path)
+	return a.vouch(f, o)
+}
+
+// vouch puts a file that is in its place, with its attributes, into the index. Nobody else writes here until the container
+// runs, so a ctime of this very moment is not taken for racy.
+func (a *applier) vouch(f *os.File, o *operation) error {
+	st, err := fs.StatFile(f)
+	if err != nil {
+		return err
+	}
+	a.record(&st, o, record{})
+	return nil
+}
+
+func (a *applier) record(st *fs.Stat, o *operation, old record) {
+	r := newRecord(st)
+	r.digest, r.name, r.epoch = o.digest, old.name, old.epoch
+	if len(o.meta.Xattrs) == 0 {
+		r.flags |= flagPlain
+	}
+	a.t.index.put(r)
+}
+
+func (a *applier) count(n int64) error {
+	if a.stats.Bytes += n; a.stats.Bytes > a.t.limit.Bytes {
+		return refuse("more than %d bytes of content", a.t.limit.Bytes)
+	}
+	return nil
+}
+
+// keep changes no more than the attributes of a file that is there already.
+func (a *applier) keep(o *operation) error {
+	dir, name, err := a.enter(o.path)
+	if err != nil {
+		return a.lost(o.path, err)
+	}
+	r, st, ok := a.holds(dir, name, &o.digest)
+	if !ok {
+		return a.need(o.path)
+	}
+	return a.adorn(dir, name, o, r, &st)
+}
+
+// holds says whether the regular file name has a content, by the index.
+func (a *applier) holds(dir *fs.Dir, name string, digest *Digest) (record, fs.Stat, bool) {
+	st, err := dir.Stat(name)
+	if err != nil || !st.IsRegular() {
+		return record{}, st, false
+	}
+	r, ok := a.t.index.get(st.Ino)
+	return r, st, ok && r.holds(&st) && r.digest == *digest
+}
+
+func (a *applier) adorn(dir *fs.Dir, name string, o *operation, r record, st *fs.Stat) error {
+	if err := a.attributes(dir, name, &o.meta, st); err != nil {
+		return err
+	}
+	after, err := dir.Stat(name)
+	if err != nil {
+		return err
+	}
+	a.record(&after, o, r)
+	return nil
+}
+
+// move gives a file a new name; the old one is removed by an operation of its own, or replaced.
+func (a *applier) move(o *operation) error {
+	dir, name, err := a.enter(o.path)
+	if err != nil {
+		return a.lost(o.path, err)
+	}
+	from, old, err := a.source(o.from)
+	if err != nil {
+		return a.lost(o.path, err)
+	}
+	defer from.Close()
+	r, _, ok := a.holds(from, old, &o.digest)
+	if !ok {
+		return a.need(o.path)
+	}
+	if err := a.linkOver(from, old, dir, name); err != nil {
+		return err
+	}
+	st, err := dir.Stat(name)
+	if err != nil {
+		return err
+	}
+	if b := a.t.bases.get(o.from, o.digest); b != nil {
+		a.t.bases.put(o.path, o.digest, b.chunks)
+	}
+	return a.adorn(dir, name, o, r, &st)
+}
+
+// incoming is a large file whose chunks are coming in.
+type incoming struct {
+	path  string
+	dir   *fs.Dir // its own handle: chunks come in several frames
+	name  string
+	temp  string // empty: the file is patched in its place
+	file  *os.File
+	known *base
+	old   record // of the file that is patched
+	sum   summer
+	next  int64 // the chunk expected at the earliest
+	short bool  // the last chunk has come
+	buf   []byte
+	// skip: the base is not here. The chunks are passed over, and the file is asked for whole.
+	skip bool
+}
+
+// begin opens a large file: a new one under a temporary name, or for a patch the one that is there. A patch is written in
+// place, for copying gigabytes inside the frozen window is what it avoids. Should it break off, the file is a mix that no
+// digest vouches for, and the next pass sends it.
+func (a *applier) begin(o *operation) error {
+	dir, name, err := a.enter(o.path)
+	if vanished(err) {
+		a.open = &incoming{path: o.path, skip: true}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	in := &incoming{path: o.path, name: name}
+	if in.dir, err = dir.Dup(); err != nil {
+		return err
+	}
+	if o.flag {
+		err = a.patch(in, o)
+	} else {
+		in.temp = a.tempName()
+		in.file, err = dir.Create(in.temp)
+	}
+	if err != nil {
+		in.dir.Close()
+		return err
+	}
+	a.open = in
+	return nil
+}
+
+func (a *applier) patch(in *incoming, o *operation) error {
+	r, _, ok := a.holds(in.dir, in.name, &o.digest)
+	in.known = a.t.bases.get(o.path, o.digest)
+	if !ok || in.known == nil {
+		in.skip = true
+		return nil
+	}
+	in.old = r
+	r.flags |= flagRacy
+	a.t.index.put(r)
+	a.t.bases.drop(o.path)
+	var err error
+	in.file, err = in.dir.OpenWrite(in.name)
+	return err
+}
+
+func (a *applier) chunk(o *operation) error {
+	in := a.open
+	if o.index < in.next || in.short {
+		return refuse("chunk %d out of order", o.index)
+	}
+	off := o.index * chunkSize
+	if off+int64(o.length) > a.t.limit.FileSize {
+		return refuse("file of more than %d bytes", a.t.limit.FileSize)
+	}
+	for _, e := range o.extents {
+		if err := a.count(int64(len(e.data))); err != nil {
+			return err
+		}
+	}
+	if in.skip {
+		in.next = o.index + 1
+		return nil
+	}
+	for ; in.next < o.index; in.next++ {
+		in.sum.add(in.gap(in.next, chunkSize, a.t.zero))
+	}
+	in.next++
+	in.short = o.length < chunkSize
+	in.sum.add(in.digest(o))
+	if in.temp == "" && (len(o.extents) != 1 || len(o.extents[0].data) != o.length) {
+		if err := fs.PunchHole(in.file, off, int64(o.length)); err != nil {
+			return fmt.Errorf("punch hole: %w", err)
+		}
+	}
+	for _, e := range o.extents {
+		if _, err := in.file.WriteAt(e.data, off+int64(e.off)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// gap is the digest of a chunk that was not sent: the base's, or a hole.
+func (in *incoming) gap(i int64, length int, zero Digest) Digest {
+	if in.known != nil && i < int64(len(in.known.chunks)) {
+		return in.known.chunks[i]
+	}
+	if length == chunkSize {
+		return zero
+	}
+	return digestOf(make([]byte, length))
+}
+
+func (in *incoming) digest(o *operation) Digest {
+	if len(o.extents) == 1 && len(o.extents[0].data) == o.length {
+		return digestOf(o.extents[0].data)
+	}
+	if in.buf == nil {
+		in.buf = make([]byte, chunkSize)
+	}
+	buf := in.buf[:o.length]
+	clear(buf)
+	for _, e := range o.extents {
+		copy(buf[e.off:], e.data)
+	}
+	return digestOf(buf)
+}
+
+// finish verifies a large file and puts it into its place.
+func (a *applier) finish(o *operation) error {
+	in := a.open
+	o.path = in.path
+	if in.skip {
+		a.open = nil
+		return errors.Join(in.dir.Close(), a.need(in.path))
+	}
+	size, n := o.meta.Size, chunks(o.meta.Size)
+	if size > a.t.limit.FileSize || in.next > n || in.short && in.next != n {
+		return refuse("file of %d bytes after %d chunks", size, in.next)
+	}
+	for ; in.next < n; in.next++ {
+		in.sum.add(in.gap(in.next, chunkLen(size, in.next), a.t.zero))
+	}
+	if in.sum.sum() != o.digest {
+		return ErrDigest
+	}
+	if err := in.file.Truncate(size); err != nil {
+		return err
+	}
+	a.open = nil
+	defer in.dir.Close()
+	defer in.file.Close()
+	if in.temp != "" {
+		if err := a.install(in.dir, in.temp, in.name, in.file, o, nil); err != nil {
+			return err
+		}
+	} else {
+		a.stats.Files++
+		if err := a.adorn(in.dir, in.name, o, in.old, nil); err != nil {
+			return err
+		}
+	}
+	a.t.bases.put(o.path, o.digest, in.sum.list)
+	return nil
+}
+
+// discard drops a large file that will not be finished.
+func (a *applier) discard() error {
+	in := a.open
+	if in == nil {
+		return nil
+	}
+	a.open = nil
+	var err error
+	if in.temp != "" {
+		err = in.dir.Unlink(in.temp)
+	}
+	if in.file != nil {
+		err = errors.Join(err, in.file.Close())
+	}
+	return errors.Join(err, in.dir.Close())
+}

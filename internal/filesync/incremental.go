@@ -1,0 +1,362 @@
+package filesync
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
+)
+
+// An incremental pass looks only at the paths that may have changed, and sends what is there now:
+//
+//  1. gather: what the change log names, what was unstable last time, what is open for writing
+//  2. expand: directories that appeared with their content, hard links with all their names
+//  3. send directories, then renamed files (their content is still at the old place), other files, links, removals
+//  4. end; the peer asks for what it could not find, then confirms
+//
+// What the peer holds is known from the index: it was filled by what has been sent, and keeps the paths of every inode.
+type incremental struct {
+	*pass
+	flags   map[string]changeFlag
+	leaders map[uint64]string // of inodes with several names: the path the others are linked to
+	last    *fs.Dir           // of the path before: neighbours come together
+	lastDir string
+	plan
+}
+
+// plan is what will be sent, by path.
+type plan struct {
+	dirs, moves, files, links, removals []string
+	leaderOf                            map[string]string
+}
+
+func (p *pass) incremental(c *changes) error {
+	i := &incremental{pass: p, flags: map[string]changeFlag{}, leaders: map[uint64]string{}}
+	i.leaderOf = map[string]string{}
+	defer func() { i.last.Close() }()
+	if err := i.gather(c); err != nil {
+		return err
+	}
+	if err := i.expand(); err != nil {
+		return err
+	}
+	if len(i.flags) == 0 {
+		return nil
+	}
+	if err := p.ch.Send(p.ctx, encodeBegin(passIncremental)); err != nil {
+		return err
+	}
+	err := i.send(c)
+	if err == nil {
+		err = p.settle()
+	}
+	if err != nil {
+		return p.abandon(err)
+	}
+	return nil
+}
+
+func (i *incremental) gather(c *changes) error {
+	for _, ino := range c.inodes {
+		if r, ok := i.s.index.get(ino); ok {
+			for _, path := range i.s.index.pathsOf(&r) {
+				c.mark(path, 0)
+			}
+		}
+	}
+	for path, f := range c.paths {
+		i.flags[path] |= f
+	}
+	for path := range i.s.pending {
+		i.flags[path] |= changeContent
+	}
+	clear(i.s.pending)
+	if !i.frozen {
+		return nil
+	}
+	dirty, err := i.s.dirtyFiles()
+	if err != nil {
+		return err
+	}
+	for _, path := range dirty {
+		i.flags[path] |= changeContent
+	}
+	return nil
+}
+
+// at looks at a path as it is now; dir is valid until the next call. gone says that there is nothing.
+func (i *incremental) at(path string) (n *node, gone bool, err error) {
+	dir, name := splitPath(path)
+	if i.last == nil || i.lastDir != dir {
+		i.last.Close()
+		i.last = nil
+		d, err := i.s.root.Beneath(dir)
+		if vanished(err) {
+			return nil, true, nil
+		}
+		if err != nil {
+			return nil, false, fmt.Errorf("open %s: %w", dir, err)
+		}
+		i.last, i.lastDir = d, dir
+	}
+	st, err := i.last.Stat(name)
+	if vanished(err) {
+		return nil, true, nil
+	}
+	if err != nil {
+		return nil, false, fmt.Errorf("stat %s: %w", path, err)
+	}
+	return &node{dir: i.last, name: name, path: path, st: st}, false, nil
+}
+
+func (i *incremental) expand() error {
+	for _, path := range slices.SortedFunc(maps.Keys(i.flags), comparePaths) {
+		if err := i.ctx.Err(); err != nil {
+			return err
+		}
+		if i.s.excluded(path) {
+			continue
+		}
+		n, gone, err := i.at(path)
+		if err != nil {
+			return err
+		}
+		switch {
+		case gone:
+			i.removals = append(i.removals, path)
+		case n.st.IsDir() && i.flags[path]&changeTree != 0:
+			err = i.tree(path)
+		case n.st.IsDir():
+			i.dirs = append(i.dirs, path)
+		default:
+			err = i.leaf(n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tree adds a directory with all that is in it: it was moved here, and no event names its entries.
+func (i *incremental) tree(path string) error {
+	return walk(i.ctx, i.s.root, path, func(n *node) error {
+		if i.s.excluded(n.path) {
+			return errSkipDir
+		}
+		if n.path != path {
+			if _, named := i.flags[n.path]; named { // its own turn comes
+				if n.st.IsDir() && i.flags[n.path]&changeTree != 0 {
+					return errSkipDir
+				}
+				return nil
+			}
+		}
+		if n.st.IsDir() {
+			i.dirs = append(i.dirs, n.path)
+			return nil
+		}
+		return i.leaf(n)
+	})
+}
+
+// leaf plans what is no directory.
+func (i *incremental) leaf(n *node) error {
+	r, known := i.s.index.get(n.st.Ino)
+	known = known && i.s.index.current(&r)
+	if n.st.Nlink > 1 {
+		return i.group(n, &r, known)
+	}
+	if known && n.st.IsRegular() && i.lastPath(&r, n.path) != n.path {
+		i.moves = append(i.moves, n.path)
+		return nil
+	}
+	i.files = append(i.files, n.path)
+	return nil
+}
+
+// lastPath is where the peer has an inode, or path when it is not known.
+func (i *incremental) lastPath(r *record, path string) string {
+	if list := i.s.index.pathsOf(r); len(list) > 0 {
+		return list[len(list)-1]
+	}
+	return path
+}
+
+// group plans an inode with several names: the leader is one that the peer has already, where there is one; every other
+// name is linked to it again, for the leader's inode at the peer may be a new one then.
+func (i *incremental) group(n *node, r *record, known bool) error {
+	if leader, ok := i.leaders[n.st.Ino]; ok {
+		if leader != n.path && i.leaderOf[n.path] == "" {
+			i.leaderOf[n.path] = leader
+			i.links = append(i.links, n.path)
+		}
+		return nil
+	}
+	var paths []string
+	if known {
+		for _, path := range i.s.index.pathsOf(r) {
+			if o, gone, err := i.at(path); err != nil {
+				return err
+			} else if !gone && o.st.Same(&n.st) && !slices.Contains(paths, path) && !i.s.excluded(path) {
+				paths = append(paths, path)
+			}
+		}
+	}
+	if !slices.Contains(paths, n.path) {
+		paths = append(paths, n.path)
+	}
+	i.leaders[n.st.Ino] = paths[0]
+	i.flags[paths[0]] |= i.flags[n.path] & changeContent
+	i.files = append(i.files, paths[0])
+	for _, path := range paths[1:] {
+		i.leaderOf[path] = paths[0]
+		i.links = append(i.links, path)
+	}
+	return nil
+}
+
+func (i *incremental) send(c *changes) error {
+	for _, step := range []struct {
+		paths []string
+		do    func(*node, *changes) error
+	}{
+		{i.dirs, func(n *node, _ *changes) error {
+			return i.node(n, held{}, i.flags[n.path]&changeFresh != 0)
+		}},
+		{i.moves, i.sendFile},
+		{i.files, i.sendFile},
+		{i.links, i.sendLink},
+	} {
+		slices.SortFunc(step.paths, comparePaths)
+		for _, path := range step.paths {
+			if err := i.each(path, c, step.do); err != nil {
+				return err
+			}
+		}
+	}
+	for _, path := range i.removals {
+		i.stats.Entries++
+		if i.s.shelters(path) {
+			continue
+		}
+		if err := i.pass.send.op(&operation{kind: opRemove, path: path}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// each looks at one path again and sends it. What has vanished since it was planned will be named again.
+func (i *incremental) each(path string, c *changes, do func(*node, *changes) error) error {
+	if err := i.ctx.Err(); err != nil {
+		return err
+	}
+	n, gone, err := i.at(path)
+	if err != nil {
+		return err
+	}
+	i.stats.Entries++
+	if gone {
+		i.unstable(path)
+		return nil
+	}
+	err = do(n, c)
+	if vanished(err) {
+		i.unstable(path)
+		return nil
+	}
+	return err
+}
+
+func (i *incremental) sendFile(n *node, c *changes) error {
+	if n.st.IsDir() { // it took a file's place since
+		i.unstable(n.path)
+		return nil
+	}
+	if !n.st.IsRegular() {
+		if n.st.Nlink > 1 {
+			r := newRecord(&n.st)
+			r.flags = flagNoDigest
+			i.name(&r, n.path)
+			i.s.index.put(r)
+		}
+		return i.node(n, held{}, false)
+	}
+	in := &intent{reread: i.flags[n.path]&changeContent != 0}
+	in.reread = in.reread || c.modified == nil || c.modified(n.dir, n.name)
+	in.kept = !in.reread
+	if r, ok := i.s.index.get(n.st.Ino); ok && i.s.index.current(&r) && r.flags&flagNoDigest == 0 {
+		in.content, in.digest = true, r.digest
+		if n.st.Nlink == 1 {
+			if from := i.lastPath(&r, n.path); from != n.path {
+				in.from = from
+			}
+		}
+	}
+	return i.file(n, in)
+}
+
+func (i *incremental) sendLink(n *node, _ *changes) error {
+	leader := i.leaderOf[n.path]
+	if r, ok := i.s.index.get(n.st.Ino); ok && i.s.index.current(&r) {
+		if !slices.Contains(i.s.index.pathsOf(&r), n.path) {
+			i.s.index.addName(&r, n.path)
+			i.s.index.put(r)
+		}
+	}
+	return i.pass.send.op(&operation{kind: opLink, path: n.path, from: leader})
+}
+
+// again sends what the peer could not find, whole, with all the names it has.
+func (p *pass) again(paths []string) error {
+	i := &incremental{pass: p, flags: map[string]changeFlag{}, leaders: map[uint64]string{}}
+	i.leaderOf = map[string]string{}
+	defer func() { i.last.Close() }()
+	for _, path := range paths {
+		if i.s.excluded(path) {
+			return refuse("the peer needs %q, which is excluded", path)
+		}
+		n, gone, err := i.at(path)
+		switch {
+		case err != nil:
+			return err
+		case gone:
+			i.unstable(path)
+		case n.st.IsDir():
+			i.dirs = append(i.dirs, path)
+		default:
+			if err := i.leaf(n); err != nil {
+				return err
+			}
+		}
+	}
+	i.files = append(i.files, i.moves...)
+	i.moves = nil
+	whole := i.files
+	i.files = nil
+	slices.SortFunc(whole, comparePaths)
+	for _, path := range whole {
+		n, gone, err := i.at(path)
+		if err != nil {
+			return err
+		}
+		if gone || n.st.IsDir() {
+			i.unstable(path)
+			continue
+		}
+		if !n.st.IsRegular() {
+			err = i.node(n, held{}, false)
+		} else {
+			err = i.file(n, &intent{reread: true})
+		}
+		if err != nil && !vanished(err) {
+			return err
+		}
+		if err != nil {
+			i.unstable(path)
+		}
+	}
+	return i.send(&changes{})
+}

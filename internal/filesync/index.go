@@ -1,0 +1,382 @@
+package filesync
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
+)
+
+// index remembers the digests of a tree's files by inode number, in a hash table on disk: a renamed file keeps its record,
+// hard links share one, and the process holds none of it in memory. It only ever saves reading: a record that is missing
+// or does not match costs a reread, so a failed write is noted and lived with.
+//
+// A host that goes down can lose content that the index vouches for, so the index counts only in the boot that wrote it,
+// unless it was marked clean after the tree had reached the disk (sync).
+//
+//	header   magic "migrate-index-1\n" | slots u64 | fsid u64 | root inode u64 | epoch u32 | clean u32 | boot id [36] | crc32c u32
+//	slot     a record, or zeros
+type index struct {
+	mu    sync.Mutex
+	path  string
+	log   *slog.Logger
+	table *crc32.Table
+	file  *os.File
+	id    treeID
+	boot  [36]byte
+	slots uint64
+	used  uint64
+	epoch uint32
+	clean bool
+	names names
+	err   error // the first failed write: from then on records may be missing
+}
+
+// treeID is the tree that an index belongs to.
+type treeID struct{ fsid, root uint64 }
+
+const (
+	indexMagic  = "migrate-index-1\n"
+	headerSize  = 88
+	headerSpace = 128
+	minSlots    = 1 << 12
+	probe       = 8 // slots read at once
+)
+
+func identify(root *fs.Dir) (treeID, error) {
+	st, err := root.Stat("")
+	if err != nil {
+		return treeID{}, err
+	}
+	fsid, err := root.FsID()
+	return treeID{fsid: fsid, root: st.Ino}, err
+}
+
+// openIndex opens the index at path, or begins a new one when there is none or it cannot be used. Without a path it lives
+// in an unnamed temporary file. ErrBusy when another process has it.
+func openIndex(path string, id treeID, log *slog.Logger) (*index, error) {
+	x := &index{path: path, id: id, log: log, table: crc32.MakeTable(crc32.Castagnoli)}
+	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
+		copy(x.boot[:], b)
+	}
+	if path == "" {
+		return x, x.create(minSlots)
+	}
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open index: %w", err)
+	}
+	if err := fs.Lock(file); err != nil {
+		file.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			err = ErrBusy
+		}
+		return nil, fmt.Errorf("lock index %s: %w", path, err)
+	}
+	x.file = file
+	if err := x.load(); err != nil {
+		log.Info("file index is built anew", "path", path, "reason", err)
+		if err := x.create(minSlots); err != nil {
+			return nil, err
+		}
+	}
+	return x, nil
+}
+
+var errEmpty = errors.New("there was none")
+
+// load reads the whole table once, so that a damaged one is found out before it is believed.
+func (x *index) load() error {
+	head := make([]byte, headerSpace)
+	if _, err := io.ReadFull(x.file, head); err != nil {
+		return errEmpty
+	}
+	le := binary.LittleEndian
+	if !bytes.HasPrefix(head, []byte(indexMagic)) {
+		return errors.New("another format")
+	}
+	if le.Uint32(head[headerSize-4:]) != crc32.Checksum(head[:headerSize-4], x.table) {
+		return errors.New("header is damaged")
+	}
+	x.slots = le.Uint64(head[16:])
+	x.epoch = le.Uint32(head[40:])
+	clean := le.Uint32(head[44:]) == 1
+	switch {
+	case treeID{le.Uint64(head[24:]), le.Uint64(head[32:])} != x.id:
+		return errors.New("it is of another tree")
+	case !clean && !bytes.Equal(head[48:84], x.boot[:]):
+		return errors.New("the host restarted before the tree was synced")
+	case x.slots < minSlots || x.slots&(x.slots-1) != 0:
+		return errors.New("header is damaged")
+	}
+	return x.scan(x.slots, func(*record) error { x.used++; return nil })
+}
+
+func (x *index) scan(slots uint64, f func(*record) error) error {
+	const batch = 512
+	buf := make([]byte, batch*recordSize)
+	for i := uint64(0); i < slots; i += batch {
+		b := buf[:min(batch, slots-i)*recordSize]
+		if _, err := x.file.ReadAt(b, x.offset(i)); err != nil {
+			return fmt.Errorf("read index: %w", err)
+		}
+		for ; len(b) > 0; b = b[recordSize:] {
+			if binary.LittleEndian.Uint64(b) == 0 {
+				continue
+			}
+			var r record
+			if !r.decode(b, x.table) {
+				return errors.New("a record is damaged")
+			}
+			if err := f(&r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// create puts an empty table in the place of the present one. The lock goes over to the new file.
+func (x *index) create(slots uint64) error {
+	dir, pattern := "", "migrate-index-*"
+	if x.path != "" {
+		dir, pattern = filepath.Dir(x.path), filepath.Base(x.path)+".*"
+	}
+	file, err := os.CreateTemp(dir, pattern)
+	if err != nil {
+		return fmt.Errorf("make index: %w", err)
+	}
+	err = errors.Join(file.Truncate(headerSpace+int64(slots)*recordSize), fs.Lock(file))
+	if err == nil && x.path == "" {
+		err = os.Remove(file.Name())
+	} else if err == nil {
+		err = os.Rename(file.Name(), x.path)
+	}
+	if err != nil {
+		file.Close()
+		return errors.Join(fmt.Errorf("make index: %w", err), os.Remove(file.Name()))
+	}
+	if x.file != nil {
+		x.file.Close()
+	}
+	x.file, x.slots, x.used, x.clean = file, slots, 0, false
+	return x.writeHeader()
+}
+
+func (x *index) writeHeader() error {
+	le := binary.LittleEndian
+	head := make([]byte, headerSpace)
+	copy(head, indexMagic)
+	le.PutUint64(head[16:], x.slots)
+	le.PutUint64(head[24:], x.id.fsid)
+	le.PutUint64(head[32:], x.id.root)
+	le.PutUint32(head[40:], x.epoch)
+	if x.clean {
+		le.PutUint32(head[44:], 1)
+	}
+	copy(head[48:84], x.boot[:])
+	le.PutUint32(head[headerSize-4:], crc32.Checksum(head[:headerSize-4], x.table))
+	if _, err := x.file.WriteAt(head, 0); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	return nil
+}
+
+func (x *index) offset(slot uint64) int64 { return headerSpace + int64(slot)*recordSize }
+
+// find returns the slot of an inode, or the empty one where it would go.
+func (x *index) find(ino uint64) (slot uint64, r record, ok bool, err error) {
+	var buf [probe * recordSize]byte
+	mask := x.slots - 1
+	slot = (ino * 0x9e3779b97f4a7c15 >> 20) & mask
+	for range x.slots/probe + 1 {
+		n := min(probe, x.slots-slot)
+		b := buf[:n*recordSize]
+		if _, err := x.file.ReadAt(b, x.offset(slot)); err != nil {
+			return 0, r, false, fmt.Errorf("read index: %w", err)
+		}
+		for ; len(b) > 0; b, slot = b[recordSize:], slot+1 {
+			switch binary.LittleEndian.Uint64(b) {
+			case 0:
+				return slot, r, false, nil
+			case ino:
+				return slot, r, r.decode(b, x.table), nil
+			}
+		}
+		slot &= mask
+	}
+	return 0, r, false, errors.New("index is full")
+}
+
+// get returns what is known of an inode.
+func (x *index) get(ino uint64) (record, bool) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	_, r, ok, err := x.find(ino)
+	if err != nil {
+		x.note(err)
+	}
+	return r, ok && err == nil
+}
+
+// put remembers r; it counts as seen in the present epoch.
+func (x *index) put(r record) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r.ino == 0 {
+		return
+	}
+	if r.epoch != x.epoch {
+		r.name, r.epoch = 0, x.epoch
+	}
+	if x.clean {
+		x.clean = false
+		x.note(x.writeHeader())
+	}
+	if x.used+1 > x.slots/4*3 {
+		x.note(x.rebuild(2*x.slots, 0))
+	}
+	x.note(x.insert(&r))
+}
+
+func (x *index) insert(r *record) error {
+	slot, old, _, err := x.find(r.ino)
+	if err != nil {
+		return err
+	}
+	var b [recordSize]byte
+	r.encode(b[:], x.table)
+	if _, err := x.file.WriteAt(b[:], x.offset(slot)); err != nil {
+		return fmt.Errorf("write index: %w", err)
+	}
+	if old.ino == 0 {
+		x.used++
+	}
+	return nil
+}
+
+// rebuild copies the records that were seen since an epoch into a table of another size.
+func (x *index) rebuild(slots uint64, since uint32) error {
+	old := &index{file: x.file, table: x.table}
+	x.file = nil
+	if err := x.create(slots); err != nil {
+		x.file = old.file
+		return err
+	}
+	defer old.file.Close()
+	return old.scan(old.slotsIn(), func(r *record) error {
+		if r.epoch < since {
+			return nil
+		}
+		return x.insert(r)
+	})
+}
+
+func (x *index) slotsIn() uint64 {
+	info, err := x.file.Stat()
+	if err != nil {
+		return 0
+	}
+	return uint64(info.Size()-headerSpace) / recordSize
+}
+
+// begin starts the epoch of a full pass: no path is known yet.
+func (x *index) begin() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.epoch++
+	x.err = nil
+	if err := x.names.reset(filepath.Dir(x.path)); err != nil {
+		return err
+	}
+	return x.writeHeader()
+}
+
+// sweep ends a full pass: when most records are of inodes that are gone, they are dropped.
+func (x *index) sweep(seen int64) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.used < 2*uint64(seen)+minSlots {
+		return
+	}
+	slots := uint64(minSlots)
+	for slots < 2*uint64(seen) {
+		slots *= 2
+	}
+	x.note(x.rebuild(slots, x.epoch))
+}
+
+// current says whether the record was seen in this epoch, which is when its names count.
+func (x *index) current(r *record) bool { return r.epoch == x.epoch }
+
+// addName puts a path in front of the record's; the caller puts the record.
+func (x *index) addName(r *record, path string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	prev := r.name
+	if r.epoch != x.epoch {
+		prev = 0
+	}
+	off, err := x.names.add(prev, path)
+	x.note(err)
+	r.name, r.epoch = off, x.epoch
+}
+
+// pathsOf returns the paths that the inode had in this epoch, the first one first.
+func (x *index) pathsOf(r *record) []string {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if r.epoch != x.epoch {
+		return nil
+	}
+	list, err := x.names.list(r.name)
+	x.note(err)
+	return list
+}
+
+// failure returns the first write that failed since begin.
+func (x *index) failure() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.err
+}
+
+func (x *index) note(err error) {
+	if err == nil || x.err != nil {
+		return
+	}
+	x.err = err
+	x.log.Warn("file index: files may be read again", "path", x.path, "err", err)
+}
+
+// markClean writes the index to the disk and lets it count beyond this boot. The tree must be on the disk already.
+func (x *index) markClean() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.path == "" {
+		return nil
+	}
+	if err := x.file.Sync(); err != nil {
+		return fmt.Errorf("sync index: %w", err)
+	}
+	x.clean = true
+	if err := x.writeHeader(); err != nil {
+		return err
+	}
+	return x.file.Sync()
+}
+
+func (x *index) close() error {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return errors.Join(x.file.Close(), x.names.close())
+}

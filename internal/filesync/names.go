@@ -1,0 +1,101 @@
+package filesync
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+)
+
+// names keeps the paths of a tree's inodes in an unnamed temporary file, a chain for each inode: hard links and renames are
+// recognised by it, without a map of the whole tree in memory.
+//
+//	entry    previous u64 | length u16 | path          an offset is that of the entry plus one, 0 ends the chain
+type names struct {
+	file *os.File
+	size uint64 // written to the file
+	buf  []byte // to be written after it
+}
+
+const (
+	nameHead    = 10
+	namesBuffer = 256 << 10
+	maxNames    = 64 << 10 // in one chain: ext4 allows 65000 links
+)
+
+func (n *names) reset(dir string) error {
+	if err := n.close(); err != nil {
+		return err
+	}
+	if dir == "." {
+		dir = ""
+	}
+	f, err := os.CreateTemp(dir, "migrate-names-*")
+	if err != nil {
+		return fmt.Errorf("make names file: %w", err)
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return fmt.Errorf("make names file: %w", err)
+	}
+	*n = names{file: f, buf: n.buf[:0]}
+	return nil
+}
+
+func (n *names) add(prev uint64, path string) (uint64, error) {
+	off := n.size + uint64(len(n.buf))
+	n.buf = binary.LittleEndian.AppendUint64(n.buf, prev)
+	n.buf = binary.LittleEndian.AppendUint16(n.buf, uint16(len(path)))
+	n.buf = append(n.buf, path...)
+	if len(n.buf) >= namesBuffer {
+		return off + 1, n.flush()
+	}
+	return off + 1, nil
+}
+
+func (n *names) flush() error {
+	if len(n.buf) == 0 || n.file == nil {
+		return nil
+	}
+	if _, err := n.file.WriteAt(n.buf, int64(n.size)); err != nil {
+		return fmt.Errorf("write names file: %w", err)
+	}
+	n.size += uint64(len(n.buf))
+	n.buf = n.buf[:0]
+	return nil
+}
+
+// list returns a chain's paths, the one that was added first first.
+func (n *names) list(at uint64) ([]string, error) {
+	var list []string
+	for at != 0 && len(list) < maxNames {
+		if at > n.size {
+			if err := n.flush(); err != nil {
+				return nil, err
+			}
+		}
+		buf := make([]byte, nameHead+maxPath)
+		got, err := n.file.ReadAt(buf, int64(at-1))
+		if got < nameHead {
+			return nil, fmt.Errorf("read names file: %w", err)
+		}
+		length := int(binary.LittleEndian.Uint16(buf[8:]))
+		if got < nameHead+length {
+			return nil, fmt.Errorf("read names file: %w", err)
+		}
+		list = append(list, string(buf[nameHead:nameHead+length]))
+		at = binary.LittleEndian.Uint64(buf)
+	}
+	for i, j := 0, len(list)-1; i < j; i, j = i+1, j-1 {
+		list[i], list[j] = list[j], list[i]
+	}
+	return list, nil
+}
+
+func (n *names) close() error {
+	if n.file == nil {
+		return nil
+	}
+	err := n.file.Close()
+	n.file = nil
+	return err
+}

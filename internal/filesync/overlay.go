@@ -1,0 +1,143 @@
+package filesync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"github.com/moby/sys/mountinfo"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
+)
+
+// overlayLog is the change log of an overlay mount: whatever changes in it changes in its upper directory, which is walked
+// and compared with how it was. overlayfs hands out no file handles that fanotify's events could be resolved by, and its
+// writes raise no event on the filesystem beneath.
+type overlayLog struct {
+	ctx   context.Context // of Watch
+	upper *fs.Dir
+	seen  map[string]upperState
+}
+
+type upperState struct {
+	ino   uint64
+	ctime fs.Time
+	size  int64
+}
+
+func watchOverlay(ctx context.Context, path string) (*overlayLog, error) {
+	dir, err := upperDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("find upper directory of %s: %w", path, err)
+	}
+	upper, _, err := fs.OpenRoot(dir)
+	if err != nil {
+		return nil, err
+	}
+	l := &overlayLog{ctx: context.WithoutCancel(ctx), upper: upper}
+	if err := l.reset(); err != nil {
+		upper.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// upperDir finds the upper directory of the overlay mounted at path. The mount's options name it as it was given: it
+// counts only when it is absolute and still leads to a directory.
+func upperDir(path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(real))
+	if err != nil {
+		return "", err
+	}
+	if len(mounts) == 0 || mounts[0].FSType != "overlay" {
+		return "", errors.New("it is no mountpoint of an overlay")
+	}
+	for opt := range strings.SplitSeq(mounts[0].VFSOptions, ",") {
+		if dir, ok := strings.CutPrefix(opt, "upperdir="); ok {
+			if !filepath.IsAbs(dir) {
+				return "", fmt.Errorf("it is given as %q", dir)
+			}
+			info, err := os.Stat(dir)
+			if err == nil && !info.IsDir() {
+				err = syscall.ENOTDIR
+			}
+			return dir, err
+		}
+	}
+	return "", errors.New("the overlay is read-only")
+}
+
+func (l *overlayLog) name() string { return "overlay" }
+
+func (l *overlayLog) reset() error {
+	l.seen = map[string]upperState{}
+	return walk(l.ctx, l.upper, rootPath, func(n *node) error {
+		l.seen[n.path] = stateOf(n)
+		return nil
+	})
+}
+
+func stateOf(n *node) upperState {
+	return upperState{ino: n.st.Ino, ctime: n.st.Ctime, size: n.st.Size}
+}
+
+func (l *overlayLog) take() *changes {
+	c := &changes{paths: map[string]changeFlag{}}
+	now := make(map[string]upperState, len(l.seen))
+	err := walk(l.ctx, l.upper, rootPath, func(n *node) error {
+		s := stateOf(n)
+		now[n.path] = s
+		old, ok := l.seen[n.path]
+		if ok && old == s {
+			return nil
+		}
+		flag, err := dirFlags(n, ok && old.ino == s.ino)
+		if err != nil {
+			return err
+		}
+		c.mark(n.path, flag)
+		return nil
+	})
+	if err != nil {
+		return &changes{full: fmt.Sprintf("the upper directory cannot be read: %v", err)}
+	}
+	for path := range l.seen {
+		if _, ok := now[path]; !ok {
+			c.mark(path, 0)
+		}
+	}
+	l.seen = now
+	return c
+}
+
+// dirFlags looks at a directory in the upper. A new one may be opaque, which hides what the lower has at its place, or
+// redirected, which shows what the lower has elsewhere (rename of a directory); neither leaves a trace per file.
+func dirFlags(n *node, known bool) (changeFlag, error) {
+	if !n.st.IsDir() || n.path == rootPath || known {
+		return 0, nil
+	}
+	flag := changeTree
+	for _, attr := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
+		v, err := n.dir.Xattr(n.name, attr)
+		if errors.Is(err, syscall.ENODATA) || errors.Is(err, syscall.EOPNOTSUPP) {
+			continue
+		}
+		if err != nil {
+			return 0, err
+		}
+		if string(v) == "y" {
+			flag |= changeFresh
+		}
+	}
+	return flag, nil
+}
+
+func (l *overlayLog) close() error { return l.upper.Close() }

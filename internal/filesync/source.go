@@ -1,0 +1,225 @@
+package filesync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
+)
+
+// SourceOptions may be nil.
+type SourceOptions struct {
+	// IndexPath is where the digests are kept between moves, on a local disk and not beneath the root; the file's directory
+	// must exist. Empty: every file is read in the first pass.
+	IndexPath string
+	// Exclude lists paths beneath the root that are neither sent nor removed at the peer, nor is what is beneath them.
+	Exclude []string
+	// DirtyFiles returns the paths beneath the root that can be changed without the change log telling: what is open for
+	// writing or mapped writable (see WritableFiles). It is called at the end of a full pass and at the start of a Delta.
+	DirtyFiles func() ([]string, error)
+	Log        *slog.Logger // nil discards
+}
+
+// Source is the side whose tree is the truth. Its methods are not for concurrent use. The caller closes it.
+type Source struct {
+	path    string
+	root    *fs.Dir
+	index   *index
+	opt     SourceOptions
+	log     *slog.Logger
+	changes changeLog // nil: nothing tells, every pass is full
+	why     string    // why changes is nil
+	based   bool      // the peer is known to hold what the index says, but for what the change log names
+	pending map[string]struct{}
+	bases   bases
+	read    *reader
+}
+
+// OpenSource opens the tree at root. ErrBusy when its index is in use.
+func OpenSource(root string, o *SourceOptions) (*Source, error) {
+	s := &Source{path: root, why: "no change log was started", pending: map[string]struct{}{}}
+	if o != nil {
+		s.opt = *o
+	}
+	s.log = s.opt.Log
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	for _, p := range s.opt.Exclude {
+		if err := checkPath(p); err != nil {
+			return nil, fmt.Errorf("exclude: %w", err)
+		}
+	}
+	var err error
+	if s.root, _, err = fs.OpenRoot(root); err != nil {
+		return nil, fmt.Errorf("open tree: %w", err)
+	}
+	id, err := identify(s.root)
+	if err == nil {
+		s.index, err = openIndex(s.opt.IndexPath, id, s.log)
+	}
+	if err != nil {
+		s.root.Close()
+		return nil, err
+	}
+	s.read = newReader()
+	return s, nil
+}
+
+// Watch starts the change log, before the first Pass. Where there can be none (no CAP_SYS_ADMIN, a kernel before 5.17, a
+// filesystem without file handles) the reason is logged and every later pass compares the whole tree.
+func (s *Source) Watch(ctx context.Context) error {
+	if s.changes != nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	var err error
+	if s.root.IsOverlay() {
+		s.changes, err = watchOverlay(ctx, s.path)
+	} else {
+		s.changes, err = watchFilesystem(s.path, s.root, s.log)
+	}
+	if err != nil {
+		s.changes, s.why = nil, err.Error()
+		s.log.Warn("no change log: the whole tree will be compared while the container is frozen", "root", s.path, "reason", err)
+	}
+	return nil
+}
+
+// Pass brings the peer's tree up to date while the container runs. The first one compares the trees, later ones only what the
+// change log names. Files that change while they are read are counted and sent again by the next pass.
+func (s *Source) Pass(ctx context.Context, ch Channel) (Stats, error) {
+	return s.run(ctx, ch, false)
+}
+
+// Delta brings the peer's tree up to date for good, while the container is frozen. ErrUnstable when a file changes even so.
+func (s *Source) Delta(ctx context.Context, ch Channel) (Stats, error) {
+	return s.run(ctx, ch, true)
+}
+
+const unstableRounds = 3
+
+func (s *Source) run(ctx context.Context, ch Channel, frozen bool) (Stats, error) {
+	start := time.Now()
+	p := &pass{s: s, ctx: ctx, ch: ch, send: newSender(ctx, ch), frozen: frozen}
+	p.stats.Log = "none"
+	if s.changes != nil {
+		p.stats.Log = s.changes.name()
+	}
+	err := p.run()
+	for round := 1; err == nil && frozen && len(s.pending) > 0; round++ {
+		if round == unstableRounds {
+			err = fmt.Errorf("%w: %s", ErrUnstable, firstKey(s.pending))
+			break
+		}
+		err = p.incremental(&changes{})
+	}
+	p.stats.Unstable = int64(len(s.pending))
+	p.stats.Elapsed = time.Since(start)
+	if err != nil && !errors.Is(err, ErrUnstable) {
+		// What was taken from the change log may not have arrived.
+		s.based = false
+		return p.stats, fmt.Errorf("synchronise %s: %w", s.path, err)
+	}
+	if err != nil {
+		return p.stats, fmt.Errorf("synchronise %s: %w", s.path, err)
+	}
+	s.log.Debug("files synchronised", "root", s.path, "stats", p.stats)
+	return p.stats, nil
+}
+
+// Close ends the change log and closes the index.
+func (s *Source) Close() error {
+	var err error
+	if s.changes != nil {
+		err = s.changes.close()
+	}
+	return errors.Join(err, s.index.close(), s.root.Close())
+}
+
+// excluded says whether a path is to be left alone.
+func (s *Source) excluded(path string) bool {
+	for _, e := range s.opt.Exclude {
+		if within(path, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// shelters says whether something excluded lies beneath path, which then may not be removed.
+func (s *Source) shelters(path string) bool {
+	for _, e := range s.opt.Exclude {
+		if within(e, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// dirtyFiles returns the paths whose content has to be read whatever the index says.
+func (s *Source) dirtyFiles() ([]string, error) {
+	if s.opt.DirtyFiles == nil {
+		return nil, nil
+	}
+	list, err := s.opt.DirtyFiles()
+	if err != nil {
+		return nil, fmt.Errorf("find files open for writing: %w", err)
+	}
+	for _, p := range list {
+		if err := checkPath(p); err != nil {
+			return nil, fmt.Errorf("files open for writing: %w", err)
+		}
+	}
+	return list, nil
+}
+
+func firstKey(m map[string]struct{}) string {
+	first := ""
+	for k := range maps.Keys(m) {
+		if first == "" || k < first {
+			first = k
+		}
+	}
+	return first
+}
+
+// bases remembers the chunks of the large files that the peer has, within a budget.
+type bases struct {
+	of     map[string]*base
+	chunks int
+}
+
+const maxBaseChunks = 256 << 10 // 8 MiB of digests, 256 GiB of files
+
+func (b *bases) get(path string, digest Digest) *base {
+	if e := b.of[path]; e != nil && e.digest == digest {
+		return e
+	}
+	return nil
+}
+
+func (b *bases) put(path string, digest Digest, list []Digest) {
+	b.drop(path)
+	if len(list) < 2 || b.chunks+len(list) > maxBaseChunks {
+		return
+	}
+	if b.of == nil {
+		b.of = map[string]*base{}
+	}
+	b.of[path] = &base{digest: digest, chunks: list}
+	b.chunks += len(list)
+}
+
+func (b *bases) drop(path string) {
+	if e := b.of[path]; e != nil {
+		b.chunks -= len(e.chunks)
+		delete(b.of, path)
+	}
+}
