@@ -265,7 +265,7 @@ func TestSetIsKeptAndRolledBack(t *testing.T) {
 
 func TestOOMIsNotified(t *testing.T) {
 	r := testRuntime(t)
-	limit := int64(16 << 20)
+	limit := int64(64 << 20)
 	p := testPlan(t, "sleep 1000", func(s *specs.Spec) {
 		s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit, Swap: &limit}
 	})
@@ -277,7 +277,7 @@ func TestOOMIsNotified(t *testing.T) {
 		t.Fatal(err)
 	}
 	process := c.Spec().Process
-	process.Args = []string{"dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"}
+	process.Args = []string{"dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1"}
 	e, err := c.Exec(ctx, &ExecOptions{Process: process})
 	if err != nil {
 		t.Fatal(err)
