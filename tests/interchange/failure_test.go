@@ -236,6 +236,10 @@ func TestGateThatIsNotOpenedLeavesNothing(t *testing.T) {
 			if err := process.BecomeSubreaper(); err != nil {
 				t.Fatal(err)
 			}
+			t.Cleanup(func() {
+				const setChildSubreaper = 36 // PR_SET_CHILD_SUBREAPER
+				_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, setChildSubreaper, 0, 0)
+			})
 		}
 		bundle, images := h.checkpointed("count", change, "sh", "-c", "sleep 1000 & "+counting)
 		for _, end := range ends {

@@ -13,7 +13,7 @@ import (
 	"github.com/livemigrate/migrate/runtime"
 )
 
-// inside tells the second run of the test program from the first.
+// inside is set in the second run of the test program, to a directory that goes with it.
 const inside = "INTERCHANGE_INSIDE"
 
 // TestMain is the program that the runtime starts again as a container's init, too.
@@ -34,11 +34,17 @@ func TestMain(m *testing.M) {
 
 // again runs this program in a network and a mount namespace of its own: bridges and mounts of the tests go with it.
 func again() int {
+	dir, err := os.MkdirTemp("", "interchange-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.Env = append(os.Environ(), inside+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
-	err := cmd.Run()
+	err = cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 		return exit.ExitCode()
 	}
