@@ -148,6 +148,31 @@ func (c *Client) end(grace time.Duration) error {
 	return err
 }
 
+// reapPatience is how long killed processes may take to be gone.
+const reapPatience = 10 * time.Second
+
+// ReapGroup kills and reaps the child's process group after the child is gone: helpers, and a restored root that has no
+// session of its own yet, whose pid nobody knows when the child was killed right after it made it. Only a child that was
+// not started in the foreground has a group.
+func (c *Client) ReapGroup() error {
+	if !c.cmd.SysProcAttr.Setpgid {
+		return nil
+	}
+	group := -c.cmd.Process.Pid
+	for deadline := time.Now().Add(reapPatience); ; time.Sleep(time.Millisecond) {
+		if err := syscall.Kill(group, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("kill criu's processes: %w", err)
+		}
+		pid, err := syscall.Wait4(group, nil, syscall.WNOHANG, nil)
+		switch {
+		case errors.Is(err, syscall.ECHILD):
+			return nil
+		case pid == 0 && time.Now().After(deadline):
+			return errors.New("processes of criu's do not end")
+		}
+	}
+}
+
 // send and receive are one message each. When ctx ends the child is killed and reaped: it would not listen otherwise.
 func (c *Client) send(ctx context.Context, request *rpc.CriuReq) error {
 	message, err := proto.Marshal(request)
