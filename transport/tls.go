@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -80,7 +79,7 @@ func (d *tlsDialer) DialConn(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial: %w", err)
 	}
-	conn, err := handshake(ctx, tls.Client(raw, d.config), func() {})
+	conn, err := dialTLS(ctx, raw, d.config)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("dial: %w", explainTLS(err, d.config)), raw.Close())
 	}
@@ -101,28 +100,13 @@ func listenTLS(addr Address, o *ListenOptions) (Acceptor, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		conn, err := handshake(ctx, tls.Server(raw, config), release)
+		conn, err := acceptTLS(ctx, raw, config, release)
 		if err != nil {
 			return nil, "", explainTLS(err, config)
 		}
 		return conn, conn.peer, nil
 	}
 	return newAcceptor(l, "tls://"+l.Addr().String(), greet, o), nil
-}
-
-// tlsConn is a connection whose handshake is over.
-type tlsConn struct {
-	*tls.Conn
-	peer    string
-	record  bytes.Buffer // less than one record's worth of small parts
-	release func()
-}
-
-func handshake(ctx context.Context, conn *tls.Conn, release func()) (*tlsConn, error) {
-	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, err
-	}
-	return &tlsConn{Conn: conn, peer: certName(conn.ConnectionState().PeerCertificates[0]), release: release}, nil
 }
 
 // certName is the name by which a certificate's owner is known: `migrate pki issue NAME` puts it in the subject.
@@ -137,67 +121,4 @@ func certName(c *x509.Certificate) string {
 	default:
 		return c.Subject.String()
 	}
-}
-
-func (c *tlsConn) PeerName() string { return c.peer }
-
-// Read says more than crypto/tls when the peer refuses this side's certificate: in TLS 1.3 a client learns of that only
-// when it reads.
-func (c *tlsConn) Read(b []byte) (int, error) {
-	n, err := c.Conn.Read(b)
-	if err != nil {
-		err = explainAlert(err)
-	}
-	return n, err
-}
-
-func (c *tlsConn) Close() error {
-	defer c.release()
-	return c.Conn.Close()
-}
-
-// Abort closes without the alert that says so, which would block while the peer is gone.
-func (c *tlsConn) Abort() {
-	defer c.release()
-	_ = c.NetConn().Close() // nothing is expected of it any more
-}
-
-// maxRecord is the plaintext that one TLS record can hold.
-const maxRecord = 16 << 10
-
-// WriteBuffers writes the slices in records as full as can be: small ones are put together, long ones go as they are
-// and only their tails are copied.
-func (c *tlsConn) WriteBuffers(bufs net.Buffers) (int64, error) {
-	var written int64
-	c.record.Reset()
-	flush := func(b []byte) error {
-		n, err := c.Write(b)
-		written += int64(n)
-		return err
-	}
-	for _, b := range bufs {
-		if c.record.Len() > 0 {
-			fill := min(len(b), maxRecord-c.record.Len())
-			c.record.Write(b[:fill])
-			b = b[fill:]
-			if c.record.Len() < maxRecord {
-				continue
-			}
-			if err := flush(c.record.Bytes()); err != nil {
-				return written, err
-			}
-			c.record.Reset()
-		}
-		whole := len(b) - len(b)%maxRecord
-		if whole > 0 {
-			if err := flush(b[:whole]); err != nil {
-				return written, err
-			}
-		}
-		c.record.Write(b[whole:])
-	}
-	if c.record.Len() == 0 {
-		return written, nil
-	}
-	return written, flush(c.record.Bytes())
 }

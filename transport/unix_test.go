@@ -8,9 +8,11 @@ import (
 	"github.com/livemigrate/migrate/transport/transporttest"
 )
 
-func TestUnix(t *testing.T) { transporttest.Run(t, dialUnix) }
+func TestUnix(t *testing.T) {
+	transporttest.Run(t, func(t *testing.T) (transport.Dialer, transport.Acceptor) { return dialUnix(t) })
+}
 
-func dialUnix(t *testing.T) (transport.Dialer, transport.Acceptor) {
+func dialUnix(t testing.TB) (transport.Dialer, transport.Acceptor) {
 	t.Helper()
 	addr, err := transport.ParseAddress("unix://" + filepath.Join(t.TempDir(), "s"))
 	if err != nil {
