@@ -64,7 +64,8 @@ func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *Prepare
 			return nil, err
 		}
 	}
-	return p, nil
+	// Should this process die, what is there so far can be found and deleted: a container that has stopped.
+	return p, saveState(c.dir, c.state)
 }
 
 // mountRoot gives CRIU a root of its own to put the container's mounts on: what is mounted there must not show up in the

@@ -41,9 +41,7 @@ func (p *pass) incremental(c *changes) error {
 	if err := i.expand(); err != nil {
 		return err
 	}
-	if len(i.flags) == 0 {
-		return nil
-	}
+	// Even when there is nothing to say: the peer serves one pass, and waits for its end.
 	if err := p.ch.Send(p.ctx, encodeBegin(passIncremental)); err != nil {
 		return err
 	}

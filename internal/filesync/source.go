@@ -103,8 +103,6 @@ func (s *Source) Delta(ctx context.Context, ch Channel) (Stats, error) {
 	return s.run(ctx, ch, true)
 }
 
-const unstableRounds = 3
-
 func (s *Source) run(ctx context.Context, ch Channel, frozen bool) (Stats, error) {
 	start := time.Now()
 	p := &pass{s: s, ctx: ctx, ch: ch, send: newSender(ctx, ch), frozen: frozen}
@@ -113,12 +111,8 @@ func (s *Source) run(ctx context.Context, ch Channel, frozen bool) (Stats, error
 		p.stats.Log = s.changes.name()
 	}
 	err := p.run()
-	for round := 1; err == nil && frozen && len(s.pending) > 0; round++ {
-		if round == unstableRounds {
-			err = fmt.Errorf("%w: %s", ErrUnstable, firstKey(s.pending))
-			break
-		}
-		err = p.incremental(&changes{})
+	if err == nil && frozen && len(s.pending) > 0 {
+		err = fmt.Errorf("%w: %s", ErrUnstable, firstKey(s.pending))
 	}
 	p.stats.Unstable = int64(len(s.pending))
 	p.stats.Elapsed = time.Since(start)

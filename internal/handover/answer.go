@@ -54,7 +54,7 @@ func Settle(ctx context.Context, host Host, journals, move string) (*wire.Messag
 		return &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{}}}, nil
 	case journal.Aborted:
 	default:
-		if err := host.Discard(ctx, story.Move.Container, story.Move.Bundle); err != nil {
+		if err := host.Discard(ctx, story.Move); err != nil {
 			return nil, fmt.Errorf("destroy the unfinished container: %w", err)
 		}
 		if err := j.Append(journal.Aborted, "the process that received it was gone"); err != nil {

@@ -3,6 +3,7 @@ package handover
 import (
 	"context"
 
+	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/wire"
 )
 
@@ -73,7 +74,7 @@ type Host interface {
 	Reserve(ctx context.Context, hello *wire.Hello) (Place, *wire.Offer, error)
 	// Discard destroys what is left of a container whose move did not get as far as "running", when the process that
 	// received it is gone.
-	Discard(ctx context.Context, container, bundle string) error
+	Discard(ctx context.Context, m journal.Move) error
 	// Settle completes a container that is "running" when the process that received it is gone: its link, its state.
 	Settle(ctx context.Context, container string) error
 }

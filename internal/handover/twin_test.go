@@ -150,7 +150,7 @@ func (h twinHost) Reserve(context.Context, *wire.Hello) (Place, *wire.Offer, err
 	return twinPlace{h.world, dir}, &wire.Offer{Destination: "b"}, err
 }
 
-func (h twinHost) Discard(context.Context, string, string) error {
+func (h twinHost) Discard(context.Context, journal.Move) error {
 	h.set(&h.peer, absent)
 	return h.step("discard remains")
 }

@@ -11,7 +11,9 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
@@ -34,7 +36,7 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &place{host: h, runtime: rt, hello: hello, bundle: filepath.Join(h.order.Bundles, hello.GetContainer())}
+	p := &place{host: h, runtime: rt, hello: hello, targets: make(map[int]*filesync.Target), bundle: filepath.Join(h.order.Bundles, hello.GetContainer())}
 	if p.lock, err = h.lock(hello.GetContainer()); err != nil {
 		return nil, nil, err
 	}
@@ -43,6 +45,9 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 			err = errors.Join(err, p.lock.Close())
 		}
 	}()
+	if err := h.settleEarlier(ctx, hello.GetContainer()); err != nil {
+		return nil, nil, err
+	}
 	if _, err := rt.Load(hello.GetContainer()); !errors.Is(err, runtime.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%w: %s", wire.ErrExists, hello.GetContainer())
 	}
@@ -77,13 +82,37 @@ func (h *host) lock(id string) (*os.File, error) {
 	return file, nil
 }
 
+// settleEarlier ends moves of the container that a crash of their keepers has left here: what they have left is in the way.
+func (h *host) settleEarlier(ctx context.Context, id string) error {
+	stories, err := journal.List(h.order.Journals)
+	if err != nil {
+		h.log.Warn("some journals can't be read", "error", err)
+	}
+	for _, s := range stories {
+		if s.Move.Role != journal.Peer || s.Move.Container != id || s.Move.Root != h.order.Root || s.Ended() {
+			continue
+		}
+		h.log.Info("ending an earlier move whose keeper is gone", "move", s.Move.Name)
+		if _, err := handover.Settle(ctx, h, h.order.Journals, s.Move.Name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Discard destroys what a keeper that is gone has left of a container that never ran here.
-func (h *host) Discard(ctx context.Context, id, _ string) error {
+func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	rt, err := h.open()
 	if err != nil {
 		return err
 	}
-	return rt.Remove(ctx, id)
+	c, err := rt.Load(m.Container)
+	if err == nil {
+		err = c.Delete(ctx, true)
+	} else {
+		err = rt.Remove(ctx, m.Container) // it did not get as far as a state
+	}
+	return errors.Join(err, h.order.removeSpool(m.Name))
 }
 
 // Settle completes a container that is ours but whose keeper is gone: the one thing it may lack is its place on the bridge.

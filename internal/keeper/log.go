@@ -1,10 +1,12 @@
 package keeper
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // openLog opens the file that a keeper, which has no terminal, writes its log to: next to the journals.
@@ -16,6 +18,10 @@ func (p Places) openLog(name string, debug bool) (*slog.Logger, func(), error) {
 	file, err := os.OpenFile(filepath.Join(dir, name+".log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open keeper's log: %w", err)
+	}
+	// What Go says of a panic goes there too: a keeper's standard error is /dev/null.
+	if err := syscall.Dup3(int(file.Fd()), 2, 0); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("open keeper's log: %w", err), file.Close())
 	}
 	level := slog.LevelInfo
 	if debug {

@@ -30,6 +30,7 @@ type place struct {
 
 	bundle   string
 	fresh    bool // the bundle directory is of this move
+	targets  map[int]*filesync.Target
 	full     bool // the disk was too small: what came of the tree is in the way
 	images   string
 	prepared *runtime.Prepared
@@ -64,26 +65,50 @@ func (p *place) treePath(index int) string {
 }
 
 // Sync serves one pass over a tree.
-func (p *place) Sync(ctx context.Context, index int, ch handover.Channel) (_ uint64, err error) {
-	root := p.treePath(index)
-	if err := os.MkdirAll(root, 0o755); err != nil {
-		return 0, fmt.Errorf("make %s: %w", root, err)
-	}
-	indexPath, err := p.host.order.index(root)
+func (p *place) Sync(ctx context.Context, index int, ch handover.Channel) (uint64, error) {
+	target, err := p.target(index)
 	if err != nil {
 		return 0, err
 	}
-	target, err := filesync.OpenTarget(root, &filesync.TargetOptions{IndexPath: indexPath, Log: p.host.log})
-	if err != nil {
-		return 0, err
-	}
-	defer func() { err = errors.Join(err, target.Close()) }()
 	stats, err := target.Serve(ctx, ch)
 	if errors.Is(err, filesync.ErrNoSpace) {
 		p.full = true
 		err = fmt.Errorf("%w: %w", wire.ErrNoSpace, err)
 	}
 	return uint64(stats.Bytes), err
+}
+
+// target opens a tree, once: a delta builds on the pass before it.
+func (p *place) target(index int) (*filesync.Target, error) {
+	if t := p.targets[index]; t != nil {
+		return t, nil
+	}
+	root := p.treePath(index)
+	if err := os.MkdirAll(root, 0o755); err != nil {
+		return nil, fmt.Errorf("make %s: %w", root, err)
+	}
+	indexPath, err := p.host.order.index(root)
+	if err != nil {
+		return nil, err
+	}
+	t, err := filesync.OpenTarget(root, &filesync.TargetOptions{IndexPath: indexPath, Log: p.host.log})
+	if err == nil {
+		p.targets[index] = t
+	}
+	return t, err
+}
+
+// closeTargets ends the synchronisation. Once the container runs here, its files also have to survive a crash of this host.
+func (p *place) closeTargets(ctx context.Context, durable bool) error {
+	var err error
+	for i, t := range p.targets {
+		if durable {
+			err = errors.Join(err, t.Sync(ctx))
+		}
+		err = errors.Join(err, t.Close())
+		delete(p.targets, i)
+	}
+	return err
 }
 
 // Prepare does all that needs no images, so that none of it falls into the freeze.
@@ -183,7 +208,12 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 		return nil
 	})
 	p.running = c
-	return errors.Join(err, os.RemoveAll(p.images), p.lock.Close())
+	return err
+}
+
+// finish clears up after a container that runs: what the service need not wait for.
+func (p *place) finish(ctx context.Context) error {
+	return errors.Join(p.closeTargets(ctx, true), os.RemoveAll(p.images), p.lock.Close())
 }
 
 // Discard undoes everything. Files of a tree stay, because the next attempt needs to send only what they lack, unless they
@@ -205,6 +235,7 @@ func (p *place) Discard(ctx context.Context) error {
 	if p.images != "" {
 		err = errors.Join(err, os.RemoveAll(p.images))
 	}
+	err = errors.Join(err, p.closeTargets(ctx, false))
 	if p.full && p.fresh {
 		err = errors.Join(err, os.RemoveAll(p.bundle))
 	}

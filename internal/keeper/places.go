@@ -3,7 +3,6 @@ package keeper
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -62,21 +61,22 @@ func (p Places) spool(move string) (string, error) {
 	if err := p.make(); err != nil {
 		return "", err
 	}
+	dir := p.spoolPath(move)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make image directory: %w", err)
+	}
+	return dir, nil
+}
+
+// removeSpool removes what a crash has left of a move's spool.
+func (p Places) removeSpool(move string) error { return os.RemoveAll(p.spoolPath(move)) }
+
+func (p Places) spoolPath(move string) string {
 	parent := p.run()
 	if !isTmpfs(parent) && isTmpfs("/dev/shm") {
 		parent = "/dev/shm"
 	}
-	dir := filepath.Join(parent, "migrate-images-"+move)
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		if !errors.Is(err, os.ErrExist) {
-			return "", fmt.Errorf("make image directory: %w", err)
-		}
-		if err := os.RemoveAll(dir); err != nil { // of a move of that name that a crash ended
-			return "", fmt.Errorf("clear image directory: %w", err)
-		}
-		return p.spool(move)
-	}
-	return dir, nil
+	return filepath.Join(parent, "migrate-images-"+move)
 }
 
 // index is where the index of a tree is kept between moves, on either side.

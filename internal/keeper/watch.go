@@ -10,7 +10,10 @@ import (
 // source. Otherwise it returns at once: init's next parent is whoever reaps orphans here, as with any detached container.
 func (h *host) watch(ctx context.Context) error {
 	p := h.place
-	if p == nil || p.stdio == nil || p.running == nil {
+	if err := p.finish(ctx); err != nil {
+		h.log.Error("clear up after the move", "error", err)
+	}
+	if p.stdio == nil || p.running == nil {
 		return nil
 	}
 	if _, err := p.stdio.Output(ctx); err != nil {
