@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -98,7 +99,7 @@ func (c *container) openTrees(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		source, err := filesync.OpenSource(t.path, &filesync.SourceOptions{IndexPath: index, DirtyFiles: t.dirty, Log: c.log})
+		source, err := t.open(ctx, index)
 		if err != nil {
 			return err
 		}
@@ -253,6 +254,25 @@ type tree struct {
 	name, path  string
 	destination string
 	mount       int
+}
+
+// busyLimit bounds the wait for the end of an earlier move of the tree, which may still be on its way to the disk here.
+const busyLimit = time.Minute
+
+func (t *tree) open(ctx context.Context, index string) (*filesync.Source, error) {
+	ctx, cancel := context.WithTimeout(ctx, busyLimit)
+	defer cancel()
+	for {
+		source, err := filesync.OpenSource(t.path, &filesync.SourceOptions{IndexPath: index, DirtyFiles: t.dirty, Log: t.container.log})
+		if !errors.Is(err, filesync.ErrBusy) {
+			return source, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
 }
 
 // Pass brings the peer's tree up to date while the container runs.
