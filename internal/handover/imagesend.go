@@ -12,16 +12,14 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 )
 
 // imageSender sends CRIU's images while CRIU still writes them. CRIU writes the pages first and only ever appends to
 // them, so what is there can go; everything else is small and goes when the dump is complete.
 type imageSender struct {
-	dir    string
-	lanes  []Channel
-	record *report.Recorder
+	dir   string
+	lanes []Channel
 
 	open   map[string]*os.File
 	queued map[string]uint64 // how much of each file is on its way
@@ -36,8 +34,12 @@ type chunkRef struct {
 	size   int
 }
 
-func newImageSender(dir string, lanes []Channel, record *report.Recorder) *imageSender {
-	return &imageSender{dir: dir, lanes: lanes, record: record, open: make(map[string]*os.File), queued: make(map[string]uint64)}
+func newImageSender(dir string, lanes []Channel, m *meter) *imageSender {
+	s := &imageSender{dir: dir, open: make(map[string]*os.File), queued: make(map[string]uint64)}
+	for _, lane := range lanes {
+		s.lanes = append(s.lanes, metered{lane, m})
+	}
+	return s
 }
 
 // lookEvery is how often the images directory is looked at while CRIU writes. At memory speed 2 ms are some MB.

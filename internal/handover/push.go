@@ -134,7 +134,11 @@ func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, C
 	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_SyncTree{SyncTree: order}}); err != nil {
 		return err
 	}
-	sent, err := pass(ctx, p.session.Files())
+	files := p.session.Files()
+	if !frozen {
+		files = metered{files, &meter{total: p.hello.GetTrees()[index].GetBytes(), record: p.Record}}
+	}
+	sent, err := pass(ctx, files)
 	if err != nil {
 		return fmt.Errorf("send %s: %w", name, because(ctx, err))
 	}
@@ -144,9 +148,6 @@ func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, C
 	}
 	if synced.GetIndex() != order.GetIndex() {
 		return fmt.Errorf("%w: another tree was synchronised", wire.ErrMalformed)
-	}
-	if !frozen {
-		p.Record.Progress(sent, sent)
 	}
 	p.Log.Debug("tree sent", "tree", name, "bytes", sent, "frozen", frozen)
 	return nil
@@ -166,7 +167,7 @@ func (p *Push) prepare(ctx context.Context) error {
 func (p *Push) dump(ctx context.Context, undo *rollback) error {
 	work, workCtx := errgroup.WithContext(ctx)
 	frozen, dumped := make(chan struct{}), make(chan struct{})
-	images := newImageSender(p.Images, p.session.Images(), p.Record)
+	images := newImageSender(p.Images, p.session.Images(), &meter{total: p.hello.GetMemoryBytes(), record: p.Record})
 	work.Go(func() (err error) {
 		p.held, err = p.Container.Dump(workCtx, p.Images, DumpGates{
 			Freezing: func() { p.Record.Enter(report.Freeze) },
