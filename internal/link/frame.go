@@ -14,22 +14,34 @@ const (
 	arpReply   = 2
 
 	protocolICMPv6         = 58
+	neighbourSolicitation  = 135
 	neighbourAdvertisement = 136
 	naFlagOverride         = 1 << 29 // the neighbour replaces the address it has
+	optionSourceLinkLayer  = 1
 	optionTargetLinkLayer  = 2
 	ndpHopLimit            = 255 // anything less has passed a router, and is dropped (RFC 4861)
 )
 
-// arpFrame is a gratuitous ARP (RFC 5227, section 3): sender and target are both ip, so that neighbours that have it in
-// their cache update it. To everybody.
-//
-//	| ethernet 14 | hw type 2 | proto 2 | 6 | 4 | op 2 | sender mac 6 | sender ip 4 | target mac 6 | target ip 4 |
-func arpFrame(op uint16, mac net.HardwareAddr, ip netip.Addr) []byte {
-	everybody := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-	target := make([]byte, 6) // of no meaning in a request
+// announcementFrame is a gratuitous ARP (RFC 5227, section 3): sender and target are both ip, so that neighbours that have
+// it in their cache update it. To everybody.
+func announcementFrame(op uint16, mac net.HardwareAddr, ip netip.Addr) []byte {
+	target := make(net.HardwareAddr, 6) // of no meaning in a request
 	if op == arpReply {
 		target = mac
 	}
+	return arpFrame(op, mac, ip, target, ip)
+}
+
+// whoHasFrame is an ARP request of from for ip, to everybody.
+func whoHasFrame(mac net.HardwareAddr, from, ip netip.Addr) []byte {
+	return arpFrame(arpRequest, mac, from, make(net.HardwareAddr, 6), ip)
+}
+
+// arpFrame is an ARP message to everybody (RFC 826).
+//
+//	| ethernet 14 | hw type 2 | proto 2 | 6 | 4 | op 2 | sender mac 6 | sender ip 4 | target mac 6 | target ip 4 |
+func arpFrame(op uint16, mac net.HardwareAddr, ip netip.Addr, targetMAC net.HardwareAddr, target netip.Addr) []byte {
+	everybody := net.HardwareAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
 	frame := ethernetHeader(everybody, mac, etherTypeARP)
 	frame = binary.BigEndian.AppendUint16(frame, 1) // ethernet
 	frame = binary.BigEndian.AppendUint16(frame, 0x0800)
@@ -37,8 +49,8 @@ func arpFrame(op uint16, mac net.HardwareAddr, ip netip.Addr) []byte {
 	frame = binary.BigEndian.AppendUint16(frame, op)
 	frame = append(frame, mac...)
 	frame = append(frame, ip.AsSlice()...)
-	frame = append(frame, target...)
-	return append(frame, ip.AsSlice()...)
+	frame = append(frame, targetMAC...)
+	return append(frame, target.AsSlice()...)
 }
 
 // advertisementFrame is an unsolicited neighbour advertisement (RFC 4861, section 4.4) to all nodes.
@@ -52,14 +64,35 @@ func advertisementFrame(mac net.HardwareAddr, ip netip.Addr) []byte {
 	message = append(message, ip.AsSlice()...)
 	message = append(message, optionTargetLinkLayer, 1)
 	message = append(message, mac...)
-	binary.BigEndian.PutUint16(message[2:], icmpv6Checksum(ip, allNodes, message))
+	return ndpFrame(mac, ip, allNodes, message)
+}
 
-	frame := ethernetHeader(net.HardwareAddr{0x33, 0x33, 0, 0, 0, 1}, mac, etherTypeIPv6)
+// solicitationFrame is a neighbour solicitation (RFC 4861, section 4.3) of from for ip, to the multicast address that ip's
+// holder listens on (RFC 4291, section 2.7.1).
+//
+//	| ethernet 14 | IPv6 40 | type 1, code 1, checksum 2, reserved 4, target 16 | option 1, 1 (x 8 bytes), mac 6 |
+func solicitationFrame(mac net.HardwareAddr, from, ip netip.Addr) []byte {
+	group := netip.MustParseAddr("ff02::1:ff00:0").As16()
+	last := ip.As16()
+	copy(group[13:], last[13:])
+
+	message := []byte{neighbourSolicitation, 0, 0, 0, 0, 0, 0, 0}
+	message = append(message, ip.AsSlice()...)
+	message = append(message, optionSourceLinkLayer, 1)
+	message = append(message, mac...)
+	return ndpFrame(mac, from, netip.AddrFrom16(group), message)
+}
+
+// ndpFrame completes a message, whose checksum is still zero, to a multicast address.
+func ndpFrame(mac net.HardwareAddr, from, to netip.Addr, message []byte) []byte {
+	binary.BigEndian.PutUint16(message[2:], icmpv6Checksum(from, to, message))
+	group := to.As16()
+	frame := ethernetHeader(append(net.HardwareAddr{0x33, 0x33}, group[12:]...), mac, etherTypeIPv6)
 	frame = binary.BigEndian.AppendUint32(frame, 6<<28)
 	frame = binary.BigEndian.AppendUint16(frame, uint16(len(message)))
 	frame = append(frame, protocolICMPv6, ndpHopLimit)
-	frame = append(frame, ip.AsSlice()...)
-	frame = append(frame, allNodes.AsSlice()...)
+	frame = append(frame, from.AsSlice()...)
+	frame = append(frame, to.AsSlice()...)
 	return append(frame, message...)
 }
 

@@ -154,6 +154,43 @@ func TestAnnounceReplacesWhatNeighboursHold(t *testing.T) {
 	reachable(t, client, address6)
 }
 
+// A restored connection says its first word while the link is still off the bridge. The kernel would ask for the neighbour
+// again only after a second, which the client would wait.
+func TestAnnounceDeliversWhatTheContainerSaidBeforeItJoined(t *testing.T) {
+	wire := newSwitch(t)
+	host := wire.newHost(t, "a")
+	client := wire.newClient(t)
+	container := newNamespace(t)
+	l := mustAttach(t, host, container, containerConfig())
+	for _, address := range []string{"10.9.0.9:7", "[fd09::9]:7"} {
+		var hears net.PacketConn
+		in(t, client, func() (err error) {
+			hears, err = net.ListenPacket("udp", address)
+			return err
+		})
+		defer hears.Close()
+		var says net.Conn
+		in(t, container, func() (err error) {
+			says, err = net.Dial("udp", address)
+			return err
+		})
+		defer says.Close()
+		if _, err := says.Write([]byte("first word")); err != nil {
+			t.Fatal(err)
+		}
+		in(t, host, l.Join)
+		start := time.Now()
+		in(t, host, func() error { return l.Announce(t.Context()) })
+		if err := hears.SetReadDeadline(start.Add(500 * time.Millisecond)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := hears.ReadFrom(make([]byte, 64)); err != nil {
+			t.Errorf("%s: %v", address, err)
+		}
+		in(t, host, l.Leave)
+	}
+}
+
 func TestAttachGivesTheContainerItsIdentity(t *testing.T) {
 	wire := newSwitch(t)
 	host := wire.newHost(t, "a")
