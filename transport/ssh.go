@@ -8,11 +8,15 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/cpu"
 
 	"github.com/livemigrate/migrate/internal/sys/socket"
 )
@@ -56,8 +60,9 @@ func (e *SSHError) Error() string {
 func (e *SSHError) Unwrap() error { return ErrLinkLost }
 
 type sshDialer struct {
-	addr Address
-	o    DialOptions
+	addr    Address
+	o       DialOptions
+	ciphers func() string // the value of ssh's option, or nothing; found out once
 }
 
 func newSSHDialer(addr Address, o *DialOptions) *sshDialer {
@@ -71,6 +76,7 @@ func newSSHDialer(addr Address, o *DialOptions) *sshDialer {
 	if d.o.RemoteCommand == "" {
 		d.o.RemoteCommand = defaultRemoteCommand
 	}
+	d.ciphers = sync.OnceValue(d.fasterCiphers)
 	return d
 }
 
@@ -93,8 +99,7 @@ func (d *sshDialer) DialConn(ctx context.Context) (net.Conn, error) {
 	}
 	defer sshOut.Close()
 	c := &sshConn{UnixConn: in, out: out, peer: d.addr.Host, command: d.o.RemoteCommand, exited: make(chan struct{})}
-	// The shell splits the user's command line as it would at a prompt, with quotes and variables.
-	c.cmd = exec.Command("sh", append([]string{"-c", d.o.SSHCommand + ` "$@"`, "ssh"}, d.args()...)...)
+	c.cmd = d.command(context.WithoutCancel(ctx), d.args()...) // ssh outlives the dialing
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = sshIn, sshOut, &c.stderr
 	// A group of its own: the terminal's Ctrl-C is for us to handle, and must not cut the link under a handover.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -104,6 +109,12 @@ func (d *sshDialer) DialConn(ctx context.Context) (net.Conn, error) {
 	}
 	go c.wait()
 	return c, nil
+}
+
+// command is ssh with these arguments. The shell splits the user's command line as it would at a prompt, with quotes and
+// variables.
+func (d *sshDialer) command(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, "sh", append([]string{"-c", d.o.SSHCommand + ` "$@"`, "ssh"}, args...)...)
 }
 
 // args are ssh's. The user's configuration holds, except where it would break a program that talks through ssh.
@@ -123,13 +134,61 @@ func (d *sshDialer) args() []string {
 	} {
 		args = append(args, "-o", option)
 	}
+	if ciphers := d.ciphers(); ciphers != "" {
+		args = append(args, "-o", "Ciphers="+ciphers)
+	}
+	return append(append(args, d.destination()...), d.o.RemoteCommand)
+}
+
+func (d *sshDialer) destination() []string {
+	var args []string
 	if d.addr.Port != "" {
 		args = append(args, "-p", d.addr.Port)
 	}
 	if d.addr.User != "" {
 		args = append(args, "-l", d.addr.User)
 	}
-	return append(args, "--", d.addr.Host, d.o.RemoteCommand)
+	return append(args, "--", d.addr.Host)
+}
+
+// fastCipher is what ssh is asked to prefer: with AES instructions it takes a third of the processor time of OpenSSH's
+// first choice, chacha20-poly1305.
+const fastCipher = "aes128-gcm@openssh.com"
+
+// sshQueryPatience is how long ssh may take to tell its settings; a "Match exec" in them runs programs.
+const sshQueryPatience = 3 * time.Second
+
+// fasterCiphers is the list of ciphers that ssh would use for this peer, with the fast one first. The list itself stays
+// the user's and the administrator's: what they do not allow is not used, and -o Ciphers in SSHCommand or SSHArgs wins.
+func (d *sshDialer) fasterCiphers() string {
+	fast := cpu.X86.HasAES && cpu.X86.HasPCLMULQDQ || cpu.ARM64.HasAES && cpu.ARM64.HasPMULL
+	program, _, _ := strings.Cut(d.o.SSHCommand, " ")
+	if !fast || filepath.Base(program) != "ssh" { // another program may not know -G, and do something else
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), sshQueryPatience)
+	defer cancel()
+	query := d.command(ctx, slices.Concat(d.o.SSHArgs, []string{"-G"}, d.destination())...)
+	query.WaitDelay = time.Second
+	settings, err := query.Output()
+	if err != nil {
+		return "" // ssh will say why when it is used
+	}
+	for line := range strings.Lines(string(settings)) {
+		if list, ok := strings.CutPrefix(line, "ciphers "); ok {
+			return putFirst(strings.Split(strings.TrimSpace(list), ","), fastCipher)
+		}
+	}
+	return ""
+}
+
+// putFirst returns the list with one of its members moved to the front, or nothing if that changes nothing.
+func putFirst(list []string, first string) string {
+	i := slices.Index(list, first)
+	if i <= 0 {
+		return ""
+	}
+	return strings.Join(slices.Concat([]string{first}, list[:i], list[i+1:]), ",")
 }
 
 // sshConn is the input and output of one ssh. The embedded connection, for writing, keeps writev.

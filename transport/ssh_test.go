@@ -168,6 +168,47 @@ func TestSSHFailureSaysWhy(t *testing.T) {
 	}
 }
 
+func TestSSHPrefersFastCipherOfThoseAllowed(t *testing.T) {
+	cpuinfo, _ := os.ReadFile("/proc/cpuinfo")
+	testutil.Need(t, strings.Contains(string(cpuinfo), " aes"), "a processor with AES instructions")
+	config := sshHost(t)
+	strict := filepath.Join(t.TempDir(), "ssh_config")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, strict, string(text)+"Ciphers aes256-ctr\n")
+	for _, c := range []struct {
+		name, config, want string
+		args               []string
+	}{
+		{"Default", config, "aes128-gcm@openssh.com", nil},
+		{"OnlyAnotherIsAllowed", strict, "aes256-ctr", nil},
+		{"UserAsksForAnother", config, "aes256-ctr", []string{"-o", "Ciphers=aes256-ctr"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			log := filepath.Join(t.TempDir(), "log")
+			d, err := transport.NewDialer(transport.Address{Scheme: transport.SSH, Host: "peer"}, &transport.DialOptions{
+				SSHArgs:       append([]string{"-F", c.config, "-v", "-E", log}, c.args...),
+				RemoteCommand: "exit 3",
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := transport.Connect(t.Context(), d, nil); err == nil {
+				t.Fatal("a remote command that fails made a session")
+			}
+			text, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !strings.Contains(string(text), "cipher: "+c.want+" ") {
+				t.Errorf("ssh did not use %s: %s", c.want, text)
+			}
+		})
+	}
+}
+
 func TestSSHShellThatPrintsIsNamed(t *testing.T) {
 	_, err := transport.Connect(t.Context(), sshDialer(t, sshHost(t), "echo 'Have a nice day'; sleep 1"), nil)
 	if !errors.Is(err, transport.ErrNotMigrate) || !strings.Contains(err.Error(), "Have a nice day") {

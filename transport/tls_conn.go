@@ -12,6 +12,8 @@ import (
 const (
 	// maxRecord is the plaintext that one TLS record can hold.
 	maxRecord = 16 << 10
+	// maxSealed is no less than a record on the wire: RFC 8446 adds at most 256 bytes and a header of 5.
+	maxSealed = maxRecord + 256 + 5
 	// batchWrite and batchRead are how much goes through one system call. crypto/tls makes one for each record; several at
 	// a time cost a copy in the processor's cache and save a third of the time spent in the kernel.
 	batchWrite = 64 << 10
@@ -52,14 +54,22 @@ func handshake(ctx context.Context, conn *tls.Conn, batch *batchConn, release fu
 
 func (c *tlsConn) PeerName() string { return c.peer }
 
-// Read says more than crypto/tls when the peer refuses this side's certificate: in TLS 1.3 a client learns of that only
-// when it reads.
+// Read reads what has come already, several records if b has room for them, so that a proxy passes them on at once. It
+// says more than crypto/tls when the peer refuses this side's certificate: in TLS 1.3 a client learns of that only when
+// it reads.
 func (c *tlsConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
-		err = explainAlert(err)
+		return n, explainAlert(err)
 	}
-	return n, err
+	for n < len(b) && c.batch.in.Buffered() >= maxSealed {
+		m, err := c.Conn.Read(b[n:])
+		n += m
+		if err != nil {
+			break // comes again at the next read
+		}
+	}
+	return n, nil
 }
 
 func (c *tlsConn) Write(b []byte) (int, error) {
