@@ -39,10 +39,10 @@ func (r *imageReceiver) Drain(ctx context.Context, lane Channel) error {
 	var buf []byte
 	for {
 		frame, err := lane.Recv(ctx, buf)
-		if err != nil {
-			if errors.Is(err, io.EOF) || ctx.Err() != nil {
-				return nil
-			}
+		switch {
+		case errors.Is(err, io.EOF) || ctx.Err() != nil:
+			return nil //nolint:nilerr // the lane was ended, or is not wanted any more: no failure of its own
+		case err != nil:
 			return fmt.Errorf("%w: image lane: %w", ErrLinkLost, err)
 		}
 		buf = frame

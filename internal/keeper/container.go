@@ -151,7 +151,7 @@ func (c *container) memory() uint64 {
 	}
 	var pages uint64
 	for _, pid := range pids {
-		statm, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "statm"))
+		statm, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
 		if err != nil {
 			continue // it has just ended
 		}
@@ -302,16 +302,21 @@ func (t *tree) dirty() ([]string, error) {
 // size is an estimate of what the tree takes on a disk, in bytes.
 func (t *tree) size() uint64 {
 	var blocks int64
-	_ = filepath.WalkDir(t.path, func(_ string, e os.DirEntry, err error) error { // names come and go while it runs
-		if err != nil || !e.Type().IsRegular() {
-			return nil
+	_ = filepath.WalkDir(t.path, func(_ string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			blocks += allocated(e)
 		}
-		if info, err := e.Info(); err == nil {
-			blocks += info.Sys().(*syscall.Stat_t).Blocks
-		}
-		return nil
+		return nil // names come and go while it runs
 	})
 	return uint64(blocks) * 512
+}
+
+func allocated(e os.DirEntry) int64 {
+	info, err := e.Info()
+	if err != nil {
+		return 0
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks
 }
 
 func isBind(m specs.Mount) bool {

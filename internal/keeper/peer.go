@@ -65,9 +65,11 @@ type peer struct {
 
 // run accepts sessions until the one that brought a container, if any, has ended and every question was answered.
 func (p *peer) run(ctx context.Context) error {
-	waiting, stop := context.WithTimeout(ctx, idleLimit)
-	defer stop()
 	received := make(chan error, 1)
+	waiting, stop := context.WithCancel(ctx)
+	defer stop()
+	idle := time.AfterFunc(idleLimit, stop)
+	defer idle.Stop()
 	for {
 		s, err := p.hub.Accept(waiting)
 		if err != nil {
@@ -76,13 +78,8 @@ func (p *peer) run(ctx context.Context) error {
 		switch {
 		case s.Resumed():
 			p.busy.Go(func() { p.answer(ctx, s) })
-			if p.receive == nil {
-				continue
-			}
 		case p.receive == nil:
-			stop()
-			waiting, stop = context.WithCancel(ctx)
-			defer stop()
+			idle.Stop()
 			p.receive = &handover.Receive{Host: p.host, Journals: p.order.Journals, Root: p.order.Root, Log: p.log}
 			go func() {
 				received <- p.receive.Run(ctx, session{s})

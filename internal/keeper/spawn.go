@@ -49,7 +49,7 @@ func Start(program string, args []string, o *Order) (*Line, error) {
 
 // detach starts program with its end of a line as descriptor lineFD, and closes that end here.
 func detach(program string, args []string, theirs *os.File) (*exec.Cmd, error) {
-	child := exec.Command(program, args...)
+	child := exec.Command(program, args...) //nolint:noctx // it outlives whoever starts it, and every context here
 	child.ExtraFiles = []*os.File{theirs}
 	child.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	child.Dir = "/"
