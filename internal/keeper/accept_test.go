@@ -1,0 +1,93 @@
+package keeper
+
+import (
+	"errors"
+	"log/slog"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/filesync"
+	"github.com/livemigrate/migrate/internal/wire"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+func newPlace(t *testing.T, edit func(*place)) *place {
+	dir := t.TempDir()
+	h := &host{order: &PeerOrder{Places: Places{Root: filepath.Join(dir, "run"), Bundles: filepath.Join(dir, "bundles")}}, log: slog.New(slog.DiscardHandler)}
+	p := &place{
+		host:     h,
+		bundle:   filepath.Join(dir, "bundles", "web"),
+		hello:    &wire.Hello{Container: "web", Machine: machine(), Trees: []*wire.Tree{{Name: "rootfs"}}},
+		spec:     &specs.Spec{Root: &specs.Root{}, Linux: &specs.Linux{}},
+		identity: &identity{},
+		targets:  map[int]*filesync.Target{},
+	}
+	edit(p)
+	return p
+}
+
+// What the peer can't take is said before anything is touched, with the name of the obstacle.
+func TestPeerRefusesWhatItCannotTake(t *testing.T) {
+	bind := specs.Mount{Destination: "/data", Type: "bind", Source: "/no/such/volume", Options: []string{"rbind"}}
+	for name, c := range map[string]struct {
+		edit func(*place)
+		want error
+		says string
+	}{
+		"nothing wrong":     {func(*place) {}, nil, ""},
+		"another processor": {func(p *place) { p.hello.Machine = "s390x" }, wire.ErrIncompatible, "s390x"},
+		"no linux section":  {func(p *place) { p.spec.Linux = nil }, wire.ErrIncompatible, "config.json"},
+		"missing volume":    {func(p *place) { p.spec.Mounts = []specs.Mount{bind} }, wire.ErrIncompatible, "/no/such/volume"},
+		"volume that travels": {func(p *place) {
+			p.spec.Mounts = []specs.Mount{bind}
+			p.identity.Volumes = []volume{{Mount: 0}}
+			p.hello.Trees = append(p.hello.Trees, &wire.Tree{Name: "volume-1"})
+		}, nil, ""},
+		"volume of no mount": {func(p *place) {
+			p.identity.Volumes = []volume{{Mount: 7}}
+			p.hello.Trees = append(p.hello.Trees, &wire.Tree{Name: "volume-1"})
+		}, wire.ErrMalformed, "without a mount"},
+		"tree of no volume": {func(p *place) {
+			p.hello.Trees = append(p.hello.Trees, &wire.Tree{Name: "volume-1"})
+		}, wire.ErrMalformed, "volumes"},
+		"disk too small": {func(p *place) { p.hello.Trees[0].Bytes = 1 << 60 }, wire.ErrNoSpace, "are free"},
+		"no such bridge": {func(p *place) {
+			p.identity.Network = &runtime.Network{Bridge: "no-such-bridge", Addresses: []string{"10.0.0.1/24"}}
+		}, wire.ErrIncompatible, "no-such-bridge"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := newPlace(t, c.edit).check(t.Context())
+			if !errors.Is(err, c.want) || c.want == nil && err != nil {
+				t.Fatalf("check: %v, want %v", err, c.want)
+			}
+			if err != nil && !strings.Contains(err.Error(), c.says) {
+				t.Errorf("check: %q does not say %q", err, c.says)
+			}
+		})
+	}
+}
+
+func TestTwoMovesOfOneContainerDoNotMeet(t *testing.T) {
+	h := newPlace(t, func(*place) {}).host
+	first, err := h.lock("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.lock("web"); !errors.Is(err, wire.ErrBusy) {
+		t.Errorf("second move: %v, want ErrBusy", err)
+	}
+	if other, err := h.lock("db"); err != nil {
+		t.Errorf("another container's move: %v", err)
+	} else {
+		_ = other.Close()
+	}
+	_ = first.Close()
+	again, err := h.lock("web")
+	if err != nil {
+		t.Errorf("after the first has ended: %v", err)
+	}
+	_ = again.Close()
+}
