@@ -188,7 +188,7 @@ func (c *container) dumpOptions(images string) *checkpoint.Options {
 // Dump stops the container.
 func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGates) (handover.Held, error) {
 	o := c.dumpOptions(dir)
-	o.WorkDir = filepath.Join(filepath.Dir(c.order.Journals), "log")
+	o.WorkDir = c.order.logs(c.ID())
 	o.BeforeFreeze = func(context.Context) error {
 		gates.Freezing()
 		return nil

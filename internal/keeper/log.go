@@ -9,9 +9,14 @@ import (
 	"syscall"
 )
 
-// openLog opens the file that a keeper, which has no terminal, writes its log to: next to the journals.
+// logs is where the logs of a container's moves are, CRIU's among them: next to the journals.
+func (p Places) logs(container string) string {
+	return filepath.Join(filepath.Dir(p.Journals), "log", container)
+}
+
+// openLog opens the file that a keeper, which has no terminal, writes its log to.
 func (p Places) openLog(name string, debug bool) (*slog.Logger, func(), error) {
-	dir := filepath.Join(filepath.Dir(p.Journals), "log")
+	dir := p.logs("")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, nil, fmt.Errorf("open keeper's log: %w", err)
 	}

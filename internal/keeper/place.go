@@ -124,6 +124,9 @@ func (p *place) Prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(p.host.order.logs(p.hello.GetContainer()), 0o700); err != nil {
+		return fmt.Errorf("make directory for logs: %w", err)
+	}
 	if p.images, err = p.host.order.spool(p.hello.GetMove()); err != nil {
 		return err
 	}
@@ -156,7 +159,7 @@ func (p *place) writeConfig() error {
 func (p *place) restoreOptions() *restore.Options {
 	o := &restore.Options{
 		ImagesDir:      p.images,
-		WorkDir:        filepath.Join(filepath.Dir(p.host.order.Journals), "log"),
+		WorkDir:        p.host.order.logs(p.hello.GetContainer()),
 		CRIU:           p.host.order.CRIU,
 		TCPEstablished: p.hello.GetTcpEstablished(),
 		FileLocks:      true,
