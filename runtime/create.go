@@ -86,6 +86,7 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 			return nil, err
 		}
 	}
+	r.log.Debug("container created", "container", id, "pid", process.Pid)
 	return c.Container, nil
 }
 

@@ -92,6 +92,7 @@ func (c *Container) Exec(ctx context.Context, o *ExecOptions) (*Exec, error) {
 			return nil, errors.Join(err, (&Exec{process: process}).Kill())
 		}
 	}
+	c.log.Debug("process joined the container", "container", c.id, "pid", process.Pid)
 	return &Exec{process: process}, nil
 }
 

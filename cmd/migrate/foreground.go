@@ -18,6 +18,8 @@ type foreground struct {
 func newForeground(log *slog.Logger) *foreground {
 	f := &foreground{signals: make(chan os.Signal, 2048), log: log}
 	signal.Notify(f.signals)
+	// In the background of a shell these mean us, who read its terminal: taken, the kernel would send them for ever.
+	signal.Reset(syscall.SIGTTIN, syscall.SIGTTOU)
 	return f
 }
 
