@@ -194,6 +194,9 @@ func (k *Call) explain(err error, errno syscall.Errno) error {
 	if k.refuse != nil {
 		return fmt.Errorf("criu %s: %w", k.op, k.refuse)
 	}
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("criu %s: %w", k.op, err) // the log only shows what its death did
+	}
 	e := &Error{Op: k.op, LogPath: k.log, Errno: errno, err: err}
 	e.Cause = Cause(k.log)
 	if e.Cause == "" {

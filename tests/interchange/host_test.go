@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,6 +82,7 @@ func (h *host) bundle(name string, change func(*specs.Spec), args ...string) str
 	h.run("chroot", filepath.Join(dir, "rootfs"), "/bin/busybox", "--install", "-s", "/bin")
 	spec := defaultSpec()
 	spec.Process.Args = args
+	spec.Linux.CgroupsPath = "/" + h.unique(name) // other runs of these tests share the hierarchies
 	if change != nil {
 		change(spec)
 	}
@@ -128,6 +130,20 @@ func defaultSpec() *specs.Spec {
 			MaskedPaths:   []string{"/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"},
 			ReadonlyPaths: []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"},
 		},
+	}
+}
+
+// unique is a name that no other run of these tests uses.
+func (h *host) unique(name string) string {
+	return filepath.Base(h.dir) + "-" + name
+}
+
+// reap waits for a child that is dead or about to be.
+func reap(pid int) {
+	for {
+		if _, err := syscall.Wait4(pid, nil, 0, nil); !errors.Is(err, syscall.EINTR) {
+			return
+		}
 	}
 }
 

@@ -126,7 +126,7 @@ func TestClientOfARestoredRedisKeepsItsConnection(t *testing.T) {
 	if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1"), TCPEstablished: true}); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = syscall.Wait4(pid, nil, 0, nil)
+	reap(pid)
 	if err := c.Delete(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}

@@ -141,7 +141,7 @@ func TestForegroundRestoreIsTheContainer(t *testing.T) {
 func TestProgramsErrorsAreOneLine(t *testing.T) {
 	h := newHost(t)
 	p := h.program(h.bundle("b", nil, "sh", "-c", counting))
-	p.do("create", "made")
+	h.program(h.bundle("m", nil, "sh")).do("create", "made")
 	p.do("run", "-d", "--log-file", filepath.Join(h.dir, "log"), "locked")
 	flock := testutil.Command(t, "flock")
 	locked := h.program(h.bundle("l", nil, flock, "/tmp/lock", "sh", "-c", counting))
@@ -185,7 +185,7 @@ func (h *host) nothingLeftOutside(id string) {
 	if left, _ := filepath.Glob(filepath.Join(h.root, id)); len(left) > 0 {
 		h.t.Errorf("left in the root: %v", left)
 	}
-	if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + id); len(left) > 0 {
+	if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + h.unique("*")); len(left) > 0 {
 		h.t.Errorf("cgroups are left: %v", left)
 	}
 }

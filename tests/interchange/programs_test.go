@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -29,7 +28,7 @@ func (h *host) cycle(c *container, o checkpoint.Options, change func(*restore.Op
 	if err := checkpoint.Run(h.t.Context(), c.Container, &o); err != nil {
 		h.t.Fatal(err)
 	}
-	_, _ = syscall.Wait4(pid, nil, 0, nil)
+	reap(pid)
 	if err := c.Delete(h.t.Context(), false); err != nil {
 		h.t.Fatal(err)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/livemigrate/migrate/checkpoint"
@@ -45,7 +44,7 @@ func TestContainerGoesOnWhereItWas(t *testing.T) {
 	if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1")}); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = syscall.Wait4(pid, nil, 0, nil)
+	reap(pid)
 	if !gone(pid) {
 		t.Errorf("%d is alive after a checkpoint", pid)
 	}

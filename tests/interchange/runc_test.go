@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -99,23 +98,33 @@ var worlds = []struct {
 	}},
 }
 
+// byID leaves the cgroup to be named after the container: it is another one after the restore.
+func byID(change func(*specs.Spec)) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		s.Linux.CgroupsPath = ""
+		if change != nil {
+			change(s)
+		}
+	}
+}
+
 func TestRuncRestoresOurCheckpoint(t *testing.T) {
 	for _, world := range worlds {
 		t.Run(world.name, func(t *testing.T) {
 			h := newHost(t)
 			r := newRunc(h)
-			bundle := h.bundle("b", world.change, "sh", "-c", counting)
-			c := h.start("ours", bundle, nil)
+			bundle := h.bundle("b", byID(world.change), "sh", "-c", counting)
+			c := h.start(h.unique("ours"), bundle, nil)
 			c.expect(t, "tick 3\n")
 			pid := c.InitPid()
 			if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1")}); err != nil {
 				t.Fatal(err)
 			}
-			_, _ = syscall.Wait4(pid, nil, 0, nil)
+			reap(pid)
 			if err := c.Delete(t.Context(), false); err != nil {
 				t.Fatal(err)
 			}
-			out := r.detached("theirs", "restore", "-d", "--image-path", h.images("1"), "--bundle", bundle)
+			out := r.detached(h.unique("theirs"), "restore", "-d", "--image-path", h.images("1"), "--bundle", bundle)
 			if text := (&container{output: out}).expect(t, "tick 9\n"); strings.Contains(text, "tick 1\n") {
 				t.Errorf("it started anew: %q", text)
 			}
@@ -128,11 +137,11 @@ func TestOurRestoreOfRuncsCheckpoint(t *testing.T) {
 		t.Run(world.name, func(t *testing.T) {
 			h := newHost(t)
 			r := newRunc(h)
-			bundle := h.bundle("b", world.change, "sh", "-c", counting)
-			out := r.detached("theirs", "run", "-d", "--bundle", bundle)
+			bundle := h.bundle("b", byID(world.change), "sh", "-c", counting)
+			out := r.detached(h.unique("theirs"), "run", "-d", "--bundle", bundle)
 			(&container{output: out}).expect(t, "tick 3\n")
-			r.do("checkpoint", "--image-path", h.images("1"), "theirs")
-			c, err := h.restore("ours", bundle, h.images("1"), nil)
+			r.do("checkpoint", "--image-path", h.images("1"), h.unique("theirs"))
+			c, err := h.restore(h.unique("ours"), bundle, h.images("1"), nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -192,14 +201,14 @@ func TestConnectionInANetworkNamespaceByPathGoesBothWays(t *testing.T) {
 	if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1"), TCPEstablished: true}); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = syscall.Wait4(pid, nil, 0, nil)
+	reap(pid)
 	if err := c.Delete(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
-	r.detached("theirs", "restore", "-d", "--tcp-established", "--image-path", h.images("1"), "--bundle", bundle)
+	r.detached(h.unique("theirs"), "restore", "-d", "--tcp-established", "--image-path", h.images("1"), "--bundle", bundle)
 	client.incr(t)
-	r.do("checkpoint", "--tcp-established", "--image-path", h.images("2"), "theirs")
-	if _, err := h.restore("ours", bundle, h.images("2"), func(o *restore.Options) { o.TCPEstablished = true }); err != nil {
+	r.do("checkpoint", "--tcp-established", "--image-path", h.images("2"), h.unique("theirs"))
+	if _, err := h.restore(h.unique("ours"), bundle, h.images("2"), func(o *restore.Options) { o.TCPEstablished = true }); err != nil {
 		t.Fatal(err)
 	}
 	client.incr(t)
@@ -209,24 +218,24 @@ func TestTerminalsGoBothWays(t *testing.T) {
 	h := newHost(t)
 	r := newRunc(h)
 	bundle := h.bundle("b", func(s *specs.Spec) { s.Process.Terminal = true }, "sh")
-	c, master := h.startTerminal("ours", bundle)
+	c, master := h.startTerminal(h.unique("ours"), bundle)
 	talk(t, master, "a=be; a=${a}fore; echo got-$a\n", "got-before")
 	pid := c.InitPid()
 	if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1")}); err != nil {
 		t.Fatal(err)
 	}
-	_, _ = syscall.Wait4(pid, nil, 0, nil)
+	reap(pid)
 	if err := c.Delete(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	master.Close()
 	theirs := h.console(func(socket string) {
-		r.do("restore", "-d", "--console-socket", socket, "--image-path", h.images("1"), "--bundle", bundle, "theirs")
+		r.do("restore", "-d", "--console-socket", socket, "--image-path", h.images("1"), "--bundle", bundle, h.unique("theirs"))
 	})
 	talk(t, theirs, "a=${a}-runc; echo got-$a\n", "got-before-runc")
-	r.do("checkpoint", "--image-path", h.images("2"), "theirs")
+	r.do("checkpoint", "--image-path", h.images("2"), h.unique("theirs"))
 	ours := h.console(func(socket string) {
-		if _, err := h.restore("ours", bundle, h.images("2"), func(o *restore.Options) { o.ConsoleSocket = socket }); err != nil {
+		if _, err := h.restore(h.unique("ours"), bundle, h.images("2"), func(o *restore.Options) { o.ConsoleSocket = socket }); err != nil {
 			t.Fatal(err)
 		}
 	})
