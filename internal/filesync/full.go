@@ -46,7 +46,7 @@ func (p *pass) full() error {
 	if err != nil {
 		return p.abandon(err)
 	}
-	s.index.sweep(p.stats.Entries)
+	s.index.sweep()
 	return p.distrust()
 }
 

@@ -261,3 +261,12 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// mountTmpfs mounts a filesystem for the test.
+func mountTmpfs(t testing.TB, options string) string {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, syscall.Mount("none", dir, "tmpfs", 0, options))
+	t.Cleanup(func() { must(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+	return dir
+}

@@ -20,6 +20,7 @@ type incremental struct {
 	*pass
 	flags   map[string]changeFlag
 	leaders map[uint64]string // of inodes with several names: the path the others are linked to
+	whole   bool              // nothing that the peer is said to hold counts
 	last    *fs.Dir           // of the path before: neighbours come together
 	lastDir string
 	plan
@@ -285,7 +286,7 @@ func (i *incremental) sendFile(n *node, c *changes) error {
 	in := &intent{reread: i.flags[n.path]&changeContent != 0}
 	in.reread = in.reread || c.modified == nil || c.modified(n.dir, n.name)
 	in.kept = !in.reread
-	if r, ok := i.s.index.get(n.st.Ino); ok && i.s.index.current(&r) && r.flags&flagNoDigest == 0 {
+	if r, ok := i.s.index.get(n.st.Ino); ok && !i.whole && i.s.index.current(&r) && r.flags&flagNoDigest == 0 {
 		in.content, in.digest = true, r.digest
 		if n.st.Nlink == 1 {
 			if from := i.lastPath(&r, n.path); from != n.path {
@@ -307,54 +308,21 @@ func (i *incremental) sendLink(n *node, _ *changes) error {
 	return i.pass.send.op(&operation{kind: opLink, path: n.path, from: leader})
 }
 
-// again sends what the peer could not find, whole, with all the names it has.
-func (p *pass) again(paths []string) error {
+// again looks once more at paths: at those that the peer could not find, which are sent whole, or those that changed while
+// they were read.
+func (p *pass) again(paths []string, whole bool) error {
 	i := &incremental{pass: p, flags: map[string]changeFlag{}, leaders: map[uint64]string{}}
 	i.leaderOf = map[string]string{}
+	i.whole = whole
 	defer func() { i.last.Close() }()
 	for _, path := range paths {
 		if i.s.excluded(path) {
-			return refuse("the peer needs %q, which is excluded", path)
+			return refuse("the peer asks for %q, which is excluded", path)
 		}
-		n, gone, err := i.at(path)
-		switch {
-		case err != nil:
-			return err
-		case gone:
-			i.unstable(path)
-		case n.st.IsDir():
-			i.dirs = append(i.dirs, path)
-		default:
-			if err := i.leaf(n); err != nil {
-				return err
-			}
-		}
+		i.flags[path] |= changeContent
 	}
-	i.files = append(i.files, i.moves...)
-	i.moves = nil
-	whole := i.files
-	i.files = nil
-	slices.SortFunc(whole, comparePaths)
-	for _, path := range whole {
-		n, gone, err := i.at(path)
-		if err != nil {
-			return err
-		}
-		if gone || n.st.IsDir() {
-			i.unstable(path)
-			continue
-		}
-		if !n.st.IsRegular() {
-			err = i.node(n, held{}, false)
-		} else {
-			err = i.file(n, &intent{reread: true})
-		}
-		if err != nil && !vanished(err) {
-			return err
-		}
-		if err != nil {
-			i.unstable(path)
-		}
+	if err := i.expand(); err != nil {
+		return err
 	}
 	return i.send(&changes{})
 }

@@ -35,6 +35,7 @@ type index struct {
 	boot  [36]byte
 	slots uint64
 	used  uint64
+	live  uint64 // of them, those seen in this epoch
 	epoch uint32
 	clean bool
 	names names
@@ -261,12 +262,17 @@ func (x *index) insert(r *record) error {
 	if old.ino == 0 {
 		x.used++
 	}
+	if old.ino == 0 || old.epoch != r.epoch {
+		x.live++
+	}
 	return nil
 }
 
 // rebuild copies the records that were seen since an epoch into a table of another size.
 func (x *index) rebuild(slots uint64, since uint32) error {
 	old := &index{file: x.file, table: x.table}
+	live := x.live
+	defer func() { x.live = live }()
 	x.file = nil
 	if err := x.create(slots); err != nil {
 		x.file = old.file
@@ -294,7 +300,7 @@ func (x *index) begin() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.epoch++
-	x.err = nil
+	x.live, x.err = 0, nil
 	if err := x.names.reset(filepath.Dir(x.path)); err != nil {
 		return err
 	}
@@ -302,14 +308,14 @@ func (x *index) begin() error {
 }
 
 // sweep ends a full pass: when most records are of inodes that are gone, they are dropped.
-func (x *index) sweep(seen int64) {
+func (x *index) sweep() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if x.used < 2*uint64(seen)+minSlots {
+	if x.used < 2*x.live+minSlots {
 		return
 	}
 	slots := uint64(minSlots)
-	for slots < 2*uint64(seen) {
+	for slots < 2*x.live {
 		slots *= 2
 	}
 	x.note(x.rebuild(slots, x.epoch))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"time"
@@ -275,22 +276,33 @@ func (p *pass) sent(n *node, bytes int64) {
 
 func (p *pass) unstable(path string) { p.s.pending[path] = struct{}{} }
 
-// settle ends the pass: whatever the peer still needs is sent whole, then it confirms.
+const (
+	unstableRounds = 3
+	needRounds     = 5 // a need can reveal another (the leader of a hard link), not more
+)
+
+// settle ends the pass: whatever the peer still needs is sent whole, then it confirms. In the frozen window what changed
+// while it was read is read again first.
 func (p *pass) settle() error {
-	const rounds = 5 // a need can reveal another (the leader of a hard link), not more
-	for range rounds {
+	for range needRounds {
+		for round := 0; p.frozen && len(p.s.pending) > 0; round++ {
+			if round == unstableRounds {
+				return fmt.Errorf("%w: %s", ErrUnstable, firstKey(p.s.pending))
+			}
+			list := slices.Collect(maps.Keys(p.s.pending))
+			clear(p.s.pending)
+			if err := p.again(list, false); err != nil {
+				return err
+			}
+		}
 		if err := p.send.end(); err != nil {
 			return err
 		}
 		needs, done, err := p.reply()
-		if err != nil {
+		if done || err != nil {
 			return err
 		}
-		if done {
-			return nil
-		}
-		slices.SortFunc(needs, comparePaths)
-		if err := p.again(needs); err != nil {
+		if err := p.again(needs, true); err != nil {
 			return err
 		}
 	}

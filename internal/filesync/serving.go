@@ -63,7 +63,7 @@ func (v *serving) run(ctx context.Context) error {
 	}
 	if pass == passFull {
 		v.t.based = true
-		v.t.index.sweep(v.stats.Entries)
+		v.t.index.sweep()
 	}
 	return v.ch.Send(ctx, encodeDone(&outcome{
 		Files: v.stats.Files, Bytes: v.stats.Bytes, Removed: v.stats.Removed, Dropped: v.stats.Dropped,
