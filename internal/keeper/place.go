@@ -13,6 +13,8 @@ import (
 
 	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/image"
+	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/restore"
@@ -193,6 +195,7 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 // Open lets the container run: the journal first, then the network, then its first instruction.
 func (p *place) Open(ctx context.Context, running func() error) error {
 	l := p.prepared.Link()
+	stalled := p.stalled()
 	c, err := p.gate.Open(ctx, func() error {
 		if err := running(); err != nil {
 			return err
@@ -205,13 +208,35 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 			return nil
 		}
 		// Under a millisecond, and only here: the namespace that it comes from is closed when Open returns.
-		if err := l.Announce(context.WithoutCancel(ctx)); err != nil {
-			p.host.log.Warn("announce the container's addresses", "error", err)
-		}
+		p.announce(context.WithoutCancel(ctx), l, stalled)
 		return nil
 	})
 	p.running = c
 	return err
+}
+
+// announce makes the network and the other ends of connections notice at once that the container is here. They would in
+// time, so a failure is not the move's.
+func (p *place) announce(ctx context.Context, l *link.Link, stalled []link.Stalled) {
+	if err := l.Announce(ctx); err != nil {
+		p.host.log.Warn("the network was not told of the new place", "error", err)
+	}
+	if err := l.Wake(ctx, stalled); err != nil {
+		p.host.log.Warn("clients were not told to try again", "error", err)
+	}
+}
+
+// stalled lists the connections whose other ends have been sending to nobody since the freeze.
+func (p *place) stalled() []link.Stalled {
+	connections, err := image.Connections(p.images)
+	if err != nil {
+		p.host.log.Warn("connections are left to their own timers", "error", err)
+	}
+	stalled := make([]link.Stalled, 0, len(connections))
+	for _, c := range connections {
+		stalled = append(stalled, link.Stalled(c))
+	}
+	return stalled
 }
 
 // finish clears up after a container that runs: what the service need not wait for.

@@ -108,6 +108,11 @@ func icmpv6Checksum(from, to netip.Addr, message []byte) uint16 {
 	summed = binary.BigEndian.AppendUint32(summed, uint32(len(message)))
 	summed = binary.BigEndian.AppendUint32(summed, protocolICMPv6)
 	summed = append(summed, message...)
+	return checksum(summed)
+}
+
+// checksum is the internet checksum (RFC 1071) over an even number of bytes, the checksum's own place being zero.
+func checksum(summed []byte) uint16 {
 	var sum uint32
 	for i := 0; i < len(summed); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(summed[i:]))
