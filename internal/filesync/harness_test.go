@@ -127,18 +127,11 @@ func (p *pair) try(do func(*Source, context.Context, Channel) (Stats, error)) (s
 	ctx, cancel := context.WithTimeout(p.t.Context(), 5*time.Minute)
 	defer cancel()
 	served := make(chan error, 1)
-	sctx, stop := context.WithCancel(ctx)
-	defer stop()
 	go func() {
-		_, err := p.target.Serve(sctx, p.b)
+		_, err := p.target.Serve(ctx, p.b)
 		served <- err
 	}()
 	st, err := do(p.source, ctx, p.a)
-	if p.source.based && st.Entries == 0 && err == nil && !st.Full { // nothing to say: the peer was not spoken to
-		stop()
-		<-served
-		return st, nil, nil
-	}
 	return st, err, <-served
 }
 

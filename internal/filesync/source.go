@@ -111,17 +111,10 @@ func (s *Source) run(ctx context.Context, ch Channel, frozen bool) (Stats, error
 		p.stats.Log = s.changes.name()
 	}
 	err := p.run()
-	if err == nil && frozen && len(s.pending) > 0 {
-		err = fmt.Errorf("%w: %s", ErrUnstable, firstKey(s.pending))
-	}
 	p.stats.Unstable = int64(len(s.pending))
 	p.stats.Elapsed = time.Since(start)
-	if err != nil && !errors.Is(err, ErrUnstable) {
-		// What was taken from the change log may not have arrived.
-		s.based = false
-		return p.stats, fmt.Errorf("synchronise %s: %w", s.path, err)
-	}
 	if err != nil {
+		s.based = false // what was taken from the change log may not have arrived
 		return p.stats, fmt.Errorf("synchronise %s: %w", s.path, err)
 	}
 	s.log.Debug("files synchronised", "root", s.path, "stats", p.stats)
