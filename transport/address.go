@@ -16,11 +16,11 @@ const DefaultPort = "7440"
 type Scheme string
 
 const (
-	// TLS: TLS 1.3 over TCP, both sides with certificates of one authority.
+	// TLS is TLS 1.3 over TCP, both sides with certificates of one authority.
 	TLS Scheme = "tls"
-	// SSH: the system's ssh program, with its configuration, keys and known hosts.
+	// SSH is the system's ssh program, with its configuration, keys and known hosts.
 	SSH Scheme = "ssh"
-	// Unix: a socket on this host, for processes of one user and root.
+	// Unix is a socket on this host, for processes of one user and root.
 	Unix Scheme = "unix"
 )
 

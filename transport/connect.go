@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -46,7 +47,7 @@ func Connect(ctx context.Context, d Dialer, o *ConnectOptions) (Session, error) 
 	defer cancel()
 	s, err := connect(ctx, d, o)
 	if err != nil {
-		if err == context.DeadlineExceeded || err == context.Canceled {
+		if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
 			err = context.Cause(ctx)
 		}
 		return nil, fmt.Errorf("connect to %s: %w", d, err)

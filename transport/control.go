@@ -40,7 +40,7 @@ func (c *control) Recv(ctx context.Context, buf []byte) ([]byte, error) {
 	case err == nil:
 		c.session.received.Add(uint64(headerSize + len(frame)))
 		return append(buf[:0], frame...), nil
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		return nil, io.EOF
 	default:
 		return nil, c.fault(ctx, "receive", err)
@@ -57,7 +57,7 @@ func (c *control) read() {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = fmt.Errorf("%w: nothing was heard for %v", ErrPeerSilent, c.session.silence)
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		c.session.peerClosed.Store(true)
 	} else {
 		c.session.fail(err)

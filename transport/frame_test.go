@@ -2,6 +2,7 @@ package transport
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"testing"
 )
@@ -63,7 +64,7 @@ func TestFrameIsReadIntoCallersBuffer(t *testing.T) {
 		if err == nil {
 			_, err = r.payload(buf, n)
 		}
-		if err != nil && err != io.EOF {
+		if err != nil && !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 	})

@@ -130,7 +130,7 @@ func (l *lane) Recv(ctx context.Context, buf []byte) ([]byte, error) {
 	case err == nil:
 		l.session.received.Add(uint64(headerSize + len(frame)))
 		return frame, nil
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		l.heard = io.EOF
 		return nil, io.EOF
 	default:

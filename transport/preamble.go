@@ -144,7 +144,10 @@ func readPreamble(r io.Reader) (Preamble, error) {
 	if b[7] != 0 {
 		return Preamble{}, fmt.Errorf("%w: reserved byte is %d", ErrNotMigrate, b[7])
 	}
-	return p, p.check()
+	if err := p.check(); err != nil {
+		return Preamble{}, err
+	}
+	return p, nil
 }
 
 // readOpening reads magic and version into b. It looks at what has come before it waits for more, so that a stranger is

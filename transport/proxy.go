@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -29,12 +30,13 @@ func Proxy(ctx context.Context, a, b net.Conn) error {
 	stop := context.AfterFunc(ctx, abortBoth)
 	defer stop()
 	results := make(chan error, 2)
-	go func() { results <- pass(a, b) }()
-	go func() { results <- pass(b, a) }()
+	var copying sync.WaitGroup
+	defer copying.Wait()
+	copying.Go(func() { results <- pass(a, b) })
+	copying.Go(func() { results <- pass(b, a) })
 
 	if err := <-results; err != nil {
 		abortBoth()
-		<-results // follows from the first
 		return ctxCause(ctx, err)
 	}
 	var late atomic.Bool

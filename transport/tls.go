@@ -91,7 +91,7 @@ func listenTLS(addr Address, o *ListenOptions) (Acceptor, error) {
 	if _, err := certificates.load(); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(addr.Host, addr.Port))
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", net.JoinHostPort(addr.Host, addr.Port))
 	if err != nil {
 		return nil, err
 	}

@@ -65,8 +65,8 @@ func (c *tlsConn) Read(b []byte) (int, error) {
 	for n < len(b) && c.batch.in.Buffered() >= maxSealed {
 		m, err := c.Conn.Read(b[n:])
 		n += m
-		if err != nil {
-			break // comes again at the next read
+		if m == 0 || err != nil {
+			return n, nil //nolint:nilerr // the error comes again at the next read; what was read counts first
 		}
 	}
 	return n, nil

@@ -36,7 +36,7 @@ func listenUnix(addr Address, o *ListenOptions) (Acceptor, error) {
 	if err := removeStale(addr.Path); err != nil {
 		return nil, err
 	}
-	l, err := net.Listen("unix", addr.Path)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "unix", addr.Path)
 	if err != nil {
 		return nil, err
 	}
@@ -49,7 +49,7 @@ func listenUnix(addr Address, o *ListenOptions) (Acceptor, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		return c, c.PeerName(), nil
+		return c, c.peer, nil
 	}
 	return newAcceptor(l, addr.String(), greet, o), nil
 }
@@ -66,7 +66,7 @@ func removeStale(path string) error {
 	if info.Mode()&os.ModeSocket == 0 {
 		return fmt.Errorf("%s is in the way and no socket: remove it", path)
 	}
-	conn, err := net.Dial("unix", path)
+	conn, err := new(net.Dialer).DialContext(context.Background(), "unix", path)
 	if err == nil {
 		_ = conn.Close() // it only had to succeed
 		return fmt.Errorf("another process listens there: %w", syscall.EADDRINUSE)

@@ -9,6 +9,7 @@
 package pki
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -34,10 +35,12 @@ var (
 )
 
 const (
-	authorityName = "ca"
-	// DefaultAuthorityLife and DefaultLife are how long an authority and a certificate are valid.
+	// DefaultAuthorityLife is how long an authority is valid.
 	DefaultAuthorityLife = 10 * 365 * 24 * time.Hour
-	DefaultLife          = 365 * 24 * time.Hour
+	// DefaultLife is how long a host's certificate is valid.
+	DefaultLife = 365 * 24 * time.Hour
+
+	authorityName = "ca" // of the authority's files
 	// backdate lets a certificate be valid at once on a host whose clock is behind.
 	backdate = 10 * time.Minute
 )
@@ -242,7 +245,7 @@ func copyAuthority(path string, c *x509.Certificate) error {
 	if err != nil {
 		return err
 	}
-	if block, _ := pem.Decode(old); block == nil || string(block.Bytes) != string(c.Raw) {
+	if block, _ := pem.Decode(old); block == nil || !bytes.Equal(block.Bytes, c.Raw) {
 		return fmt.Errorf("%s is another authority's certificate: remove it, or choose another directory", path)
 	}
 	return nil

@@ -212,7 +212,7 @@ func preambleIsPassedOn(t *testing.T, dial Dial) {
 	stream(t, b.Lanes()[0], a.Lanes()[0], []int{transport.MaxFrame, 10})
 	stream(t, a.Control(), b.Control(), []int{10})
 	go a.Close()
-	if _, err := b.Control().Recv(ctx, nil); err != io.EOF {
+	if _, err := b.Control().Recv(ctx, nil); !errors.Is(err, io.EOF) {
 		t.Errorf("after close: %v, want EOF", err)
 	}
 	b.Close()

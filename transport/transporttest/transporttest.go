@@ -58,7 +58,10 @@ func Run(t *testing.T, dial Dial) {
 		{"LimitOfSessions", limitOfSessions},
 		{"PreambleIsPassedOn", preambleIsPassedOn},
 	} {
-		t.Run(c.name, func(t *testing.T) { c.test(t, dial) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // most of them wait
+			c.test(t, dial)
+		})
 	}
 }
 
