@@ -13,6 +13,7 @@ import (
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/netlock"
 	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/internal/sys/terminal"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -29,9 +30,11 @@ type dump struct {
 	version   string     // CRIU's; empty when no manifest is wanted
 
 	descriptors []string
+	terminals   []terminal.Blocking // CRIU may leave them otherwise
 	wasPaused   bool // by its user: it stays so
 	frozen      bool // by us
 	left        bool // the link is off its bridge
+	locked      bool // CRIU locks the network itself
 }
 
 // Begin dumps the container and returns with CRIU standing in post-dump: the images are complete, and every task stands
@@ -179,7 +182,7 @@ func (d *dump) notified(ctx context.Context, script string) error {
 		}
 		// CRIU would freeze the cgroup too, but looks only every 100 ms whether it is.
 		d.frozen = true
-		if err := d.container.Freeze(ctx); err != nil || d.options.AfterFreeze == nil {
+		if err := d.freeze(ctx); err != nil || d.options.AfterFreeze == nil {
 			return err
 		}
 		return d.options.AfterFreeze(ctx)
@@ -198,6 +201,19 @@ func (d *dump) notified(ctx context.Context, script string) error {
 		return d.sayReady()
 	}
 	return nil
+}
+
+// freeze stops the tasks and remembers the mode of their terminals.
+func (d *dump) freeze(ctx context.Context) error {
+	if err := d.container.Freeze(ctx); err != nil {
+		return err
+	}
+	pids, err := d.container.Processes()
+	if err != nil {
+		return err
+	}
+	d.terminals, err = terminal.ListBlocking(pids)
+	return err
 }
 
 // rejoin puts the link back on its bridge.
@@ -225,22 +241,22 @@ func (d *dump) sayReady() error {
 
 // release lets the container run on after a dump that failed or was refused.
 func (d *dump) release(ctx context.Context) error {
+	blocked := terminal.Restore(d.terminals)
 	if d.client.Killed() {
-		return errors.Join(recoverContainer(ctx, d.container, !d.wasPaused), d.closeClient())
+		return errors.Join(blocked, recoverContainer(ctx, d.container, !d.wasPaused), d.closeClient())
 	}
-	err := errors.Join(d.clearRules(), d.rejoin())
+	err := errors.Join(blocked, d.rejoin())
+	if d.locked {
+		err = errors.Join(err, clearRules(ctx, d.container))
+	}
 	if d.frozen && !d.wasPaused {
 		err = errors.Join(err, d.container.Thaw(ctx))
 	}
 	return errors.Join(err, d.closeClient())
 }
 
-// clearRules removes what CRIU may have left of its network lock in a network namespace of the container.
-func (d *dump) clearRules() error {
-	return clearRules(d.container)
-}
-
-func clearRules(c *runtime.Container) error {
+// clearRules removes what CRIU may have left of its network lock in the container's network namespace.
+func clearRules(ctx context.Context, c *runtime.Container) error {
 	pid := c.InitPid()
 	if pid == 0 {
 		return nil
@@ -253,7 +269,7 @@ func clearRules(c *runtime.Container) error {
 		return err
 	}
 	defer ns.Close()
-	return netlock.Clear(ns)
+	return netlock.Clear(ctx, ns)
 }
 
 func (d *dump) closeClient() error {

@@ -30,7 +30,7 @@ func recoverContainer(ctx context.Context, c *runtime.Container, thaw bool) erro
 		return err
 	}
 	// The rules first: the end of repair sends a probe, whose answer should come in.
-	err = clearRules(c)
+	err = clearRules(ctx, c)
 	if state := c.State(); state.Network != nil {
 		l, openErr := openLink(c.ID(), state.Network)
 		if openErr == nil {

@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
 
@@ -78,6 +77,7 @@ func (o *Options) cgroupMode(plan *runtime.Plan) criu.CgroupMode {
 func (d *dump) networkLock() *criu.NetworkLock {
 	method := rpc.CriuNetworkLockMethod_SKIP
 	if d.link == nil && d.options.TCPEstablished {
+		d.locked = true
 		method = rpc.CriuNetworkLockMethod_IPTABLES
 		if _, err := exec.LookPath("iptables-restore"); err != nil {
 			method = rpc.CriuNetworkLockMethod_NFTABLES
@@ -155,7 +155,7 @@ func (d *dump) addMounts(options *criu.Options, plan *runtime.Plan) error {
 // addMaskedPaths: a masked file has /dev/null mounted over it. A masked directory has a tmpfs, which CRIU knows how to save.
 func (d *dump) addMaskedPaths(options *criu.Options, plan *runtime.Plan) error {
 	for _, path := range plan.Spec.Linux.MaskedPaths {
-		info, err := os.Stat(filepath.Join("/proc", strconv.Itoa(d.container.InitPid()), "root", path))
+		info, err := os.Stat(fmt.Sprintf("/proc/%d/root/%s", d.container.InitPid(), path))
 		if errors.Is(err, os.ErrNotExist) || err == nil && info.IsDir() {
 			continue
 		}

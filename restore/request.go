@@ -3,7 +3,6 @@ package restore
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -156,7 +155,7 @@ func (a *attempt) addCgroups(options *criu.Options) error {
 	if err := a.prepared.PlaceInit(pid); err != nil {
 		return err
 	}
-	text, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(pid), "cgroup"))
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
 		return fmt.Errorf("read criu's cgroups: %w", err)
 	}

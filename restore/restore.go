@@ -245,7 +245,7 @@ func (o *Options) console(ctx context.Context, master *os.File) error {
 		return errors.Join(ErrNoConsole, master.Close())
 	}
 	defer master.Close()
-	conn, err := net.Dial("unix", o.ConsoleSocket)
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", o.ConsoleSocket)
 	if err != nil {
 		return fmt.Errorf("connect to console socket: %w", err)
 	}

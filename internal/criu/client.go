@@ -31,13 +31,21 @@ import (
 
 // The messages of CRIU's RPC, so that a caller names one package.
 type (
-	Options     = rpc.CriuOpts
-	ExtMount    = rpc.ExtMountMap
-	InheritFd   = rpc.InheritFd
-	JoinNS      = rpc.JoinNamespace
-	CgroupRoot  = rpc.CgroupRoot
-	PageServer  = rpc.CriuPageServerInfo
-	CgroupMode  = rpc.CriuCgMode
+	// Options are those of a request.
+	Options = rpc.CriuOpts
+	// ExtMount names a mount whose content is not in the images: a dump {path, name}, a restore {name, source}.
+	ExtMount = rpc.ExtMountMap
+	// InheritFd gives a descriptor of the child's for an external resource.
+	InheritFd = rpc.InheritFd
+	// JoinNS is a namespace that the restored tasks join by path.
+	JoinNS = rpc.JoinNamespace
+	// CgroupRoot moves the images' cgroups of one controller below another.
+	CgroupRoot = rpc.CgroupRoot
+	// PageServer is where CRIU's page server is, or is to be.
+	PageServer = rpc.CriuPageServerInfo
+	// CgroupMode is what becomes of cgroups.
+	CgroupMode = rpc.CriuCgMode
+	// NetworkLock is how CRIU keeps packets away from sockets that it works on.
 	NetworkLock = rpc.CriuNetworkLockMethod
 )
 
@@ -84,7 +92,7 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 	}
 	// The default configuration files (/etc/criu/default.conf, ~/.criu/default.conf) would silently set whatever a
 	// request leaves open.
-	cmd := exec.Command(o.Path, "--no-default-config", "swrk", "3")
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), o.Path, "--no-default-config", "swrk", "3")
 	c := &Client{conn: conn, cmd: cmd, stderr: &tail{}, log: o.Log, exited: make(chan struct{})}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

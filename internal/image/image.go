@@ -76,12 +76,18 @@ func open(dir string, whole bool) (*Set, error) {
 	}
 	set := &Set{Dir: dir, Manifest: manifest}
 	if manifest != nil {
-		return set, set.verifyFiles()
+		if err := set.verifyFiles(); err != nil {
+			return nil, err
+		}
+		return set, nil
 	}
 	if _, err := os.Stat(filepath.Join(dir, inventoryName)); errors.Is(err, os.ErrNotExist) && whole {
 		return nil, fmt.Errorf("%s is missing: %w", inventoryName, ErrNoCheckpoint)
 	}
-	return set, checkCRIU(dir, whole)
+	if err := checkCRIU(dir, whole); err != nil {
+		return nil, err
+	}
+	return set, nil
 }
 
 // parentOf is where CRIU's link leads, relative to dir, or "".

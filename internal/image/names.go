@@ -25,7 +25,7 @@ func IsPages(name string) bool {
 	return pagesPattern.MatchString(name)
 }
 
-// IsMetadata: a file that must be whole and right before a restore begins.
+// IsMetadata tells a file that must be whole and right before a restore begins.
 func IsMetadata(name string) bool {
 	return name == descriptorsName || name == networkName || imagePattern.MatchString(name) && !IsPages(name)
 }

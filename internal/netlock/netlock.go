@@ -5,6 +5,7 @@ package netlock
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -25,11 +26,11 @@ const chain = "CRIU"
 const tablePrefix = "CRIU-"
 
 // Clear removes CRIU's rules from the network namespace. None there is no error. It needs CAP_NET_ADMIN in the namespace.
-func Clear(ns *os.File) error {
+func Clear(ctx context.Context, ns *os.File) error {
 	if err := clearNftables(ns); err != nil {
 		return fmt.Errorf("remove criu's network lock: %w", err)
 	}
-	if err := clearLegacy(ns); err != nil {
+	if err := clearLegacy(ctx, ns); err != nil {
 		return fmt.Errorf("remove criu's network lock: %w", err)
 	}
 	return nil
@@ -104,7 +105,7 @@ func jumpsTo(rule *nftables.Rule, name string) bool {
 }
 
 // clearLegacy covers the older iptables, whose tables the kernel's nftables do not show. There is no netlink for them.
-func clearLegacy(ns *os.File) error {
+func clearLegacy(ctx context.Context, ns *os.File) error {
 	for _, family := range []struct{ names, restore string }{
 		{"/proc/thread-self/net/ip_tables_names", "iptables-legacy-restore"},
 		{"/proc/thread-self/net/ip6_tables_names", "ip6tables-legacy-restore"},
@@ -114,7 +115,7 @@ func clearLegacy(ns *os.File) error {
 			if err != nil || !bytes.Contains(names, []byte("filter")) {
 				return nil //nolint:nilerr // the module is not loaded, or the table not made: no rules
 			}
-			return restoreLegacy(family.restore)
+			return restoreLegacy(ctx, family.restore)
 		})
 		if err != nil {
 			return err
@@ -124,11 +125,11 @@ func clearLegacy(ns *os.File) error {
 }
 
 // restoreLegacy deletes the jumps and the chain, when the chain is there. The child inherits the thread's namespace.
-func restoreLegacy(program string) error {
+func restoreLegacy(ctx context.Context, program string) error {
 	if _, err := exec.LookPath(program); err != nil {
 		return nil //nolint:nilerr // CRIU could not have used it
 	}
-	save := exec.Command(strings.TrimSuffix(program, "-restore")+"-save", "-t", "filter")
+	save := exec.CommandContext(ctx, strings.TrimSuffix(program, "-restore")+"-save", "-t", "filter")
 	rules, err := save.Output()
 	if err != nil {
 		return fmt.Errorf("list legacy iptables rules: %w", err)
@@ -144,7 +145,7 @@ func restoreLegacy(program string) error {
 		}
 	}
 	script.WriteString("-F " + chain + "\n-X " + chain + "\nCOMMIT\n")
-	restore := exec.Command(program, "--noflush")
+	restore := exec.CommandContext(ctx, program, "--noflush")
 	restore.Stdin = &script
 	if out, err := restore.CombinedOutput(); err != nil {
 		return fmt.Errorf("run %s: %w: %s", program, err, bytes.TrimSpace(out))

@@ -71,7 +71,7 @@ func endSocket(pidfd, number int) (bool, error) {
 	defer func() { _ = unix.Close(fd) }()
 	repair, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_REPAIR)
 	if err != nil || repair == 0 { // not TCP, or not touched
-		return false, nil //nolint:nilerr // every other kind of socket refuses the option
+		return false, nil // every other kind of socket refuses the option
 	}
 	// Off, with a window probe: it makes the peer repeat what it may have sent, unanswered, meanwhile. The queues were only
 	// peeked at, and which of them CRIU had selected ends with the mode.
