@@ -303,6 +303,11 @@ func TestMergeResources(t *testing.T) {
 			`{"blockIO":{"throttleReadBpsDevice":[{"major":9,"minor":0,"rate":5},{"major":7,"minor":1,"rate":3}]}}`,
 			`{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":9,"minor":0,"rate":5},{"major":7,"minor":1,"rate":3}]}}`,
 		},
+		"throttle of a device given twice": {
+			`{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":0,"rate":2}]}}`,
+			`{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":5}]}}`,
+			`{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":0,"rate":5}]}}`,
+		},
 		"unified": {`{"unified":{"a":"1","b":"2"}}`, `{"unified":{"b":"3"}}`, `{"unified":{"a":"1","b":"3"}}`},
 	} {
 		got := mergeResources(parse(c.old), parse(c.change))

@@ -27,8 +27,10 @@ func TestPreparedPlaceIsDiscardedWhole(t *testing.T) {
 	if _, err := r.Create(ctx, testID(t), p, nil); !errors.Is(err, ErrExists) {
 		t.Errorf("create of a prepared id: %v", err)
 	}
-	if _, err := r.Load(testID(t)); !errors.Is(err, ErrNotExist) {
-		t.Errorf("a prepared container can be loaded: %v", err)
+	if c, err := r.Load(testID(t)); err != nil {
+		t.Errorf("what has been prepared cannot be found: %v", err)
+	} else {
+		wantStatus(t, c, Stopped)
 	}
 	for _, path := range []string{"data/deep", "bin/busybox", "dev", "proc"} {
 		if _, err := os.Stat(filepath.Join(prepared.Root(), path)); err != nil {
@@ -153,22 +155,36 @@ func TestPrepareThatFailsLeavesNothing(t *testing.T) {
 	}
 }
 
-// A keeper that is killed between Prepare and Adopt leaves its place behind; removing that must not follow the mount.
-func TestRemoveOfAnAbandonedPlaceKeepsTheFiles(t *testing.T) {
+// A keeper that is killed between Prepare and Adopt leaves its place behind; deleting that must not follow the mount.
+func TestDeleteOfAnAbandonedPlaceKeepsTheFiles(t *testing.T) {
 	r, ctx := testRuntime(t), context.Background()
 	p := testPlan(t, "true")
-	prepared, err := r.Prepare(ctx, testID(t), p, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Remove(ctx, testID(t)); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(filepath.Join(p.Rootfs, "bin/busybox")); err != nil {
-		t.Errorf("the container's files are gone: %v", err)
-	}
-	if err := prepared.Discard(ctx); err != nil { // the cgroups of this test
-		t.Error(err)
+	for name, end := range map[string]func() error{
+		"delete": func() error {
+			c, err := r.Load(testID(t))
+			if err != nil {
+				return err
+			}
+			return c.Delete(ctx, false)
+		},
+		"remove": func() error { return r.Remove(ctx, testID(t)) },
+	} {
+		prepared, err := r.Prepare(ctx, testID(t), p, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := end(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(filepath.Join(p.Rootfs, "bin/busybox")); err != nil {
+			t.Errorf("%s: the container's files are gone: %v", name, err)
+		}
+		if left := mounts(t, r.Root()); len(left) > 0 {
+			t.Errorf("%s: mounts are left: %v", name, left)
+		}
+		if err := prepared.Discard(ctx); err != nil { // the cgroups, where remove has left them
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/livemigrate/migrate/runtime/internal/cgroup"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -132,12 +133,13 @@ func mergeBlockIO(old, change *specs.LinuxBlockIO) *specs.LinuxBlockIO {
 	return &out
 }
 
-// mergeDevices replaces the entry of a device that is there already and appends the others.
+// mergeDevices replaces the entry of a device that is there already and appends the others. A device that is there twice
+// has its last entry replaced: that is the one that holds.
 func mergeDevices[T any](old, change []T, device func(*T) [2]int64) []T {
-	out := append([]T{}, old...)
+	out := slices.Clone(old)
 next:
 	for i := range change {
-		for j := range out {
+		for j := range slices.Backward(out) {
 			if device(&out[j]) == device(&change[i]) {
 				out[j] = change[i]
 				continue next

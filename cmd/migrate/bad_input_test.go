@@ -81,7 +81,7 @@ func TestBadBundlesAreRefusedBeforeAnythingIsMade(t *testing.T) {
 		"broken config":     {write("{\n\"ociVersion\": }"), nil, "line 2: invalid character '}'"},
 		"empty config":      {write(""), nil, "unexpected end of JSON input"},
 		"null config":       {write("null"), nil, "config cannot be null"},
-		"no process":        {write(`{"root":{"path":"rootfs"}}`), nil, "process property must not be empty"},
+		"no process":        {write(`{"root":{"path":"/"}}`), nil, "process property must not be empty"},
 		"terminal detached": {func() { h.configureRootfs(); h.configure("true", terminal) }, []string{"--detach"}, "cannot allocate tty"},
 		"console socket":    {h.configureRootfs, []string{"--console-socket", "/x"}, "cannot use console socket"},
 		"bad network":       {h.configureRootfs, []string{"--network", "bridge=br0"}, "address is missing"},

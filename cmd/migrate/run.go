@@ -75,17 +75,22 @@ func runDetached(ctx context.Context, rt *runtime.Runtime, id string, plan *runt
 	if o.ConsoleSocket, err = dial(f.process.consoleSocket); err != nil {
 		return err
 	}
-	_, err = createAndStart(ctx, rt, id, plan, o)
+	_, err = createAndStart(ctx, rt, id, plan, o, func() error { return nil })
 	return err
 }
 
-// createAndStart leaves nothing of a container that could not be started.
-func createAndStart(ctx context.Context, rt *runtime.Runtime, id string, plan *runtime.Plan, o *runtime.CreateOptions) (*runtime.Container, error) {
+// createAndStart calls between before the program runs, and leaves nothing of a container that could not be started.
+func createAndStart(
+	ctx context.Context, rt *runtime.Runtime, id string, plan *runtime.Plan, o *runtime.CreateOptions, between func() error,
+) (*runtime.Container, error) {
 	c, err := rt.Create(ctx, id, plan, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := c.Start(ctx); err != nil {
+	if err = between(); err == nil {
+		err = c.Start(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Delete(context.WithoutCancel(ctx), true))
 	}
 	return c, nil
@@ -112,7 +117,7 @@ func runForeground(ctx context.Context, g *globals, rt *runtime.Runtime, id stri
 	}
 	o.Stdin, o.Stdout, o.Stderr, o.ConsoleSocket = io.Stdin, io.Stdout, io.Stderr, io.Console
 	signals := newForeground(g.log)
-	c, err := createAndStart(ctx, rt, id, plan, o)
+	c, err := createAndStart(ctx, rt, id, plan, o, io.connect)
 	if err != nil {
 		return 0, err
 	}

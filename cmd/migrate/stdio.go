@@ -18,7 +18,7 @@ import (
 // be checkpointed whatever ours are, or by a pty.
 //
 //  1. newStdio makes the ends that the process gets: Stdin, Stdout, Stderr, or Console.
-//  2. The process is started with them.
+//  2. The process is started with them. Its pty is taken over as soon as it arrives, before the program writes to it.
 //  3. connect closes these ends here and begins to copy.
 //  4. Close waits for the last output and gives our terminal back as it was.
 type stdio struct {
@@ -30,6 +30,9 @@ type stdio struct {
 	ours         console.Console
 	epoller      *console.Epoller
 	master       *console.EpollConsole
+	arrived      chan struct{} // closed when the pty is taken over, or arrivedErr says why not
+	arrivedErr   error
+	connected    bool
 	copying      sync.WaitGroup
 }
 
@@ -45,8 +48,15 @@ func newStdio(terminal bool, uid, gid int) (_ *stdio, err error) {
 		if s.ours, err = ownTerminal(); err != nil {
 			return nil, fmt.Errorf("use the terminal of the caller: %w", err)
 		}
-		s.conn, s.Console, err = socket.Pair()
-		return s, err
+		if s.conn, s.Console, err = socket.Pair(); err != nil {
+			return nil, err
+		}
+		s.arrived = make(chan struct{})
+		go func() {
+			defer close(s.arrived)
+			s.arrivedErr = s.takeTerminal()
+		}()
+		return s, nil
 	}
 	if s.Stdin, s.in, err = os.Pipe(); err != nil {
 		return nil, err
@@ -80,8 +90,12 @@ func ownTerminal() (console.Console, error) {
 	return console.ConsoleFromFile(tty)
 }
 
-// connect is called when the process has its ends.
+// connect is called when the process has its ends. Again it does nothing.
 func (s *stdio) connect() error {
+	if s.connected {
+		return nil
+	}
+	s.connected = true
 	s.closeEnds()
 	if s.conn != nil {
 		return s.connectTerminal()
@@ -95,7 +109,8 @@ func (s *stdio) connect() error {
 	return nil
 }
 
-func (s *stdio) connectTerminal() error {
+// takeTerminal receives the master of the process's pty and sets it up.
+func (s *stdio) takeTerminal() error {
 	file, _, err := descriptor.Receive(s.conn)
 	if err != nil {
 		return fmt.Errorf("receive the console's master: %w", err)
@@ -114,13 +129,21 @@ func (s *stdio) connectTerminal() error {
 	if s.master, err = s.epoller.Add(master); err != nil {
 		return err
 	}
+	s.resize()
+	return nil
+}
+
+func (s *stdio) connectTerminal() error {
+	<-s.arrived
+	if s.arrivedErr != nil {
+		return s.arrivedErr
+	}
 	go func() { _ = s.epoller.Wait() }()
 	go func() { _, _ = io.Copy(s.master, os.Stdin) }()
 	s.copy(os.Stdout, s.master)
 	if err := s.ours.SetRaw(); err != nil {
 		return fmt.Errorf("failed to set the terminal from the stdin: %w", err)
 	}
-	s.resize()
 	return nil
 }
 
@@ -147,6 +170,10 @@ func (s *stdio) closeEnds() {
 // Close is called when the process is gone, or was never started.
 func (s *stdio) Close() {
 	s.closeEnds()
+	if s.conn != nil {
+		s.conn.Close()
+		<-s.arrived
+	}
 	if s.master != nil {
 		_ = s.master.Shutdown(s.epoller.CloseConsole) // ends the copying once all is read
 	}
@@ -156,9 +183,6 @@ func (s *stdio) Close() {
 	}
 	if s.ours != nil {
 		_ = s.ours.Reset()
-	}
-	if s.conn != nil {
-		s.conn.Close()
 	}
 	for _, f := range []*os.File{s.in, s.out, s.err} {
 		if f != nil {

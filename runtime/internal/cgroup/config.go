@@ -178,9 +178,6 @@ func deviceRule(d *specs.LinuxDeviceCgroup) (*devices.Rule, error) {
 	default:
 		return nil, fmt.Errorf("invalid cgroup device type %q", d.Type)
 	}
-	if !rule.Permissions.IsValid() {
-		return nil, fmt.Errorf("invalid device access %q", d.Access)
-	}
 	if d.Major != nil {
 		rule.Major = *d.Major
 	}
