@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -53,6 +55,37 @@ func closeDeliversWhatWasSent(t *testing.T, dial Dial) {
 	want(t, err, transport.ErrClosed)
 	want(t, a.Control().Send(ctx, nil), transport.ErrClosed)
 	want(t, a.Lanes()[0].Send(ctx, nil), transport.ErrClosed)
+}
+
+// closedSessionLeavesNothing is not run beside other tests: it counts what the process has open.
+func closedSessionLeavesNothing(t *testing.T, dial Dial) {
+	p := newPair(t, dial, nil)
+	before := open(t)
+	for range 3 {
+		a, b := p.session(t, &transport.ConnectOptions{Lanes: 3})
+		stream(t, a.Lanes()[2], b.Lanes()[2], []int{100_000})
+		go a.Close()
+		b.Close()
+		<-a.Done()
+	}
+	deadline := time.Now().Add(patience)
+	for open(t) != before {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<20)
+			t.Fatalf("goroutines and descriptors: %v before, %v after\n%s", before, open(t), stacks[:runtime.Stack(stacks, true)])
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// open counts goroutines and descriptors.
+func open(t *testing.T) [2]int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return [2]int{runtime.NumGoroutine(), len(fds)}
 }
 
 func closeWakesReceivers(t *testing.T, dial Dial) {

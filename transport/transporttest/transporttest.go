@@ -20,6 +20,7 @@ type Dial func(t *testing.T) (transport.Dialer, transport.Acceptor)
 
 // Run runs the whole suite.
 func Run(t *testing.T, dial Dial) {
+	t.Run("ClosedSessionLeavesNothing", func(t *testing.T) { closedSessionLeavesNothing(t, dial) })
 	for _, c := range []struct {
 		name string
 		test func(*testing.T, Dial)
