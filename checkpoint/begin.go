@@ -31,10 +31,10 @@ type dump struct {
 
 	descriptors []string
 	terminals   []terminal.Blocking // CRIU may leave them otherwise
-	wasPaused   bool // by its user: it stays so
-	frozen      bool // by us
-	left        bool // the link is off its bridge
-	locked      bool // CRIU locks the network itself
+	wasPaused   bool                // by its user: it stays so
+	frozen      bool                // by us
+	left        bool                // the link is off its bridge
+	locked      bool                // CRIU locks the network itself
 }
 
 // Begin dumps the container and returns with CRIU standing in post-dump: the images are complete, and every task stands

@@ -102,38 +102,49 @@ func TestSourceRunsOnWhenPeerRestoreFails(t *testing.T) {
 	c.unharmed()
 }
 
-// CRIU dies with the container's sockets in its hands: they are given back, and the container thaws.
-func TestSourceRunsOnWhenCRIUIsKilledWhileHolding(t *testing.T) {
-	w := newWorld(t)
-	w.run(w.A, "web", "redis")
-	c := w.increment()
-	p := w.push(w.A, "web", w.tls(w.B))
-	if !p.until("dump") {
-		t.Fatalf("push ended before its dump: %s", p.result.Error)
+// CRIU dies with the container in its hands, in its post-dump notification. The cgroup still holds every task: when the peer
+// can restore, the move goes on; when it cannot, sockets are given back as they were, and the source runs on.
+func TestCRIUKilledWhileHoldingLosesNothing(t *testing.T) {
+	for _, test := range []struct {
+		name         string
+		peerRestores bool
+	}{{"the peer restores", true}, {"the peer fails too", false}} {
+		t.Run(test.name, func(t *testing.T) {
+			w := newWorld(t)
+			w.run(w.A, "web", "redis")
+			c := w.increment()
+			p := w.push(w.A, "web", w.tls(w.B))
+			if !p.until("dump") {
+				t.Fatalf("push ended before its dump: %s", p.result.Error)
+			}
+			// The peer's CRIU stands still, so the source's waits in its notification for as long as this test likes.
+			peer := waitForCRIU(t, w)
+			signalAll(t, peer, syscall.SIGSTOP)
+			if !p.until("restore") {
+				t.Fatalf("push ended before the restore: %s", p.result.Error)
+			}
+			source := criuPids(w.A)
+			if len(source) == 0 {
+				t.Fatal("no CRIU holds the container")
+			}
+			signalAll(t, source, syscall.SIGKILL)
+			time.Sleep(100 * time.Millisecond)
+			if test.peerRestores {
+				signalAll(t, peer, syscall.SIGCONT)
+				p.moved()
+			} else {
+				signalAll(t, peer, syscall.SIGKILL)
+				p.failed(1, "kept", "restore")
+			}
+			at := w.where("web")
+			if moved := at == w.B; moved != test.peerRestores {
+				t.Errorf("runs on %s", at.Name)
+			}
+			c.unharmed()
+			w.push(at, "web", w.tls(w.other(at))).moved()
+			c.unharmed()
+		})
 	}
-	// The peer's CRIU stands still, so the source's waits in its post-dump notification for as long as this test likes.
-	peer := waitForCRIU(t, w)
-	signalAll(t, peer, syscall.SIGSTOP)
-	if !p.until("restore") {
-		t.Fatalf("push ended before the restore: %s", p.result.Error)
-	}
-	time.Sleep(100 * time.Millisecond)
-	source := criuPids(w.A)
-	if len(source) == 0 {
-		t.Fatal("no CRIU holds the container")
-	}
-	signalAll(t, source, syscall.SIGKILL)
-	time.Sleep(100 * time.Millisecond)
-	for _, pid := range peer {
-		_ = syscall.Kill(pid, syscall.SIGCONT) // it may have been ended already
-	}
-	p.failed(1, "kept", "")
-	if now := w.where("web"); now != w.A {
-		t.Errorf("runs on %s", now.Name)
-	}
-	c.unharmed()
-	w.push(w.A, "web", w.tls(w.B)).moved()
-	c.unharmed()
 }
 
 func waitForCRIU(t *testing.T, w *world) []int {

@@ -325,12 +325,12 @@ func (p *push) failed(code int, outcome, says string) {
 	}
 }
 
-// criuPids are CRIU's own processes on a host: not the wrapper's shell, which has become the program.
+// criuPids are CRIU's processes on a host. While it dumps it names itself after its task.
 func criuPids(h *lab.Host) []int {
 	var pids []int
 	for _, text := range h.Pids() {
 		cmdline, err := os.ReadFile("/proc/" + text + "/cmdline")
-		if err == nil && bytes.Contains(cmdline, []byte("\x00swrk\x00")) {
+		if err == nil && (bytes.Contains(cmdline, []byte("\x00swrk\x00")) || bytes.Contains(cmdline, []byte("criu: "))) {
 			pid, _ := strconv.Atoi(text)
 			pids = append(pids, pid)
 		}

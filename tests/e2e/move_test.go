@@ -33,8 +33,8 @@ func TestRedisMovesUnderLoad(t *testing.T) {
 // load puts some megabytes of values into redis.
 func load(w *world, mb int) {
 	w.t.Helper()
-	script := `for i in $(seq $0); do printf 'SET value:%d ' $i; head -c 786432 /dev/urandom | base64 -w 0; printf '\r\n'; done | timeout 60 busybox nc -w 2 $1 6379`
-	if _, err := w.C.Run(w.ctx, "bash", "-c", script, itoa(mb), containerIP); err != nil {
+	script := `for i in $(seq "$0"); do head -c 1048576 /dev/urandom | redis-cli -x set "value:$i"; done`
+	if _, err := w.A.Run(w.ctx, "migrate", "exec", "web", "sh", "-c", script, itoa(mb)); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -66,14 +66,14 @@ func TestRefusedMoveTouchesNothing(t *testing.T) {
 			}
 		}
 		own := []string{"--tls-cert", "/srv/pki/stranger.crt", "--tls-key", "/srv/pki/stranger.key"}
-		w.push(w.A, append(own, "tree", w.tls(w.B))...).failed(4, "refused", "certificate")
-		w.push(w.A, append(own, "--tls-ca", "/srv/pki/ca.crt", "tree", w.tls(w.B))...).failed(4, "refused", "certificate")
+		w.push(w.A, append(own, "tree", w.tls(w.B))...).failed(1, "kept", "certificate")
+		w.push(w.A, append(own, "--tls-ca", "/srv/pki/ca.crt", "tree", w.tls(w.B))...).failed(1, "kept", "certificate")
 		c.unharmed()
 	})
 
 	t.Run("nobody listens", func(t *testing.T) {
 		w.t = t
-		w.push(w.A, "--retry", "0s", "tree", "tls://"+w.B.IP+":7449").failed(4, "refused", "refused")
+		w.push(w.A, "--retry", "0s", "tree", "tls://"+w.B.IP+":7449").failed(1, "kept", "connection refused")
 		c.unharmed()
 	})
 
@@ -125,9 +125,9 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		code int
 		says string
 	}{
-		{"push of an unknown id", []string{"push", "nobody", peer}, 4, "does not exist"},
-		{"push of an id with a slash", []string{"push", "../web", peer}, 4, "invalid container ID"},
-		{"push of what is not running", []string{"push", "created", peer}, 4, "not running"},
+		{"push of an unknown id", []string{"push", "nobody", peer}, 1, "does not exist"},
+		{"push of an id with a slash", []string{"push", "../web", peer}, 1, "invalid container ID"},
+		{"push of what is not running", []string{"push", "created", peer}, 1, "not running"},
 		{"push to no address", []string{"push", "created", "b"}, 2, "tls://"},
 		{"push without a peer", []string{"push", "created"}, 2, "arg"},
 		{"push with an unknown mode", []string{"push", "--mode", "fast", "created", peer}, 2, "mode"},
@@ -135,7 +135,7 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		{"run of a broken config", []string{"run", "--bundle", "/srv/bundles/broken", "x"}, 1, "config.json"},
 		{"run of an id with a slash", []string{"run", "--bundle", "/srv/bundles/box", "a/b"}, 1, "invalid container ID"},
 		{"state of an unknown id", []string{"state", "nobody"}, 1, "does not exist"},
-		{"checkpoint of what is not running", []string{"checkpoint", "--image-path", "/srv/images", "created"}, 1, "not running"},
+		{"checkpoint of what is not running", []string{"checkpoint", "--image-path", "/srv/images", "created"}, 1, "cannot be checkpointed in created state"},
 		{"restore of no images", []string{"restore", "--image-path", "/srv/none", "--bundle", "/srv/bundles/box", "x"}, 1, "/srv/none"},
 		{"resolve of nothing", []string{"resolve", "created"}, 1, "no interrupted move"},
 	} {
