@@ -56,6 +56,7 @@ func newHost(t *testing.T) *host {
 			if err := c.Delete(context.Background(), true); err != nil {
 				t.Errorf("delete %s: %v", c.ID(), err)
 			}
+			reap(c.State().InitProcessPid)
 		}
 		if t.Failed() {
 			t.Logf("left for a look: %s", dir)
