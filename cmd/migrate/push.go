@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/livemigrate/migrate"
+	"github.com/livemigrate/migrate/transport"
 )
 
 func newPushCommand(g *globals) *cobra.Command {
@@ -36,7 +37,10 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 			if mode != "auto" && mode != "stop-copy" {
 				return usageError(fmt.Errorf("mode %q is not there yet: use auto or stop-copy", mode))
 			}
-			var err error
+			_, err := transport.ParseAddress(args[1])
+			if err != nil {
+				return usageError(err)
+			}
 			if opts.BandwidthLimit, err = parseRate(bandwidth); err != nil {
 				return usageError(err)
 			}

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"bytes"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,6 +26,46 @@ func (w *world) serveWithCRIU(h *lab.Host, script string) string {
 	}
 	w.t.Cleanup(server.Stop)
 	return address
+}
+
+// otherVersion stands before a peer and makes every caller's preamble one of the next version: magic, then two bytes.
+func (w *world) otherVersion(address string) string {
+	w.t.Helper()
+	path := filepath.Join("/var/lib/migrate-lab", w.Name, "other-version.sock")
+	listener, err := net.Listen("unix", path)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			caller, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			go altered(caller, strings.TrimPrefix(address, "unix://"))
+		}
+	}()
+	return "unix://" + path
+}
+
+func altered(caller net.Conn, path string) {
+	defer caller.Close()
+	opening := make([]byte, 6)
+	if _, err := io.ReadFull(caller, opening); err != nil {
+		return
+	}
+	opening[5]++
+	peer, err := net.Dial("unix", path)
+	if err != nil {
+		return
+	}
+	defer peer.Close()
+	if _, err := peer.Write(opening); err != nil {
+		return
+	}
+	go func() { _, _ = io.Copy(peer, caller) }()
+	_, _ = io.Copy(caller, peer)
 }
 
 func quotedCRIU() string { return "'" + strings.ReplaceAll(lab.CRIU(), "'", `'\''`) + "'" }
@@ -74,6 +116,12 @@ func TestRefusedMoveTouchesNothing(t *testing.T) {
 	t.Run("nobody listens", func(t *testing.T) {
 		w.t = t
 		w.push(w.A, "--retry", "0s", "tree", "tls://"+w.B.IP+":7449").failed(1, "kept", "connection refused")
+		c.unharmed()
+	})
+
+	t.Run("a peer of another version", func(t *testing.T) {
+		w.t = t
+		w.push(w.A, "tree", w.otherVersion(w.unix(w.B))).failed(1, "kept", "install the same release")
 		c.unharmed()
 	})
 
