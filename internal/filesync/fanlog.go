@@ -223,7 +223,7 @@ func (c *changes) add(dir, name string, mask uint64) {
 	}
 	var flag changeFlag
 	if mask&fanotify.OnDir != 0 && mask&(fanotify.MovedTo|fanotify.Created) != 0 {
-		flag = changeTree
+		flag = changeTree | changeFresh // another directory than the one the peer may have there
 	}
 	c.mark(joinPath(dir, name), flag)
 }

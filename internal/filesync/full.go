@@ -44,7 +44,7 @@ func (p *pass) full() error {
 		err = p.settle()
 	}
 	if err != nil {
-		return p.abandon(err)
+		return err
 	}
 	s.index.sweep()
 	return p.distrust()

@@ -193,10 +193,11 @@ func describe(t *testing.T, root string) map[string]string {
 			d += fmt.Sprintf(" rdev %d", st.Rdev)
 		}
 		if st.Mode&syscall.S_IFMT != syscall.S_IFDIR && st.Nlink > 1 {
-			if groups[st.Ino] == "" {
+			if first := groups[st.Ino]; first != "" {
+				d += " linked to " + first
+			} else {
 				groups[st.Ino] = rel
 			}
-			d += " linked to " + groups[st.Ino]
 		}
 		tree[rel] = d + xattrsOf(t, path)
 		return nil
@@ -262,4 +263,12 @@ func mountTmpfs(t testing.TB, options string) string {
 	must(t, syscall.Mount("none", dir, "tmpfs", 0, options))
 	t.Cleanup(func() { must(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
 	return dir
+}
+
+func dropXattr(t *testing.T, path, attr string) {
+	t.Helper()
+	dir, err := fs.OpenDir(filepath.Dir(path))
+	must(t, err)
+	defer dir.Close()
+	must(t, dir.RemoveXattr(filepath.Base(path), attr))
 }

@@ -46,14 +46,10 @@ func (p *pass) incremental(c *changes) error {
 	if err := p.ch.Send(p.ctx, encodeBegin(passIncremental)); err != nil {
 		return err
 	}
-	err := i.send(c)
-	if err == nil {
-		err = p.settle()
+	if err := i.send(c); err != nil {
+		return err
 	}
-	if err != nil {
-		return p.abandon(err)
-	}
-	return nil
+	return p.settle()
 }
 
 func (i *incremental) gather(c *changes) error {
@@ -222,7 +218,8 @@ func (i *incremental) send(c *changes) error {
 		do    func(*node, *changes) error
 	}{
 		{i.dirs, func(n *node, _ *changes) error {
-			return i.node(n, held{}, i.flags[n.path]&changeFresh != 0)
+			fresh := n.path != rootPath && i.flags[n.path]&changeFresh != 0 && !i.s.shelters(n.path)
+			return i.node(n, held{}, fresh)
 		}},
 		{i.moves, i.sendFile},
 		{i.files, i.sendFile},

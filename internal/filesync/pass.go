@@ -19,6 +19,7 @@ type pass struct {
 	ch     Channel
 	send   *sender
 	frozen bool
+	ended  bool // end was the last that was sent: the peer speaks next
 	stats  Stats
 	dirty  map[string]struct{} // files whose content must be read, full pass
 	resent map[uint64]struct{} // inodes with several names that got a new inode at the peer
@@ -298,7 +299,9 @@ func (p *pass) settle() error {
 		if err := p.send.end(); err != nil {
 			return err
 		}
+		p.ended = true
 		needs, done, err := p.reply()
+		p.ended = err != nil
 		if done || err != nil {
 			return err
 		}
@@ -337,13 +340,19 @@ func (p *pass) reply() (needs []string, done bool, err error) {
 }
 
 // abandon tells the peer that the pass is given up, and reads on to its last word, so that the channel can be used again.
+// Each side says one last word; after end, the peer's comes next.
 func (p *pass) abandon(cause error) error {
 	var failed *PeerError
 	spoken := errors.As(cause, &failed)
+	if spoken && p.ended {
+		return cause
+	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), 2*time.Second)
 	defer cancel()
-	if err := p.ch.Send(ctx, encodeFail(cause)); err != nil || spoken {
-		return cause
+	if !p.ended {
+		if err := p.ch.Send(ctx, encodeFail(cause)); err != nil || spoken {
+			return cause
+		}
 	}
 	for {
 		frame, err := p.ch.Recv(ctx, nil)
@@ -351,17 +360,19 @@ func (p *pass) abandon(cause error) error {
 			return cause
 		}
 		kind, body, err := splitFrame(frame)
-		if err != nil {
+		switch {
+		case err != nil, kind == frameDone:
 			return cause
-		}
-		switch kind {
-		case frameFail:
-			// The peer's own failure came first when it says something else than what it was told.
+		case kind == frameNeed && p.ended:
+			p.ended = false
+			if err := p.ch.Send(ctx, encodeFail(cause)); err != nil {
+				return cause
+			}
+		case kind == frameFail:
+			// The peer's own failure says something else than what it was told.
 			if err := decodeFail(body); errors.As(err, &failed) && failed.code != codeCanceled {
 				return errors.Join(err, cause)
 			}
-			return cause
-		case frameDone:
 			return cause
 		}
 	}

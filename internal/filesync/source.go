@@ -111,6 +111,9 @@ func (s *Source) run(ctx context.Context, ch Channel, frozen bool) (Stats, error
 		p.stats.Log = s.changes.name()
 	}
 	err := p.run()
+	if err != nil {
+		err = p.abandon(err)
+	}
 	p.stats.Unstable = int64(len(s.pending))
 	p.stats.Elapsed = time.Since(start)
 	if err != nil {
