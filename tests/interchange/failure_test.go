@@ -311,7 +311,7 @@ func TestCancelAtAnyMomentOfARestoreLeavesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for patience := 2 * time.Millisecond; ; patience += patience / 3 {
+	for patience := 2 * time.Millisecond; ; patience += patience / 2 {
 		o := &restore.Options{ImagesDir: images}
 		p, err := restore.Prepare(t.Context(), h.rt, "count", plan, nil, o)
 		if err != nil {
@@ -345,7 +345,7 @@ func TestCancelAtAnyMomentOfARestoreLeavesNothing(t *testing.T) {
 func TestCancelAtAnyMomentOfACheckpointLetsItRunOn(t *testing.T) {
 	h := newHost(t)
 	c := h.start("count", h.bundle("b", nil, "sh", "-c", "sleep 1000 & "+counting), nil)
-	for patience := 2 * time.Millisecond; ; patience += patience / 3 {
+	for patience := 2 * time.Millisecond; ; patience += patience / 2 {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		held, err := checkpoint.Begin(ctx, c.Container, &checkpoint.Options{ImagesDir: h.images("1")})
 		cancel()

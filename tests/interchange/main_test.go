@@ -13,52 +13,87 @@ import (
 	"github.com/livemigrate/migrate/runtime"
 )
 
-// inside is set in the second run of the test program, to a directory that goes with it.
-const inside = "INTERCHANGE_INSIDE"
+// As root the test program runs three times: as it was started; as pid 1 of namespaces of its own; and for the tests.
+const (
+	inside = "INTERCHANGE_INSIDE" // set in the second and third: a directory that goes with them
+	tests  = "INTERCHANGE_TESTS"  // set in the third
+)
 
 // TestMain is the program that the runtime starts again as a container's init, too.
 func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == "init":
 		runtime.Init()
-	case os.Geteuid() == 0 && os.Getenv(inside) == "":
-		os.Exit(again())
-	case os.Geteuid() == 0:
-		if err := setUp(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
+	case os.Geteuid() != 0 || os.Getenv(tests) != "":
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
-}
-
-// again runs this program in a network and a mount namespace of its own: bridges and mounts of the tests go with it.
-func again() int {
-	dir, err := os.MkdirTemp("", "interchange-")
+	run := again
+	if os.Getenv(inside) != "" {
+		run = firstProcess
+	}
+	code, err := run()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
-		return 1
+		code = 1
 	}
-	defer os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+// again runs this program in namespaces of its own. Bridges, mounts and processes of the tests go with them, and no pid
+// of a restored container is another's.
+func again() (code int, err error) {
+	dir, err := os.MkdirTemp("", "interchange-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"="+dir)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:   syscall.CLONE_NEWPID,
+		Unshareflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
+	}
 	err = cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return exit.ExitCode()
+		return exit.ExitCode(), nil
 	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return 0
+	return 0, err
 }
 
-// setUp gives CRIU a /run on tmpfs, the only place where it keeps what it found out about the kernel: 50 ms a start.
-func setUp() error {
-	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
-		return fmt.Errorf("mount /run: %w", err)
+// firstProcess reaps what the tests leave, so that a child that they should have reaped themselves is seen.
+func firstProcess() (code int, err error) {
+	mounts := []struct{ kind, target string }{
+		{"proc", "/proc"},
+		// CRIU keeps what it finds out about the kernel in /run, but only on tmpfs: 50 ms a start.
+		{"tmpfs", "/run"},
 	}
-	return exec.Command("ip", "link", "set", "lo", "up").Run()
+	for _, m := range mounts {
+		if err := syscall.Mount(m.kind, m.target, m.kind, 0, ""); err != nil {
+			return 0, fmt.Errorf("mount %s: %w", m.target, err)
+		}
+	}
+	if err := exec.Command("ip", "link", "set", "lo", "up").Run(); err != nil {
+		return 0, err
+	}
+	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
+		Env:   append(os.Environ(), tests+"=1"),
+		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
+	})
+	if err != nil {
+		return 0, err
+	}
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+		case err != nil:
+			return 0, os.NewSyscallError("wait4", err)
+		case pid == child.Pid && status.Signaled():
+			return 128 + int(status.Signal()), nil
+		case pid == child.Pid:
+			return status.ExitStatus(), nil
+		}
+	}
 }

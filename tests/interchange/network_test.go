@@ -192,9 +192,28 @@ func TestClientSurvivesARolledBackCheckpoint(t *testing.T) {
 func TestKilledCRIULeavesAFrozenContainerThatRecovers(t *testing.T) {
 	h := newHost(t)
 	h.bridge("ixbr2", "10.79.2.1/24")
-	c := h.start("redis", h.redisBundle(nil), network("ixbr2", "10.79.2.5/24"))
-	client := dialCounter(t, "10.79.2.5:6379")
-	held, err := checkpoint.Begin(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1"), TCPEstablished: true})
+	bundle := h.redisBundle(nil)
+	t.Run("on a bridge of ours", func(t *testing.T) {
+		h.killAndRecover(t, h.start("redis", bundle, network("ixbr2", "10.79.2.5/24")), "10.79.2.5:6379")
+	})
+	// There CRIU locks the network itself, and its rules stay.
+	h.namespace("ix2", "ixbr2", "10.79.2.6/24")
+	spec, err := runtime.LoadSpec(bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inNamespace("ix2")(spec)
+	spec.Linux.CgroupsPath += "-2"
+	h.writeSpec(bundle, spec)
+	t.Run("in a namespace by path", func(t *testing.T) {
+		h.killAndRecover(t, h.start("redis2", bundle, nil), "10.79.2.6:6379")
+	})
+}
+
+func (h *host) killAndRecover(t *testing.T, c *container, address string) {
+	t.Helper()
+	client := dialCounter(t, address)
+	held, err := checkpoint.Begin(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images(c.ID()), TCPEstablished: true})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +228,7 @@ func TestKilledCRIULeavesAFrozenContainerThatRecovers(t *testing.T) {
 		t.Errorf("a held container answered: %v", err)
 	}
 	// Whoever finds it later does not have the Held.
-	found, err := h.rt.Load("redis")
+	found, err := h.rt.Load(c.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,4 +248,26 @@ func TestKilledCRIULeavesAFrozenContainerThatRecovers(t *testing.T) {
 		t.Error(err)
 	}
 	client.incr(t)
+}
+
+// namespace makes a network namespace on a bridge, as engines do: it is theirs, and stays.
+func (h *host) namespace(name, bridge, address string) {
+	h.t.Helper()
+	h.run("ip", "netns", "add", name)
+	h.t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
+	h.run("ip", "link", "add", "v"+name, "type", "veth", "peer", "name", "eth0", "netns", name)
+	h.run("ip", "link", "set", "v"+name, "up", "master", bridge)
+	h.run("ip", "-n", name, "addr", "add", address, "dev", "eth0")
+	h.run("ip", "-n", name, "link", "set", "eth0", "up")
+}
+
+// inNamespace is a container that joins a network namespace by path.
+func inNamespace(name string) func(*specs.Spec) {
+	return func(s *specs.Spec) {
+		for i := range s.Linux.Namespaces {
+			if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
+				s.Linux.Namespaces[i].Path = "/run/netns/" + name
+			}
+		}
+	}
 }

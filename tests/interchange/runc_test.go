@@ -181,20 +181,8 @@ func TestConnectionInANetworkNamespaceByPathGoesBothWays(t *testing.T) {
 	h := newHost(t)
 	r := newRunc(h)
 	h.bridge("ixbr4", "10.79.4.1/24")
-	// As engines do: the namespace is theirs, and stays.
-	h.run("ip", "netns", "add", "ix4")
-	t.Cleanup(func() { h.run("ip", "netns", "del", "ix4") })
-	h.run("ip", "link", "add", "ixv4", "type", "veth", "peer", "name", "eth0", "netns", "ix4")
-	h.run("ip", "link", "set", "ixv4", "up", "master", "ixbr4")
-	h.run("ip", "-n", "ix4", "addr", "add", "10.79.4.5/24", "dev", "eth0")
-	h.run("ip", "-n", "ix4", "link", "set", "eth0", "up")
-	bundle := h.redisBundle(func(s *specs.Spec) {
-		for i := range s.Linux.Namespaces {
-			if s.Linux.Namespaces[i].Type == specs.NetworkNamespace {
-				s.Linux.Namespaces[i].Path = "/run/netns/ix4"
-			}
-		}
-	})
+	h.namespace("ix4", "ixbr4", "10.79.4.5/24")
+	bundle := h.redisBundle(inNamespace("ix4"))
 	c := h.start("redis", bundle, nil)
 	client := dialCounter(t, "10.79.4.5:6379")
 	pid := c.InitPid()
