@@ -21,6 +21,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -40,6 +41,7 @@ type process struct {
 	log     *slog.Logger
 	parent  int
 	env     []string // of the program, HOME added
+	pollers []int    // descriptors that stay open until execve(2)
 }
 
 // Main is `migrate init`. It never returns.
@@ -121,10 +123,14 @@ func (p *process) closeChannels() error {
 	return errors.Join(p.conn.Close(), p.logFile.Close())
 }
 
-// become executes the program.
+// become executes the program. Whatever it does on the way must be allowed by any filter that a program can live with:
+// no more than close(2) and execve(2).
 func (p *process) become(path string) error {
-	if err := closeFrom(3 + p.PassedFiles); err != nil {
-		return err
+	first := 3 + p.PassedFiles
+	for fd := first; fd < first+window; fd++ {
+		if !slices.Contains(p.pollers, fd) {
+			_ = unix.Close(fd)
+		}
 	}
 	if err := unix.Exec(path, p.Process.Args, p.env); err != nil {
 		return &os.PathError{Op: "exec", Path: path, Err: err}
@@ -132,16 +138,37 @@ func (p *process) become(path string) error {
 	return nil
 }
 
+// window is how many descriptors after the program's own may be ours: Go takes the lowest free numbers.
+const window = 64
+
+// sealDescriptors is done while no filter forbids it. What we inherited by accident stays out of the hooks and of the
+// program, and become learns which descriptors are not to be closed.
+func (p *process) sealDescriptors() error {
+	// A pipe is waited on by Go's poller, which therefore exists from here on.
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("start poller: %w", err)
+	}
+	if err := errors.Join(r.Close(), w.Close()); err != nil {
+		return err
+	}
+	first := 3 + p.PassedFiles
+	if err := unix.CloseRange(uint(first), lastFD, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("mark descriptors: %w", err)
+	}
+	if err := unix.CloseRange(uint(first+window), lastFD, 0); err != nil {
+		return fmt.Errorf("close descriptors: %w", err)
+	}
+	p.pollers = pollers(first)
+	return nil
+}
+
 // closeFrom closes every descriptor from first on, not merely marks it: the path of the program may lead through
-// /proc/self/fd to one of ours (CVE-2024-21626). What Go's poller waits on (an epoll and an eventfd, on an inode that
-// no path leads to) stays and is close-on-exec: without it another thread of Go panics before we execute.
+// /proc/self/fd to one of ours (CVE-2024-21626). What Go's poller waits on stays.
 func closeFrom(first int) error {
-	// Go takes the lowest free numbers, and the poller is started early: it lies in this window.
-	const window = 64
-	const anonymous = 0x09041934 // ANON_INODE_FS_MAGIC
+	keep := pollers(first)
 	for fd := first; fd < first+window; fd++ {
-		var st unix.Statfs_t
-		if err := unix.Fstatfs(fd, &st); err == nil && st.Type != anonymous {
+		if !slices.Contains(keep, fd) {
 			_ = unix.Close(fd)
 		}
 	}
@@ -149,4 +176,18 @@ func closeFrom(first int) error {
 		return fmt.Errorf("close descriptors: %w", err)
 	}
 	return nil
+}
+
+// pollers are the descriptors of Go's poller, an epoll and an eventfd. They are on an inode that no path leads to, and
+// close-on-exec; without them another thread of Go panics before we execute.
+func pollers(first int) []int {
+	const anonymous = 0x09041934 // ANON_INODE_FS_MAGIC
+	var list []int
+	for fd := first; fd < first+window; fd++ {
+		var st unix.Statfs_t
+		if err := unix.Fstatfs(fd, &st); err == nil && st.Type == anonymous {
+			list = append(list, fd)
+		}
+	}
+	return list
 }

@@ -44,6 +44,9 @@ func (p *process) setAttributes() error {
 // dropRights makes the thread what the program is to be, and returns the program's path. With no-new-privileges
 // seccomp comes last, so that a profile need not allow what we do; without, loading it takes CAP_SYS_ADMIN, so first.
 func (p *process) dropRights() (string, error) {
+	if err := p.sealDescriptors(); err != nil {
+		return "", err
+	}
 	if p.Process.SelinuxLabel != "" {
 		if err := selinux.SetExecLabel(p.Process.SelinuxLabel); err != nil {
 			return "", fmt.Errorf("set process label: %w", err)
@@ -95,10 +98,6 @@ func (p *process) loadSeccomp() error {
 
 // changeUser gives up root for the program's user, its groups and capabilities, and enters its working directory.
 func (p *process) changeUser() error {
-	// What we inherited by accident stays out of the hooks and of the program.
-	if err := unix.CloseRange(uint(3+p.PassedFiles), lastFD, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return fmt.Errorf("mark descriptors: %w", err)
-	}
 	inside, err := p.enterCwd()
 	if err != nil {
 		return err
@@ -216,7 +215,7 @@ func ownStdio(uid int) error {
 // and adds HOME from the container's passwd when the spec has none.
 func prepareEnv(env []string, uid int) ([]string, error) {
 	out := make([]string, 0, len(env)+1)
-	seen := map[string]bool{}
+	seen, home := map[string]bool{}, false
 	for _, entry := range slices.Backward(env) {
 		name, value, ok := strings.Cut(entry, "=")
 		switch {
@@ -226,10 +225,14 @@ func prepareEnv(env []string, uid int) ([]string, error) {
 			return nil, errors.New("invalid environment variable: name cannot be empty")
 		case strings.ContainsRune(entry, 0):
 			return nil, fmt.Errorf("invalid environment variable %q: contains nul byte (\\x00)", name)
-		case seen[name] || name == "HOME" && value == "":
+		case seen[name]:
 			continue
 		}
 		seen[name] = true
+		if name == "HOME" && value == "" {
+			continue
+		}
+		home = home || name == "HOME"
 		if name == "PATH" {
 			if err := os.Setenv(name, value); err != nil {
 				return nil, err
@@ -238,12 +241,12 @@ func prepareEnv(env []string, uid int) ([]string, error) {
 		out = append(out, entry)
 	}
 	slices.Reverse(out)
-	if !seen["HOME"] {
-		home := "/"
+	if !home {
+		dir := "/"
 		if u, err := user.LookupUid(uid); err == nil {
-			home = u.Home
+			dir = u.Home
 		}
-		out = append(out, "HOME="+home)
+		out = append(out, "HOME="+dir)
 	}
 	return out, nil
 }

@@ -61,8 +61,13 @@ func (t *tree) parent(path string) (*os.File, string, error) {
 	return dir, name, err
 }
 
-// create makes an empty file that a file can be mounted on.
+// create makes an empty file that a file can be mounted on, at the end of a link that leads nowhere yet if need be.
 func (t *tree) create(path string) (*os.File, error) {
+	if resolved, err := securejoin.SecureJoin(t.path, path); err == nil {
+		if rest, inside := strings.CutPrefix(resolved, strings.TrimSuffix(t.path, "/")+"/"); inside {
+			path = "/" + rest // by text; what has become of it since is refused below
+		}
+	}
 	dir, name, err := t.parent(path)
 	if err != nil {
 		return nil, err
@@ -139,7 +144,7 @@ func (t *tree) checkMountPoint(m *mount, point *os.File) error {
 	}
 	// A link in the image must not decide where the kernel's own trees appear: masks and sysctls rely on the place.
 	if (m.fstype == "proc" || m.fstype == "sysfs") && !m.bind && where != m.dest {
-		return fmt.Errorf("filesystem %q must be mounted on an ordinary directory, %s leads to %s", m.fstype, m.dest, where)
+		return fmt.Errorf("filesystem %q must be mounted on ordinary directory, %s leads to %s", m.fstype, m.dest, where)
 	}
 	return checkProc(m, where)
 }
