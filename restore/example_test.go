@@ -49,7 +49,7 @@ func ExampleBegin() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer place.Discard(ctx) //nolint:errcheck // without effect once the container runs
+	defer place.Discard(ctx) // without effect once the container runs
 	gate, err := restore.Begin(ctx, place, o)
 	if err != nil {
 		log.Fatal(err)

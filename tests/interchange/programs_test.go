@@ -3,6 +3,7 @@ package interchange
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -266,4 +267,42 @@ func TestPreDumpSaysWhatTheKernelLacks(t *testing.T) {
 		}
 	}
 	c.expect(t, "tick 9\n")
+}
+
+func TestNamespacesOfOthersAreJoinedAgain(t *testing.T) {
+	h := newHost(t)
+	holder := exec.Command("unshare", "-i", "-u", "sh", "-c", "hostname theirs; echo ready; exec sleep 1000")
+	out, err := holder.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = holder.Process.Kill(); _ = holder.Wait() })
+	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
+		t.Fatal(err)
+	}
+	theirs := func(kind string) string { return fmt.Sprintf("/proc/%d/ns/%s", holder.Process.Pid, kind) }
+	bundle := h.bundle("b", func(s *specs.Spec) {
+		s.Hostname = ""
+		for i, ns := range s.Linux.Namespaces {
+			if ns.Type == specs.IPCNamespace || ns.Type == specs.UTSNamespace {
+				s.Linux.Namespaces[i].Path = theirs(string(ns.Type))
+			}
+		}
+	}, "sh", "-c", counting)
+	c := h.start("guest", bundle, nil)
+	c.expect(t, "tick 3\n")
+	again := h.cycle(c, checkpoint.Options{}, nil)
+	again.expect(t, "tick 8\n")
+	for _, kind := range []string{"ipc", "uts"} {
+		want, err := os.Readlink(theirs(kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", again.InitPid(), kind)); err != nil || got != want {
+			t.Errorf("%s namespace %s, theirs is %s, %v", kind, got, want, err)
+		}
+	}
 }

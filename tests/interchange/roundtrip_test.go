@@ -95,3 +95,43 @@ func TestCancelledCheckpointLetsItRunOn(t *testing.T) {
 	}
 	c.expect(t, "tick 9\n")
 }
+
+func TestPausedContainerStaysPaused(t *testing.T) {
+	h := newHost(t)
+	bundle := h.bundle("b", nil, "sh", "-c", counting)
+	c := h.start("paused", bundle, nil)
+	c.expect(t, "tick 3\n")
+	if err := c.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stays := func(what string) {
+		t.Helper()
+		if status, err := c.Status(); err != nil || status != runtime.Paused {
+			t.Errorf("after %s: %v, %v", what, status, err)
+		}
+	}
+	if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("1"), LeaveRunning: true}); err != nil {
+		t.Fatal(err)
+	}
+	stays("a checkpoint that leaves it")
+	held, err := checkpoint.Begin(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("2")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := held.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	stays("a rollback")
+	if err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("3")}); err != nil {
+		t.Fatal(err)
+	}
+	reap(c.State().InitProcessPid)
+	if err := c.Delete(t.Context(), false); err != nil {
+		t.Fatal(err)
+	}
+	again, err := h.restore("paused", bundle, h.images("3"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.expect(t, "tick 9\n") // a restore lets it run, as runc's does
+}
