@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sort"
@@ -272,3 +273,5 @@ func dropXattr(t *testing.T, path, attr string) {
 	defer dir.Close()
 	must(t, dir.RemoveXattr(filepath.Base(path), attr))
 }
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }

@@ -16,6 +16,7 @@ type serving struct {
 	ch    Channel
 	stats Stats
 	apply *applier
+	ended bool // the source has said end: this side speaks next
 	// listing holds the result of the listing once it has ended; nil when there is none.
 	listing chan error
 	stop    context.CancelFunc
@@ -103,6 +104,7 @@ func (v *serving) receive(ctx context.Context) error {
 				return err
 			}
 		case frameEnd:
+			v.ended = true
 			done, err := v.answer(ctx)
 			if done || err != nil {
 				return err
@@ -136,6 +138,7 @@ func (v *serving) answer(ctx context.Context) (done bool, err error) {
 		}
 		b = appendNeed(b, path)
 	}
+	v.ended = false
 	return false, v.ch.Send(ctx, b)
 }
 
@@ -155,6 +158,9 @@ func (v *serving) giveUp(ctx context.Context, cause error) error {
 	}
 	if err := v.ch.Send(ctx, encodeFail(cause)); err != nil {
 		return errors.Join(cause, err)
+	}
+	if v.ended {
+		return cause
 	}
 	var buf []byte
 	for {
