@@ -38,7 +38,7 @@ type creation struct {
 }
 
 // Create makes a container and returns when its init waits for Start. ErrExists when the id is taken. When it fails
-// nothing is left.
+// nothing is left. Init is a child of the calling process, which has to reap it (wait4(2)): so it gets the exit status.
 func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptions) (_ *Container, err error) {
 	if o == nil {
 		o = &CreateOptions{}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/runtime/internal/cgroup"
@@ -99,6 +100,12 @@ func Parse(bundle string, spec *specs.Spec, o *PlanOptions) (*Plan, error) {
 			p.Rootfs = filepath.Join(bundle, p.Rootfs)
 		}
 		p.Rootfs = filepath.Clean(p.Rootfs)
+	}
+	for i := range spec.Mounts {
+		// Some engines name mount points as the host sees them; runc has always taken that.
+		if inside, ok := strings.CutPrefix(spec.Mounts[i].Destination, p.Rootfs+"/"); ok && p.Rootfs != "/" {
+			spec.Mounts[i].Destination = "/" + inside
+		}
 	}
 	if err := p.validate(); err != nil {
 		return nil, err

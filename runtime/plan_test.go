@@ -49,6 +49,18 @@ func TestParseTakesTheExample(t *testing.T) {
 	}
 }
 
+func TestParseTakesMountPointsAsTheHostSeesThem(t *testing.T) {
+	bundle, spec := exampleBundle(t), ExampleSpec()
+	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: bundle + "/rootfs/data", Source: "/tmp", Type: "bind", Options: []string{"bind"}})
+	p, err := Parse(bundle, spec, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Spec.Mounts[len(p.Spec.Mounts)-1].Destination; got != "/data" {
+		t.Errorf("mount point is %s", got)
+	}
+}
+
 type refusal struct {
 	change func(*specs.Spec)
 	want   string
