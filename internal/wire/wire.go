@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -29,10 +30,15 @@ var (
 	// ErrMalformed: the peer sent bytes that are no valid message. The session is of no use any more.
 	ErrMalformed = errors.New("malformed message")
 
-	containerID = regexp.MustCompile(`^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,254}$`)
-	moveName    = regexp.MustCompile(`^[0-9a-f]{32}$`)
-	imageName   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
+	// Compiled when used: a counted repeat takes a millisecond, and every start of the program would pay for it.
+	containerID = compiled(`^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,254}$`)
+	moveName    = compiled(`^[0-9a-f]{32}$`)
+	imageName   = compiled(`^[A-Za-z0-9][A-Za-z0-9_.-]*$`)
 )
+
+func compiled(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // Encode turns a message into one frame of the control lane.
 func Encode(m *Message) ([]byte, error) {
@@ -87,7 +93,7 @@ func checkHello(h *Hello) error {
 	if err := checkMove(h.GetMove()); err != nil {
 		return err
 	}
-	if id := h.GetContainer(); !containerID.MatchString(id) || id == "." || id == ".." {
+	if id := h.GetContainer(); !containerID().MatchString(id) || id == "." || id == ".." {
 		return fmt.Errorf("container id %q", h.GetContainer())
 	}
 	if len(h.GetConfig()) > MaxConfig {
@@ -105,7 +111,7 @@ func checkHello(h *Hello) error {
 }
 
 func checkMove(name string) error {
-	if !moveName.MatchString(name) {
+	if !moveName().MatchString(name) {
 		return fmt.Errorf("move name %q", name)
 	}
 	return nil
@@ -127,5 +133,5 @@ func checkImages(images *Images) error {
 
 // ValidImageName tells whether a name may become a file of an image set: one path component of plain characters.
 func ValidImageName(name string) bool {
-	return len(name) <= MaxImageName && imageName.MatchString(name)
+	return len(name) <= MaxImageName && imageName().MatchString(name)
 }
