@@ -36,7 +36,7 @@ func (h *Held) Commit(ctx context.Context) error {
 	var err error
 	switch {
 	case h.options.LeaveRunning:
-		err = errors.Join(h.finish(ctx), h.release(ctx))
+		err = errors.Join(h.finish(ctx), h.release(context.WithoutCancel(ctx)))
 	case h.options.LazyPages:
 		// The tasks stay traced, so that they can be thawed: CRIU kills them when their memory is fetched.
 		err = errors.Join(h.container.Thaw(ctx), h.finish(ctx), h.closeClient())
@@ -61,6 +61,7 @@ func (h *Held) kill(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(err, h.closeClient()) // still frozen
 	}
+	ctx = context.WithoutCancel(ctx) // there is no way back
 	err = h.container.Thaw(ctx)
 	if finishErr := h.finish(ctx); finishErr != nil {
 		// CRIU was killed: the tasks are dead all the same, and without their tracer their parents reap them.

@@ -86,6 +86,9 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
+	if os.Geteuid() != 0 {
+		return nil, ErrNotRoot
+	}
 	conn, theirs, err := seqpacket.Pair()
 	if err != nil {
 		return nil, fmt.Errorf("start criu: %w", err)

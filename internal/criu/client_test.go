@@ -216,6 +216,7 @@ func TestCancelledCallKillsAndReapsTheChild(t *testing.T) {
 }
 
 func TestProgramThatIsNoCRIUIsNamedByItsLastWords(t *testing.T) {
+	testutil.Root(t)
 	path := filepath.Join(t.TempDir(), "criu")
 	if err := os.WriteFile(path, []byte("#!/bin/sh\necho no such interpreter >&2\nexit 3\n"), 0o755); err != nil {
 		t.Fatal(err)

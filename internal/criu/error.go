@@ -9,6 +9,8 @@ import (
 var (
 	// ErrNotFound: there is no CRIU. The text says where it was looked for and how to get it.
 	ErrNotFound = errors.New("criu not found")
+	// ErrNotRoot: CRIU was about to be started without the rights it needs. Run as root of the host.
+	ErrNotRoot = errors.New("criu needs root")
 	// ErrGone: the child ended in the middle of a conversation. After a dump's pre-dump notification the tasks may need
 	// checkpoint.Recover.
 	ErrGone = errors.New("criu ended without an answer")
