@@ -44,7 +44,7 @@ func runTwin(socket string) error {
 	for {
 		s, err := hub.Accept(ctx)
 		if err != nil {
-			return nil //nolint:nilerr // told to end
+			return nil // told to end
 		}
 		for _, lane := range append(s.Lanes(), s.Control()) {
 			go func() {

@@ -33,7 +33,7 @@ func (l *Link) Wake(ctx context.Context, connections []Stalled) error {
 	}
 	var socket net.PacketConn
 	err := netns.Do(l.ns, func() (err error) {
-		socket, err = net.ListenPacket("ip4:icmp", "")
+		socket, err = new(net.ListenConfig).ListenPacket(ctx, "ip4:icmp", "")
 		return err
 	})
 	if err != nil {
