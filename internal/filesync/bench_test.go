@@ -67,7 +67,9 @@ func TestManyFilesAreQuick(t *testing.T) {
 	}
 }
 
-func benchName(i int) string { return fmt.Sprintf("usr/lib/package-%04d/some-file-name-%06d.py", i/200, i) }
+func benchName(i int) string {
+	return fmt.Sprintf("usr/lib/package-%04d/some-file-name-%06d.py", i/200, i)
+}
 
 func rssAnon(t *testing.T) int {
 	t.Helper()

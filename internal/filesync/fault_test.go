@@ -97,7 +97,7 @@ func TestPeerKilledThenResumed(t *testing.T) {
 	p.open(SourceOptions{}, true)
 	must(t, p.target.Close())
 	for _, after := range []int{4, 12, 25} {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestPeerKilledThenResumed$") //nolint:noctx // it is killed below
+		cmd := exec.Command(os.Args[0], "-test.run=^TestPeerKilledThenResumed$")
 		cmd.Env = append(os.Environ(), "FILESYNC_SERVE="+p.dst, "FILESYNC_INDEX="+p.state+"/dst")
 		in, err := cmd.StdinPipe()
 		must(t, err)

@@ -10,10 +10,10 @@ import (
 
 // A full pass merges two walks in the same order, the source's tree and the peer's listing, as both come in:
 //
-//	1. the change log is emptied: what changes from here on is in it
-//	2. begin is sent; the peer starts to list its tree
-//	3. what the peer has and the tree has not is removed; of the rest, what differs is sent
-//	4. end; the peer asks for what it could not find, then confirms
+//  1. the change log is emptied: what changes from here on is in it
+//  2. begin is sent; the peer starts to list its tree
+//  3. what the peer has and the tree has not is removed; of the rest, what differs is sent
+//  4. end; the peer asks for what it could not find, then confirms
 func (p *pass) full() error {
 	s := p.s
 	if s.changes != nil {

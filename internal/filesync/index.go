@@ -70,7 +70,10 @@ func openIndex(path string, id treeID, log *slog.Logger) (*index, error) {
 		copy(x.boot[:], b)
 	}
 	if path == "" {
-		return x, x.create(minSlots)
+		if err := x.create(minSlots); err != nil {
+			return nil, err
+		}
+		return x, nil
 	}
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
 	if err != nil {
@@ -210,7 +213,8 @@ func (x *index) find(ino uint64) (slot uint64, r record, ok bool, err error) {
 			case 0:
 				return slot, r, false, nil
 			case ino:
-				return slot, r, r.decode(b, x.table), nil
+				ok = r.decode(b, x.table)
+				return slot, r, ok, nil
 			}
 		}
 		slot &= mask

@@ -49,11 +49,11 @@ func watchOverlay(ctx context.Context, path string) (*overlayLog, error) {
 // upperDir finds the upper directory of the overlay mounted at path. The mount's options name it as it was given: it
 // counts only when it is absolute and still leads to a directory.
 func upperDir(path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
+	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
 		return "", err
 	}
-	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(real))
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(resolved))
 	if err != nil {
 		return "", err
 	}

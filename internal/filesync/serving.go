@@ -8,9 +8,9 @@ import (
 
 // serving is one pass at the peer:
 //
-//	1. begin is received
-//	2. full pass: a goroutine lists the tree, while changes come in and are applied
-//	3. end: what is still needed is asked for; when nothing is, done is sent
+//  1. begin is received
+//  2. full pass: a goroutine lists the tree, while changes come in and are applied
+//  3. end: what is still needed is asked for; when nothing is, done is sent
 type serving struct {
 	t     *Target
 	ch    Channel
@@ -57,7 +57,7 @@ func (v *serving) run(ctx context.Context) error {
 	if err = errors.Join(err, v.apply.close()); err != nil {
 		var spoken *PeerError
 		if errors.As(err, &spoken) {
-			v.endListing()
+			_ = v.endListing() // it was stopped; how it ended says nothing
 			return errors.Join(err, v.ch.Send(ctx, encodeFail(context.Canceled)))
 		}
 		return v.giveUp(ctx, err)

@@ -113,18 +113,24 @@ func (w *writable) link(link string) error {
 	if err != nil {
 		return gone(err)
 	}
-	path, err := w.root.Find(text, &st)
-	if err != nil { // the text is of a mount of some directory deeper in the tree
-		h, err := fs.HandleOf(link)
-		if err != nil {
-			return nil // no handles here, and no name: not ours
-		}
-		if path, _, err = w.root.PathOf(h); err != nil {
-			return nil
-		}
+	if path, ok := w.find(link, text, &st); ok {
+		w.paths = append(w.paths, path)
 	}
-	w.paths = append(w.paths, path)
 	return nil
+}
+
+// find returns the path beneath the root of what a link leads to, if it lies there.
+func (w *writable) find(link, text string, st *fs.Stat) (string, bool) {
+	if path, err := w.root.Find(text, st); err == nil {
+		return path, true
+	}
+	// The text may be of a mount of some directory deeper in the tree.
+	h, err := fs.HandleOf(link)
+	if err != nil {
+		return "", false
+	}
+	path, _, err := w.root.PathOf(h)
+	return path, err == nil
 }
 
 // gone forgives that a process or its descriptor has ended.

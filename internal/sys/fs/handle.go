@@ -75,7 +75,10 @@ func (d *Dir) PathOf(h Handle) (string, Stat, error) {
 	if err != nil {
 		return "", want, err
 	}
-	return rel, want, d.leadsTo(rel, &want)
+	if err := d.leadsTo(rel, &want); err != nil {
+		return "", want, err
+	}
+	return rel, want, nil
 }
 
 // Find returns the path beneath d of an inode, given a text that ends in that path (what /proc/PID/fd says of a file in
