@@ -114,6 +114,9 @@ func checkTree(dir string) error {
 			return damaged(name, "%v", err)
 		}
 		for _, id := range append([]uint32{entry.GetPid()}, entry.GetThreads()...) {
+			if id == 0 {
+				continue // the thread of a zombie
+			}
 			core := fmt.Sprintf("core-%d.img", id)
 			if _, err := os.Stat(filepath.Join(dir, core)); errors.Is(err, os.ErrNotExist) {
 				return damaged(core, "the file is missing")

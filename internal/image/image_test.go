@@ -43,8 +43,9 @@ func checkpoint(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, "inventory.img", file(inventoryMagic, message(1, imgVersion)))
-	write(t, dir, "pstree.img", file(0x50273030, message(1, 7, 2, 0, 3, 7, 4, 7, 5, 7)))
+	write(t, dir, "pstree.img", file(0x50273030, message(1, 7, 2, 0, 3, 7, 4, 7, 5, 7), message(1, 8, 2, 7, 3, 7, 4, 7, 5, 0)))
 	write(t, dir, "core-7.img", file(0x55053847, message(1, 1)))
+	write(t, dir, "core-8.img", file(0x55053847, message(1, 1))) // a zombie
 	write(t, dir, "pagemap-7.img", file(0x56084025, message(1, 1), message(1, 0x1000, 2, 2, 4, 4), message(1, 0x9000, 2, 1, 4, 2)))
 	write(t, dir, "pages-1.img", bytes.Repeat([]byte{0xaa}, 2*pageSize))
 	if err := WriteDescriptors(dir, []string{"/dev/null", "pipe:[1]", "pipe:[1]"}); err != nil {

@@ -42,6 +42,7 @@ type busy struct {
 	lo      net.Conn      // to ourselves
 	shared  []byte        // with the child
 	deleted *os.File
+	size    int64
 	ticks   atomic.Int64
 	signals chan os.Signal
 	spins   [4]atomic.Int64
@@ -62,7 +63,11 @@ func (b *busy) start() error {
 	if b.deleted, err = os.Create("/tmp/deleted"); err != nil {
 		return err
 	}
-	if _, err := b.deleted.Write(make([]byte, 3<<20)); err != nil { // above CRIU's own limit
+	b.size = 3 << 20 // above CRIU's own limit, which runc keeps
+	if os.Getenv("BUSY") == "small" {
+		b.size = 4096
+	}
+	if _, err := b.deleted.Write(make([]byte, b.size)); err != nil {
 		return err
 	}
 	if err := os.Remove("/tmp/deleted"); err != nil {
@@ -189,7 +194,7 @@ func (b *busy) round(n int) error {
 	if n, err := b.lo.Read(buf); err != nil || string(buf[:n]) != word {
 		return fmt.Errorf("loopback: %q, %w", buf[:n], err)
 	}
-	if info, err := b.deleted.Stat(); err != nil || info.Size() != 3<<20 {
+	if info, err := b.deleted.Stat(); err != nil || info.Size() != b.size {
 		return fmt.Errorf("deleted file: %w", err)
 	}
 	return b.moving()
