@@ -201,11 +201,10 @@ func TestRunForwardsStdioAndStatus(t *testing.T) {
 	}
 	h.configure(forever)
 	id := h.id("kept")
-	go func() {
-		eventually(t, "the container runs", func() bool { return strings.Contains(h.run("list").stdout, "running") })
-		h.run("kill", id, "KILL")
-	}()
-	if got := h.run("run", "--keep", id); got.code != 128+9 {
+	wait := h.start(h.command("run", "--keep", id))
+	eventually(t, "the container runs", func() bool { return strings.Contains(h.run("list").stdout, "running") })
+	h.ok("kill", id, "KILL")
+	if got := wait(); got.code != 128+9 {
 		t.Errorf("exit code %d: %s", got.code, got.stderr)
 	}
 	if got := h.state(id).Status; got != "stopped" {
@@ -216,11 +215,12 @@ func TestRunForwardsStdioAndStatus(t *testing.T) {
 func TestRunForwardsSignals(t *testing.T) {
 	h := newContainerHost(t, "trap 'exit 7' TERM; echo up > /tmp/up; "+"while :; do sleep 0.05; done")
 	cmd := h.command("run", h.id("signals"))
-	go func() {
-		eventually(t, "the program runs", fileHas(filepath.Join(h.bundle, "rootfs/tmp/up"), "up"))
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-	}()
-	if got := h.finish(cmd); got.code != 7 {
+	wait := h.start(cmd)
+	eventually(t, "the program runs", fileHas(filepath.Join(h.bundle, "rootfs/tmp/up"), "up"))
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if got := wait(); got.code != 7 {
 		t.Errorf("exit code %d: %s", got.code, got.stderr)
 	}
 }

@@ -114,8 +114,15 @@ func (h *host) run(args ...string) result {
 	return h.finish(h.command(args...))
 }
 
-// finish runs a command that must end by itself. Output goes to files: a pipe would be kept open by the container.
+// finish runs a command that must end by itself.
 func (h *host) finish(cmd *exec.Cmd) result {
+	h.t.Helper()
+	return h.start(cmd)()
+}
+
+// start starts a command and returns what waits for its end. Output goes to files: a pipe would be kept open by the
+// container.
+func (h *host) start(cmd *exec.Cmd) func() result {
 	h.t.Helper()
 	dir := h.t.TempDir()
 	files := map[string]*os.File{}
@@ -131,25 +138,28 @@ func (h *host) finish(cmd *exec.Cmd) result {
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}
-	timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
-	err := cmd.Wait()
-	if !timer.Stop() {
-		h.t.Fatalf("%v did not end", cmd.Args[1:])
-	}
-	got := result{}
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		got.code = exit.ExitCode()
-	} else if err != nil {
-		h.t.Fatal(err)
-	}
-	for name, text := range map[string]*string{"out": &got.stdout, "err": &got.stderr} {
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
+	return func() result {
+		h.t.Helper()
+		timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		err := cmd.Wait()
+		if !timer.Stop() {
+			h.t.Fatalf("%v did not end", cmd.Args[1:])
+		}
+		got := result{}
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+			got.code = exit.ExitCode()
+		} else if err != nil {
 			h.t.Fatal(err)
 		}
-		*text = string(data)
+		for name, text := range map[string]*string{"out": &got.stdout, "err": &got.stderr} {
+			data, err := os.ReadFile(filepath.Join(dir, name))
+			if err != nil {
+				h.t.Fatal(err)
+			}
+			*text = string(data)
+		}
+		return got
 	}
-	return got
 }
 
 // ok fails the test unless the command succeeds without a word on stderr.
