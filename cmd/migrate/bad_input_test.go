@@ -13,8 +13,16 @@ import (
 func TestUnknownContainerIsNamedByEveryVerb(t *testing.T) {
 	h := newHost(t)
 	for _, args := range [][]string{
-		{"start", "nope"}, {"state", "nope"}, {"kill", "nope"}, {"delete", "nope"}, {"pause", "nope"}, {"resume", "nope"},
-		{"ps", "nope"}, {"events", "nope"}, {"update", "nope"}, {"exec", "nope", "true"},
+		{"start", "nope"},
+		{"state", "nope"},
+		{"kill", "nope"},
+		{"delete", "nope"},
+		{"pause", "nope"},
+		{"resume", "nope"},
+		{"ps", "nope"},
+		{"events", "nope"},
+		{"update", "nope"},
+		{"exec", "nope", "true"},
 	} {
 		got := h.run(args...)
 		want, code := "container does not exist", 1
@@ -34,7 +42,17 @@ func TestInvalidIDIsRefusedByEveryVerb(t *testing.T) {
 	h := newHost(t)
 	h.configureRootfs()
 	for _, args := range [][]string{
-		{"create"}, {"run"}, {"start"}, {"state"}, {"kill"}, {"delete"}, {"delete", "--force"}, {"pause"}, {"resume"}, {"ps"}, {"events"},
+		{"create"},
+		{"run"},
+		{"start"},
+		{"state"},
+		{"kill"},
+		{"delete"},
+		{"delete", "--force"},
+		{"pause"},
+		{"resume"},
+		{"ps"},
+		{"events"},
 		{"update"},
 	} {
 		for _, id := range []string{"a/b", "..", "../" + filepath.Base(h.bundle)} {

@@ -21,7 +21,7 @@ func newDeleteCommand(g *globals) *cobra.Command {
 			}
 			_, corrupt := errors.AsType[*runtime.CorruptError](err)
 			missing := errors.Is(err, runtime.ErrNotExist)
-			if !missing && !(corrupt && force) {
+			if !missing && (!corrupt || !force) {
 				return err
 			}
 			// A creation that was cut short leaves a directory without a state; it goes with or without force.
