@@ -26,14 +26,13 @@ import (
 //	header   magic "migrate-index-1\n" | slots u64 | fsid u64 | root inode u64 | epoch u32 | clean u32 | boot id [36] | crc32c u32
 //	slot     a record, or zeros
 type index struct {
+	table
 	mu    sync.Mutex
 	path  string
 	log   *slog.Logger
-	table *crc32.Table
-	file  *os.File
+	crc   *crc32.Table
 	id    treeID
 	boot  [36]byte
-	slots uint64
 	used  uint64
 	live  uint64 // of them, those seen in this epoch
 	epoch uint32
@@ -50,7 +49,6 @@ const (
 	headerSize  = 88
 	headerSpace = 128
 	minSlots    = 1 << 12
-	probe       = 8 // slots read at once
 )
 
 func identify(root *fs.Dir) (treeID, error) {
@@ -65,7 +63,7 @@ func identify(root *fs.Dir) (treeID, error) {
 // openIndex opens the index at path, or begins a new one when there is none or it cannot be used. Without a path it lives
 // in an unnamed temporary file. ErrBusy when another process has it.
 func openIndex(path string, id treeID, log *slog.Logger) (*index, error) {
-	x := &index{path: path, id: id, log: log, table: crc32.MakeTable(crc32.Castagnoli)}
+	x := &index{path: path, id: id, log: log, crc: crc32.MakeTable(crc32.Castagnoli)}
 	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		copy(x.boot[:], b)
 	}
@@ -108,7 +106,7 @@ func (x *index) load() error {
 	if !bytes.HasPrefix(head, []byte(indexMagic)) {
 		return errors.New("another format")
 	}
-	if le.Uint32(head[headerSize-4:]) != crc32.Checksum(head[:headerSize-4], x.table) {
+	if le.Uint32(head[headerSize-4:]) != crc32.Checksum(head[:headerSize-4], x.crc) {
 		return errors.New("header is damaged")
 	}
 	x.slots = le.Uint64(head[16:])
@@ -138,7 +136,7 @@ func (x *index) scan(slots uint64, f func(*record) error) error {
 				continue
 			}
 			var r record
-			if !r.decode(b, x.table) {
+			if !r.decode(b, x.crc) {
 				return errors.New("a record is damaged")
 			}
 			if err := f(&r); err != nil {
@@ -172,7 +170,8 @@ func (x *index) create(slots uint64) error {
 	if x.file != nil {
 		x.file.Close()
 	}
-	x.file, x.slots, x.used, x.clean = file, slots, 0, false
+	x.table = table{file: file, slots: slots}
+	x.used, x.clean = 0, false
 	return x.writeHeader()
 }
 
@@ -188,36 +187,29 @@ func (x *index) writeHeader() error {
 		le.PutUint32(head[44:], 1)
 	}
 	copy(head[48:84], x.boot[:])
-	le.PutUint32(head[headerSize-4:], crc32.Checksum(head[:headerSize-4], x.table))
+	le.PutUint32(head[headerSize-4:], crc32.Checksum(head[:headerSize-4], x.crc))
 	if _, err := x.file.WriteAt(head, 0); err != nil {
 		return fmt.Errorf("write index: %w", err)
 	}
 	return nil
 }
 
-func (x *index) offset(slot uint64) int64 { return headerSpace + int64(slot)*recordSize }
-
 // find returns the slot of an inode, or the empty one where it would go.
 func (x *index) find(ino uint64) (slot uint64, r record, ok bool, err error) {
-	var buf [probe * recordSize]byte
-	mask := x.slots - 1
-	slot = (ino * 0x9e3779b97f4a7c15 >> 20) & mask
-	for range x.slots/probe + 1 {
-		n := min(probe, x.slots-slot)
-		b := buf[:n*recordSize]
-		if _, err := x.file.ReadAt(b, x.offset(slot)); err != nil {
-			return 0, r, false, fmt.Errorf("read index: %w", err)
+	slot = x.home(ino)
+	for range x.slots {
+		b, err := x.slot(slot, false)
+		if err != nil {
+			return 0, r, false, err
 		}
-		for ; len(b) > 0; b, slot = b[recordSize:], slot+1 {
-			switch binary.LittleEndian.Uint64(b) {
-			case 0:
-				return slot, r, false, nil
-			case ino:
-				ok = r.decode(b, x.table)
-				return slot, r, ok, nil
-			}
+		switch binary.LittleEndian.Uint64(b) {
+		case 0:
+			return slot, r, false, nil
+		case ino:
+			ok = r.decode(b, x.crc)
+			return slot, r, ok, nil
 		}
-		slot &= mask
+		slot = (slot + 1) & (x.slots - 1)
 	}
 	return 0, r, false, errors.New("index is full")
 }
@@ -248,7 +240,7 @@ func (x *index) put(r record) {
 		x.note(x.writeHeader())
 	}
 	if x.used+1 > x.slots/4*3 {
-		x.note(x.rebuild(2*x.slots, 0))
+		x.note(x.rebuild(4*x.slots, 0))
 	}
 	x.note(x.insert(&r))
 }
@@ -258,11 +250,11 @@ func (x *index) insert(r *record) error {
 	if err != nil {
 		return err
 	}
-	var b [recordSize]byte
-	r.encode(b[:], x.table)
-	if _, err := x.file.WriteAt(b[:], x.offset(slot)); err != nil {
-		return fmt.Errorf("write index: %w", err)
+	b, err := x.slot(slot, true)
+	if err != nil {
+		return err
 	}
+	r.encode(b, x.crc)
 	if old.ino == 0 {
 		x.used++
 	}
@@ -274,7 +266,10 @@ func (x *index) insert(r *record) error {
 
 // rebuild copies the records that were seen since an epoch into a table of another size.
 func (x *index) rebuild(slots uint64, since uint32) error {
-	old := &index{file: x.file, table: x.table}
+	if err := x.flush(); err != nil {
+		return err
+	}
+	old := &index{table: x.table, crc: x.crc}
 	live := x.live
 	defer func() { x.live = live }()
 	x.file = nil
@@ -283,20 +278,12 @@ func (x *index) rebuild(slots uint64, since uint32) error {
 		return err
 	}
 	defer old.file.Close()
-	return old.scan(old.slotsIn(), func(r *record) error {
+	return old.scan(old.slots, func(r *record) error {
 		if r.epoch < since {
 			return nil
 		}
 		return x.insert(r)
 	})
-}
-
-func (x *index) slotsIn() uint64 {
-	info, err := x.file.Stat()
-	if err != nil {
-		return 0
-	}
-	return uint64(info.Size()-headerSpace) / recordSize
 }
 
 // begin starts the epoch of a full pass: no path is known yet.
@@ -375,7 +362,7 @@ func (x *index) markClean() error {
 	if x.path == "" {
 		return nil
 	}
-	if err := x.file.Sync(); err != nil {
+	if err := errors.Join(x.flush(), x.file.Sync()); err != nil {
 		return fmt.Errorf("sync index: %w", err)
 	}
 	x.clean = true
@@ -388,5 +375,5 @@ func (x *index) markClean() error {
 func (x *index) close() error {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return errors.Join(x.file.Close(), x.names.close())
+	return errors.Join(x.flush(), x.file.Close(), x.names.close())
 }

@@ -53,7 +53,7 @@ func populate(p *pair) {
 	must(t, err)
 	_, err = f.WriteAt(bytes.Repeat([]byte("d"), 3<<20), 20<<20)
 	must(t, err)
-	must(t, f.Truncate(64<<20+77))
+	must(t, f.Truncate(26<<20+77))
 	must(t, f.Close())
 	must(t, os.Chmod(p.at("strange"), 0o555))
 	old := time.Unix(1_000_000_000, 123456789)
@@ -141,7 +141,7 @@ var changesOf = []struct {
 	{"rewritten", func(p *pair) { p.write("bin/ping", "other") }},
 	{"appended", func(p *pair) { p.append("large", "more") }},
 	{"patched", func(p *pair) { p.patch("large", "changed", 2<<20+5) }},
-	{"patched in a hole", func(p *pair) { p.patch("sparse", "changed", 40<<20) }},
+	{"patched in a hole", func(p *pair) { p.patch("sparse", "changed", 10<<20) }},
 	{"shortened", func(p *pair) { must(p.t, os.Truncate(p.at("large"), 2<<20)) }},
 	{"shortened to a part", func(p *pair) { must(p.t, os.Truncate(p.at("large"), 1<<20+1)) }},
 	{"grown by a hole", func(p *pair) { must(p.t, os.Truncate(p.at("large"), 9<<20)) }},
