@@ -232,6 +232,24 @@ func (c *container) expect(t *testing.T, want string) string {
 	return all.String()
 }
 
+// goesOn reads the output of a restored program that counts: it must not have started anew, and must count on.
+func (c *container) goesOn(t *testing.T) {
+	t.Helper()
+	text := c.expect(t, "\ntick ")
+	text += c.expect(t, "\ntick ")
+	last := 0
+	for line := range strings.Lines(text) {
+		var n int
+		if got, err := fmt.Sscanf(line, "tick %d\n", &n); got != 1 || err != nil {
+			continue // cut
+		}
+		if n < 3 || last != 0 && n != last+1 {
+			t.Errorf("tick %d after %d in %q", n, last, text)
+		}
+		last = n
+	}
+}
+
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
