@@ -101,7 +101,7 @@ func (a *asker) answered(ctx context.Context) error {
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
-	return errors.New("the container does not answer the client")
+	return errors.New("the container does not answer the client before the move")
 }
 
 // longestSilence ends the client and returns the longest time without an answer in the window, in ms. The client goes on for

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,14 +64,14 @@ func sample(l *lab.Lab, peaks map[string]int) {
 	}
 }
 
-// verbOf is the verb of a migrate process: its first argument that is no flag.
+// verbOf is what a migrate process is for.
 func verbOf(cmdline []byte) (verb string, ours bool) {
 	args := strings.Split(string(bytes.TrimRight(cmdline, "\x00")), "\x00")
 	if filepath.Base(args[0]) != "migrate" && args[0] != "/proc/self/exe" {
 		return "", false
 	}
 	for _, arg := range args[1:] {
-		if !strings.HasPrefix(arg, "-") {
+		if slices.Contains([]string{"push", "serve", "receive", "keeper", "monitor"}, arg) {
 			return arg, true
 		}
 	}

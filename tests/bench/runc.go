@@ -27,14 +27,14 @@ const (
 type runcMover struct{ *setting }
 
 // makeNamespaces makes what the container will join by path, anew for each run: a dump leaves CRIU's lock in it, which drops
-// every packet.
+// every packet. The hardware address stays, or the client would go on asking the last run's.
 func (m *runcMover) makeNamespaces(ctx context.Context) error {
 	for host, address := range map[*lab.Host]string{m.lab.A: runcAddressA, m.lab.B: runcAddressB} {
 		_, err := host.Run(ctx, "bash", "-ec", `
 			[ ! -e /run/netns/bench ] || ip link del bench0
 			[ ! -e /run/netns/bench ] || ip netns del bench
 			ip netns add bench
-			ip link add name bench0 type veth peer name eth0 netns bench
+			ip link add name bench0 type veth peer name eth0 address "02:00:0a:4d:01:${0: -2}" netns bench
 			ip link set dev bench0 master br0 up
 			ip -n bench link set lo up
 			ip -n bench link set eth0 up
