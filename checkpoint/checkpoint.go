@@ -72,6 +72,7 @@ type Options struct {
 	AfterFreeze  func(ctx context.Context) error // called right after; what nobody outside changes stays as it is from here
 	NoManifest   bool                            // the images go to a peer of ours at once: it checks them, and needs no cgroups
 	Log          *slog.Logger                    // nil discards
+	LogLevel     int32                           // of CRIU: 1 errors, 2 warnings, 4 everything; 0 is 4. A debug log costs 10 ms and more of the freeze
 }
 
 // DefaultGhostLimit is how large an unlinked file may be to be saved inside the image, in bytes. CRIU's own limit of 1 MiB

@@ -50,6 +50,9 @@ func (d *dump) request() (*criu.Request, error) {
 	if o.ParentPath != "" {
 		options.ParentImg, options.TrackMem = &o.ParentPath, ptr(true)
 	}
+	if o.LogLevel != 0 {
+		options.LogLevel = &o.LogLevel
+	}
 	if config := plan.Spec.Annotations[criu.ConfigAnnotation]; config != "" {
 		options.ConfigFile = &config
 	}

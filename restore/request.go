@@ -42,6 +42,9 @@ func (a *attempt) request() (*criu.Request, error) {
 	if o.LSMMountContext != "" {
 		options.LsmMountContext = &o.LSMMountContext
 	}
+	if o.LogLevel != 0 {
+		options.LogLevel = &o.LogLevel
+	}
 	if config := a.plan.Spec.Annotations[criu.ConfigAnnotation]; config != "" {
 		options.ConfigFile = &config
 	}

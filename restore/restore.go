@@ -76,6 +76,7 @@ type Options struct {
 	LogFile    string    // recorded in the state, for the monitor
 	MonitorPid int
 	Log        *slog.Logger // nil discards
+	LogLevel   int32        // of CRIU: 1 errors, 2 warnings, 4 everything; 0 is 4. A debug log costs 10 ms and more of the freeze
 }
 
 // restoreLog is CRIU's log, in the work directory. The name is runc's.

@@ -180,6 +180,7 @@ func (c *container) dumpOptions(images string) *checkpoint.Options {
 		FileLocks:      true,
 		LinkRemap:      true,
 		ExternalUnix:   true,
+		LogLevel:       criuLogLevel(c.order.Debug),
 		NoManifest:     true,
 		Log:            c.log,
 	}

@@ -35,3 +35,12 @@ func (p Places) openLog(name string, debug bool) (*slog.Logger, func(), error) {
 	log := slog.New(slog.NewJSONHandler(file, &slog.HandlerOptions{Level: level}))
 	return log, func() { _ = file.Close() }, nil
 }
+
+// criuLogLevel is what CRIU writes to its log inside the freeze: the cause of a failure, and with debug all it does, which
+// costs the service some milliseconds.
+func criuLogLevel(debug bool) int32 {
+	if debug {
+		return 4
+	}
+	return 2
+}

@@ -166,6 +166,7 @@ func (p *place) restoreOptions() *restore.Options {
 		TCPEstablished: p.hello.GetTcpEstablished(),
 		FileLocks:      true,
 		ExternalUnix:   true,
+		LogLevel:       criuLogLevel(p.host.order.Debug),
 		Created:        p.identity.Created,
 		LogFile:        p.identity.LogFile,
 		Log:            p.host.log,
