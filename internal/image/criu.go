@@ -25,21 +25,26 @@ const (
 	pageSize       = 4096
 )
 
-// framed are the images whose records are nothing but protobuf, with the magic of each.
-var framed = []struct {
+// frame is a kind of image by its name.
+type frame struct {
 	name  *regexp.Regexp
 	magic uint32
-}{
-	{regexp.MustCompile(`^pstree\.img$`), 0x50273030},
-	{regexp.MustCompile(`^core-\d+\.img$`), 0x55053847},
-	{regexp.MustCompile(`^mm-\d+\.img$`), 0x57492820},
-	{regexp.MustCompile(`^pagemap-(shmem-)?\d+\.img$`), 0x56084025},
-	{regexp.MustCompile(`^fdinfo-\d+\.img$`), 0x56213732},
-	{regexp.MustCompile(`^files\.img$`), 0x56303138},
-	{regexp.MustCompile(`^ids-\d+\.img$`), 0x54432030},
-	{regexp.MustCompile(`^fs-\d+\.img$`), 0x51403912},
-	{regexp.MustCompile(`^mountpoints-\d+\.img$`), 0x55563928},
-	{regexp.MustCompile(`^seccomp\.img$`), 0x64413049},
+}
+
+// framed are the images whose records are nothing but protobuf, with the magic of each.
+func framed() []frame {
+	return []frame{
+		{regexp.MustCompile(`^pstree\.img$`), 0x50273030},
+		{regexp.MustCompile(`^core-\d+\.img$`), 0x55053847},
+		{regexp.MustCompile(`^mm-\d+\.img$`), 0x57492820},
+		{regexp.MustCompile(`^pagemap-(shmem-)?\d+\.img$`), 0x56084025},
+		{regexp.MustCompile(`^fdinfo-\d+\.img$`), 0x56213732},
+		{regexp.MustCompile(`^files\.img$`), 0x56303138},
+		{regexp.MustCompile(`^ids-\d+\.img$`), 0x54432030},
+		{regexp.MustCompile(`^fs-\d+\.img$`), 0x51403912},
+		{regexp.MustCompile(`^mountpoints-\d+\.img$`), 0x55563928},
+		{regexp.MustCompile(`^seccomp\.img$`), 0x64413049},
+	}
 }
 
 // maxRecord bounds one protobuf message. The largest known, a files.img entry or an mm with many mappings, is far below.
@@ -57,9 +62,10 @@ func checkCRIU(dir string, whole bool) error {
 	if err != nil {
 		return err
 	}
+	kinds := framed()
 	pages := map[uint64]uint64{} // pages id: pages that the maps say are in the file
 	for _, name := range names {
-		for _, f := range framed {
+		for _, f := range kinds {
 			if !f.name.MatchString(name) {
 				continue
 			}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 )
 
 const (
@@ -14,20 +15,25 @@ const (
 	parentName      = "parent" // CRIU's symbolic link to the pre-dump below
 )
 
+// Compiled when used: counted repeats take long, and every start of the program would pay for them.
 var (
-	pagesPattern = regexp.MustCompile(`^pages-[0-9]{1,10}\.img$`)
+	pagesPattern = compiled(`^pages-[0-9]{1,10}\.img$`)
 	// imagePattern covers every template of CRIU's image-desc.c, like core-12.img, tmpfs-dev-57.tar.gz.img.
-	imagePattern = regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9_.-]{0,80}\.img$`)
+	imagePattern = compiled(`^[a-z0-9][a-zA-Z0-9_.-]{0,80}\.img$`)
 )
+
+func compiled(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // IsPages tells a file of memory pages, read as CRIU restores, from everything that is verified before.
 func IsPages(name string) bool {
-	return pagesPattern.MatchString(name)
+	return pagesPattern().MatchString(name)
 }
 
 // IsMetadata tells a file that must be whole and right before a restore begins.
 func IsMetadata(name string) bool {
-	return name == descriptorsName || name == networkName || imagePattern.MatchString(name) && !IsPages(name)
+	return name == descriptorsName || name == networkName || imagePattern().MatchString(name) && !IsPages(name)
 }
 
 // CheckName refuses a name that no file of an image set has: what a peer sends is created only under names that pass.
