@@ -166,7 +166,8 @@ func TestWritersDuringThePass(t *testing.T) {
 				p.write(fmt.Sprintf("storm/%d/%d", i%20, i), fmt.Sprint(i))
 			}
 			p.open(SourceOptions{}, watch)
-			stop := storm(p, 3)
+			stop := sync.OnceFunc(storm(p, 3))
+			defer stop()
 			for range 4 {
 				p.pass()
 			}

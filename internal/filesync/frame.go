@@ -21,6 +21,7 @@ import (
 //	frame    kind u8 | body
 //	begin    version uvarint | pass u8
 //	have     { shared uvarint | rest string | meta [16] | flags u8 | digest [32] if flags&1 }
+//	end      flags u8                                 flags&1: ask for nothing, the next pass will bring it
 //	need     { path string }
 //	done     files uvarint | bytes uvarint | removed uvarint | dropped uvarint
 //	fail     code uvarint | text string

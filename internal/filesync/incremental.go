@@ -317,6 +317,10 @@ func (p *pass) again(paths []string, whole bool) error {
 			return refuse("the peer asks for %q, which is excluded", path)
 		}
 		i.flags[path] |= changeContent
+		// The reason may be that a directory on the way is missing there.
+		for dir, _ := splitPath(path); dir != rootPath; dir, _ = splitPath(dir) {
+			i.flags[dir] = i.flags[dir] &^ changeTree
+		}
 	}
 	if err := i.expand(); err != nil {
 		return err

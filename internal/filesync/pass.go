@@ -283,33 +283,50 @@ const (
 )
 
 // settle ends the pass: whatever the peer still needs is sent whole, then it confirms. In the frozen window what changed
-// while it was read is read again first.
+// while it was read is read again first. While the container runs, the tree can change faster than the peer can ask; what
+// it lacks at last is left to the next pass.
 func (p *pass) settle() error {
-	for range needRounds {
-		for round := 0; p.frozen && len(p.s.pending) > 0; round++ {
-			if round == unstableRounds {
-				return fmt.Errorf("%w: %s", ErrUnstable, firstKey(p.s.pending))
-			}
-			list := slices.Collect(maps.Keys(p.s.pending))
-			clear(p.s.pending)
-			if err := p.again(list, false); err != nil {
-				return err
+	var needs []string
+	for round := range needRounds {
+		if err := p.calm(); err != nil {
+			return err
+		}
+		waive := !p.frozen && round == needRounds-1
+		if waive {
+			for _, path := range needs {
+				p.unstable(path)
 			}
 		}
-		if err := p.send.end(); err != nil {
+		if err := p.send.end(waive); err != nil {
 			return err
 		}
 		p.ended = true
-		needs, done, err := p.reply()
+		list, done, err := p.reply()
 		p.ended = err != nil
 		if done || err != nil {
 			return err
 		}
+		needs = list
 		if err := p.again(needs, true); err != nil {
 			return err
 		}
 	}
 	return errors.New("the peer keeps asking for the same files")
+}
+
+// calm reads again what changed while it was read, in the frozen window.
+func (p *pass) calm() error {
+	for round := 0; p.frozen && len(p.s.pending) > 0; round++ {
+		if round == unstableRounds {
+			return fmt.Errorf("%w: %s", ErrUnstable, firstKey(p.s.pending))
+		}
+		list := slices.Collect(maps.Keys(p.s.pending))
+		clear(p.s.pending)
+		if err := p.again(list, false); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *pass) reply() (needs []string, done bool, err error) {

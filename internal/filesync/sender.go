@@ -44,10 +44,10 @@ func (w *sender) flush() error {
 	return err
 }
 
-// end tells the peer that all is sent.
-func (w *sender) end() error {
+// end tells the peer that all is sent; with waive it shall not ask for what it could not find.
+func (w *sender) end(waive bool) error {
 	if err := w.flush(); err != nil {
 		return err
 	}
-	return w.ch.Send(w.ctx, []byte{byte(frameEnd)})
+	return w.ch.Send(w.ctx, []byte{byte(frameEnd), flagByte(waive)})
 }

@@ -105,7 +105,7 @@ func (v *serving) receive(ctx context.Context) error {
 			}
 		case frameEnd:
 			v.ended = true
-			done, err := v.answer(ctx)
+			done, err := v.answer(ctx, len(body) > 0 && body[0]&1 != 0)
 			if done || err != nil {
 				return err
 			}
@@ -118,7 +118,7 @@ func (v *serving) receive(ctx context.Context) error {
 }
 
 // answer asks for what could not be applied; done when that is nothing.
-func (v *serving) answer(ctx context.Context) (done bool, err error) {
+func (v *serving) answer(ctx context.Context, waived bool) (done bool, err error) {
 	if v.listing != nil { // the source says end only after the listing's last line
 		err := <-v.listing
 		v.stop()
@@ -128,7 +128,7 @@ func (v *serving) answer(ctx context.Context) (done bool, err error) {
 		}
 	}
 	needs, err := v.apply.settle()
-	if err != nil || len(needs) == 0 {
+	if err != nil || len(needs) == 0 || waived {
 		return true, err
 	}
 	b := []byte{byte(frameNeed)}

@@ -65,7 +65,7 @@ func (t *table) store(b *block) error {
 
 // flush writes what is kept in memory to the file.
 func (t *table) flush() error {
-	for _, b := range t.blocks {
+	for _, b := range &t.blocks {
 		if b == nil {
 			continue
 		}
