@@ -319,7 +319,7 @@ func (p *pass) again(paths []string, whole bool) error {
 		i.flags[path] |= changeContent
 		// The reason may be that a directory on the way is missing there.
 		for dir, _ := splitPath(path); dir != rootPath; dir, _ = splitPath(dir) {
-			i.flags[dir] = i.flags[dir] &^ changeTree
+			i.flags[dir] &^= changeTree
 		}
 	}
 	if err := i.expand(); err != nil {
