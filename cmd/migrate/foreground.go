@@ -11,22 +11,42 @@ import (
 // foreground stands in for a process in a container: what is signalled to this program goes to it, and its end is ours.
 type foreground struct {
 	signals chan os.Signal
+	ready   chan struct{} // closed when all signals are taken
 	log     *slog.Logger
 }
 
-// newForeground takes all signals from now on. It is called before the process is started, so that none is lost.
+// newForeground takes all signals from now on, until the program ends. It is called before the process is started, so
+// that none is lost.
 func newForeground(log *slog.Logger) *foreground {
-	f := &foreground{signals: make(chan os.Signal, 2048), log: log}
-	signal.Notify(f.signals)
-	// In the background of a shell these mean us, who read its terminal: taken, the kernel would send them for ever.
-	signal.Reset(syscall.SIGTTIN, syscall.SIGTTOU)
+	f := &foreground{signals: make(chan os.Signal, 2048), ready: make(chan struct{}), log: log}
+	signal.Notify(f.signals, syscall.SIGCHLD, syscall.SIGINT, syscall.SIGTERM)
+	// Each signal costs Go two changes of threads, a millisecond in all: the others while the process is being made.
+	go func() {
+		defer close(f.ready)
+		signal.Notify(f.signals, forwarded()...)
+	}()
 	return f
+}
+
+// forwarded are all signals that can be taken, but for SIGTTIN and SIGTTOU. In the background of a shell these mean us,
+// who read its terminal: taken, the kernel would send them for ever.
+func forwarded() []os.Signal {
+	const last = 64
+	var list []os.Signal
+	for n := syscall.Signal(1); n <= last; n++ {
+		switch n {
+		case syscall.SIGKILL, syscall.SIGSTOP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGURG:
+		default:
+			list = append(list, n)
+		}
+	}
+	return list
 }
 
 // wait returns the exit status of the child pid, 128+n for a death by signal n. As a subreaper this program may get other
 // children: it reaps them all.
 func (f *foreground) wait(pid int, deliver func(syscall.Signal) error, resize func()) (int, error) {
-	defer signal.Stop(f.signals)
+	<-f.ready
 	for {
 		// First of all: the child may have ended before its signal was waited for.
 		if status, ended, err := reap(pid); ended || err != nil {
@@ -36,7 +56,6 @@ func (f *foreground) wait(pid int, deliver func(syscall.Signal) error, resize fu
 		case syscall.SIGCHLD:
 		case syscall.SIGWINCH:
 			resize()
-		case syscall.SIGURG: // Go's scheduler sends it to itself
 		case syscall.SIGPIPE: // our own output is gone; the copying has noticed
 		default:
 			if err := deliver(s); err != nil {
