@@ -91,6 +91,7 @@ func askOnce(ctx context.Context, dial Dial, move string) (verdict, error) {
 func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	result := p.result(report.Moved)
 	result.DowntimeMS = p.Record.Downtime()
+	p.Record.Leave()
 	switch v {
 	case owned:
 		err = p.letGo(ctx)

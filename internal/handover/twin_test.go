@@ -30,6 +30,7 @@ type world struct {
 	journals [2]string
 	images   string
 	link     *cable
+	busy     sync.WaitGroup // the peer's processes
 }
 
 type copyState string
@@ -45,6 +46,7 @@ var errTwin = errors.New("twin fails")
 func newWorld(t *testing.T) *world {
 	dir := t.TempDir()
 	w := &world{t: t, source: running, peer: absent, images: filepath.Join(dir, "images")}
+	t.Cleanup(w.busy.Wait) // before its directory is removed
 	w.journals = [2]string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
 	if err := os.Mkdir(w.images, 0o700); err != nil {
 		t.Fatal(err)
@@ -317,14 +319,14 @@ func (w *world) dial(reachable bool) Dial {
 			c = w.link
 		}
 		source, peer := newSessions(c)
-		go func() {
+		w.busy.Go(func() {
 			if resume {
 				_ = Answer(context.Background(), twinHost{w}, w.journals[1], peer)
 				return
 			}
 			receive := &Receive{Host: twinHost{w}, Journals: w.journals[1], Log: slog.New(slog.DiscardHandler)}
 			_ = receive.Run(context.Background(), peer)
-		}()
+		})
 		return source, nil
 	}
 }

@@ -48,6 +48,14 @@ func (r *Recorder) leave(now time.Time) {
 	}
 }
 
+// Leave ends the phase without beginning another: what follows is not part of the service's story.
+func (r *Recorder) Leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leave(r.now())
+	r.phase = ""
+}
+
 // progressEvery keeps a fast transfer from drowning its own progress in events.
 const progressEvery = 50 * time.Millisecond
 
