@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -13,7 +12,7 @@ import (
 
 const exitName = "exit.json"
 
-// Exit is how a container ended. The monitor keeps it in exit.json of the state directory.
+// Exit is how a container ended. The monitor keeps it in exit.json of the state directory, which is empty until then.
 type Exit struct {
 	Status int       `json:"status"`           // as shells count: 128 + Signal for a signal
 	Signal int       `json:"signal,omitempty"` // that ended init; 0 when it exited
@@ -31,7 +30,11 @@ func newExit(status syscall.WaitStatus) *Exit {
 
 // ReadExit reads how the container of the state directory ended; fs.ErrNotExist while it runs, or when it has no monitor.
 func ReadExit(stateDir string) (*Exit, error) {
-	text, err := os.ReadFile(filepath.Join(stateDir, exitName))
+	path := filepath.Join(stateDir, exitName)
+	text, err := os.ReadFile(path)
+	if err == nil && len(text) == 0 {
+		err = &fs.PathError{Op: "read", Path: path, Err: fs.ErrNotExist}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read exit status: %w", err)
 	}
@@ -42,18 +45,23 @@ func ReadExit(stateDir string) (*Exit, error) {
 	return e, nil
 }
 
-// keepExit writes the status at once or not at all. A state directory that is removed already needs none.
-func keepExit(state *os.Root, e *Exit) error {
-	text, err := json.Marshal(e)
+// openExit makes the file, still empty. Not later: when init ends the state directory may be about to be removed, and a
+// new file in it would be in the way.
+func openExit(state *os.Root) (*os.File, error) {
+	file, err := state.OpenFile(exitName, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
-		return fmt.Errorf("keep exit status: %w", err)
+		return nil, fmt.Errorf("open exit status: %w", err)
 	}
-	const temporary = exitName + ".new"
-	err = state.WriteFile(temporary, text, 0o600)
+	return file, nil
+}
+
+// keepExit writes the status, in one piece.
+func keepExit(file *os.File, e *Exit) error {
+	text, err := json.Marshal(e)
 	if err == nil {
-		err = state.Rename(temporary, exitName)
+		_, err = file.Write(append(text, '\n'))
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err != nil {
 		return fmt.Errorf("keep exit status: %w", err)
 	}
 	return nil

@@ -127,6 +127,7 @@ type monitor struct {
 	config  *Config
 	initPid int
 	state   *os.Root // of the state directory: another container may take its name before this one is through
+	exit    *os.File
 	output  *output
 	control *control
 	ended   chan struct{} // closed when init has ended
@@ -204,6 +205,10 @@ func (m *monitor) open(source *os.File, listener *net.UnixListener) (err error) 
 	if err != nil {
 		return fmt.Errorf("open state directory: %w", err)
 	}
+	m.exit, err = openExit(m.state)
+	if err != nil {
+		return err
+	}
 	if source != nil {
 		if err := m.output.open(source); err != nil {
 			return err
@@ -230,12 +235,12 @@ func (m *monitor) stay() error {
 
 	exit, waitErr := m.waitForInit()
 	if waitErr == nil {
-		waitErr = keepExit(m.state, exit)
+		waitErr = keepExit(m.exit, exit)
 	}
 	close(m.ended)
 	go m.reapOrphans()
 	m.reading.Wait()
-	return errors.Join(err, waitErr, m.output.close(), m.control.close(m.state), m.state.Close())
+	return errors.Join(err, waitErr, m.output.close(), m.control.close(m.state), m.exit.Close(), m.state.Close())
 }
 
 // waitForInit reaps init, and before it every orphan that comes to this process.

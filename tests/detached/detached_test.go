@@ -101,8 +101,7 @@ func newBundle(t *testing.T, terminal bool, script string) *bundle {
 	t.Helper()
 	testutil.Root(t)
 	busybox := testutil.Command(t, "busybox")
-	b := &bundle{dir: t.TempDir()}
-	b.id = "detached-" + filepath.Base(filepath.Dir(b.dir))
+	b := &bundle{dir: t.TempDir(), id: fmt.Sprintf("detached-%d", os.Getpid())}
 	for _, dir := range []string{"bin", "proc", "dev", "tmp"} {
 		if err := os.MkdirAll(filepath.Join(b.dir, "rootfs", dir), 0o755); err != nil {
 			t.Fatal(err)

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/vishvananda/netlink"
+
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/restore"
@@ -33,13 +35,24 @@ func TestMain(m *testing.M) {
 	case os.Geteuid() == 0 && os.Getenv(program) == "":
 		os.Exit(again())
 	case os.Geteuid() == 0:
-		// CRIU keeps what it found out about the kernel in /run, but only on tmpfs.
-		if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		if err := setUp(); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}
 	}
 	os.Exit(m.Run())
+}
+
+// setUp gives CRIU what it needs: a loopback, and a /run on tmpfs, where alone it keeps what it found out about the kernel.
+func setUp() error {
+	if err := syscall.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
 }
 
 // again builds the command, and runs this program in a network and a mount namespace of its own.
