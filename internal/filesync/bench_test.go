@@ -35,7 +35,7 @@ func TestManyFilesAreQuick(t *testing.T) {
 		if st.Elapsed > limit {
 			t.Errorf("%s took %s, the limit is %s", what, st.Elapsed, limit)
 		}
-		if rss := rssAnon(t); rss > 64<<20 {
+		if rss := rssAnon(t); rss > 64<<20 && !testutil.Race {
 			t.Errorf("%s: RssAnon is %d MiB", what, rss>>20)
 		}
 		return st
@@ -52,10 +52,10 @@ func TestManyFilesAreQuick(t *testing.T) {
 		}
 		best = min(best, measure("delta of 100 files", p.delta, time.Second).Elapsed)
 	}
-	if best > 20*time.Millisecond {
+	if best > 20*time.Millisecond && !testutil.Race {
 		t.Errorf("a delta of 100 files took %s", best)
 	}
-	measure("delta of nothing", p.delta, 20*time.Millisecond)
+	measure("delta of nothing", p.delta, 100*time.Millisecond)
 	must(t, os.Rename(p.at("usr/lib/package-0001"), p.at("usr/lib/renamed")))
 	if st := measure("delta of a renamed directory", p.delta, time.Second); st.Files != 0 || st.Reread != 0 {
 		t.Errorf("renaming a directory: %+v", st)
