@@ -92,6 +92,12 @@ func TestLogsAreExplained(t *testing.T) {
 			"do not match", "CPU",
 		},
 		{
+			"read-only root without /tmp",
+			"(00.092) Error (criu/mount.c:2955): mnt: Can't create a temporary directory: Read-only file system\n" +
+				"(00.094) Error (criu/cr-restore.c:2331): Restoring FAILED.\n",
+			"Can't create a temporary directory", "/tmp",
+		},
+		{
 			"only consequences",
 			"(00.00) Error (criu/cr-restore.c:2331): Restoring FAILED.\n",
 			"Restoring FAILED", "",

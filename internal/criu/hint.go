@@ -58,6 +58,7 @@ var hints = []struct {
 	{[]string{"Locking network failed"}, "CRIU could not lock the network: install iptables, or give the container a --network of ours"},
 	{[]string{"iptables"}, "CRIU could not lock the network: install iptables, or give the container a --network of ours"},
 	{[]string{"Unsupported link"}, "a network interface of a kind that CRIU cannot save: remove it, or use a network namespace by path"},
+	{[]string{"Can't create a temporary directory", "Read-only"}, "CRIU needs a directory /tmp in a root filesystem that is read-only: make it in the bundle's"},
 	{[]string{"No space left on device"}, "the disk is full"},
 	{[]string{"Disk quota exceeded"}, "the disk quota is used up"},
 	{[]string{"Cannot allocate memory"}, "not enough memory"},
