@@ -114,8 +114,8 @@ func (c *container) openTrees(ctx context.Context) error {
 
 // Hello describes the container to the peer.
 func (c *container) Hello(context.Context) (*wire.Hello, error) {
-	if c.order.Volumes == VolumesCopy || c.order.Volumes == VolumesShared {
-		c.log.Debug("volumes", "how", c.order.Volumes)
+	if err := c.restorable(); err != nil {
+		return nil, err
 	}
 	state := c.State()
 	config, err := json.Marshal(c.Spec())
@@ -141,6 +141,15 @@ func (c *container) Hello(context.Context) (*wire.Hello, error) {
 	}
 	hello.Identity, err = json.Marshal(who)
 	return hello, err
+}
+
+// restorable finds what CRIU would dump and then could not restore.
+func (c *container) restorable() error {
+	// CRIU puts the mounts together below /tmp of the new root, or fails ("Can't create temporary directory").
+	if root := c.Spec().Root; root != nil && root.Readonly && !isDirectory(filepath.Join(c.Plan().Rootfs, "tmp")) {
+		return fmt.Errorf("%w: its root is read-only and has no /tmp, which CRIU needs: make that directory in %s", wire.ErrIncompatible, c.Plan().Rootfs)
+	}
+	return nil
 }
 
 // memory is what the container's processes have resident, in bytes.
