@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/livemigrate/migrate/tests/lab"
 )
 
 // phases of a move, in which a user may lose patience or a process its life.
@@ -70,6 +72,10 @@ func (w *world) settled(id string) {
 			return
 		}
 		time.Sleep(100 * time.Millisecond)
+	}
+	for _, h := range []*lab.Host{w.A, w.B} {
+		logs, _ := h.Run(w.ctx, "sh", "-c", "ps ax | grep keeper; tail -n 5 /var/lib/migrate/log/*.log")
+		w.t.Logf("%s: %q\n%s", h.Name, w.status(h, id), logs)
 	}
 	w.t.Fatalf("%s: a keeper still works on it", id)
 }

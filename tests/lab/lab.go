@@ -21,6 +21,7 @@ import (
 type Lab struct {
 	Name    string
 	A, B, C *Host
+	Lan     *Host // the switch between them: its bridge's ports are a, b and c
 }
 
 // Host is one of them. Containers attach to its bridge br0, which is the whole network 10.77.0.0/24.
@@ -72,6 +73,7 @@ func Up(ctx context.Context, name string, o *Options) (*Lab, error) {
 			dir:  filepath.Join("/var/lib/migrate-lab", name, letter),
 		}
 	}
+	l.Lan = &Host{Name: name + "-lan", dir: filepath.Join("/var/lib/migrate-lab", name, "lan")}
 	return l, nil
 }
 
