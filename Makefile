@@ -4,8 +4,8 @@ SHELL  := /bin/bash
 PREFIX ?= /usr/local
 GOTOOL := /opt/migrate/tools
 
-# The Go that scripts/setup installed, where the machine's own is older than go.mod asks for.
-export PATH := $(PATH):/usr/local/go/bin:/opt/migrate/go/bin
+# The Go that scripts/setup installs, where the machine's own is older than go.mod asks for, comes first.
+export PATH := /opt/migrate/go/bin:$(PATH):/usr/local/go/bin
 # The CRIU that scripts/setup found to work here, which need not be the first on PATH.
 export MIGRATE_CRIU ?= $(shell head -n 1 /var/cache/migrate/criu-probe 2>/dev/null)
 
