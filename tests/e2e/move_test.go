@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"encoding/json"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -87,4 +89,41 @@ func TestMemoryRewrittenDuringTheMoveArrives(t *testing.T) {
 	c.unharmed()
 	w.push(w.B, "--lanes", "4", "memory", w.tls(w.A)).moved()
 	c.unharmed()
+}
+
+// push's flags, as an operator uses them.
+func TestPushFlags(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "memory", "workload", "memory", "32")
+	c := w.checkWorkload()
+
+	p := w.push(w.A, "--keep", "--report", "/srv/story.json", "memory", w.tls(w.B))
+	p.moved()
+	c.unharmed()
+	var story struct {
+		Outcome string             `json:"outcome"`
+		Phases  map[string]float64 `json:"phases"`
+	}
+	text, err := os.ReadFile(w.A.Path("/srv/story.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &story); err != nil || story.Outcome != "moved" || len(story.Phases) != len(phases) {
+		t.Errorf("the report says %s (%v)", text, err)
+	}
+	if status := w.status(w.A, "memory"); status != "stopped" {
+		t.Errorf("with --keep the source is %q", status)
+	}
+	if _, err := w.A.Run(w.ctx, "migrate", "delete", "memory"); err != nil {
+		t.Error(err)
+	}
+
+	const limit = 32 << 20
+	began := time.Now()
+	p = w.push(w.B, "--bandwidth-limit", "32MiB/s", "memory", w.tls(w.A))
+	p.moved()
+	c.unharmed()
+	if took, least := time.Since(began), time.Duration(p.result.BytesSent)*time.Second/limit*8/10; took < least {
+		t.Errorf("%d bytes took %s, at 32 MiB/s it is %s at least", p.result.BytesSent, took, least)
+	}
 }
