@@ -8,6 +8,8 @@ package migrate
 import (
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
 
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/keeper"
@@ -73,9 +75,28 @@ func (h Host) fill() (Host, error) {
 	}
 	places := h.places("")
 	h.Root, h.Journals = places.Root, places.Journals
-	return h, nil
+	if strings.Contains(h.CRIU, "/") { // otherwise it is looked for on PATH
+		if err := absolute(&h.CRIU); err != nil {
+			return h, err
+		}
+	}
+	return h, absolute(&h.Root, &h.Journals)
 }
 
 func (h Host) places(bundles string) keeper.Places {
 	return keeper.Places{Root: h.Root, Journals: h.Journals, Bundles: bundles}.Fill()
+}
+
+// absolute makes paths mean the same to a keeper, whose working directory is another one.
+func absolute(paths ...*string) error {
+	for _, path := range paths {
+		if *path == "" {
+			continue
+		}
+		var err error
+		if *path, err = filepath.Abs(*path); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/keeper"
@@ -18,13 +19,16 @@ type PushOptions struct {
 	Lanes          int           // parallel connections for images; default 2
 	BandwidthLimit int64         // bytes per second over all lanes; 0: none
 	Keep           bool          // leave the stopped container at the source
-	Retry          time.Duration // how long to try again after a lost link; default 30 s
+	Retry          time.Duration // how long to try again after a lost link; default 30 s; see NoRetry
 	Volumes        string        // bind mounts: "copy" (default), "shared" or "refuse"
 	Event          func(Event)   // called for each event, one at a time; nil drops them
 
-	// Abandon, once closed, makes Push return at once with Unknown although COMMIT was sent. The move goes on without it.
+	// Abandon, once closed, makes Push return with Unknown as soon as COMMIT was sent. The move goes on without it.
 	Abandon <-chan struct{}
 }
+
+// NoRetry, as PushOptions.Retry, ends a move at the first lost link.
+const NoRetry time.Duration = -1
 
 // Push moves the running container id to the peer, an address such as ssh://root@host-b, tls://host-b:7440 or
 // unix:///run/migrate.sock.
@@ -53,9 +57,9 @@ func Push(ctx context.Context, id, peer string, o *PushOptions) (*Result, error)
 		return nil, err
 	}
 	defer func() { _ = line.Close() }()
-	result, err := options.follow(ctx, line)
+	result, err := options.follow(ctx, line, id)
 	if errors.Is(err, keeper.ErrKeeperGone) {
-		return options.salvage(context.WithoutCancel(ctx), host, id)
+		return options.salvage(context.WithoutCancel(ctx), host, order)
 	}
 	return result, err
 }
@@ -64,11 +68,15 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 	if _, err := transport.ParseAddress(peer); err != nil {
 		return nil, err
 	}
+	certificates := o.Certificates
+	if err := absolute(&certificates.Cert, &certificates.Key, &certificates.CA); err != nil {
+		return nil, err
+	}
 	order := &keeper.Order{
 		Places:         host.places(""),
 		Container:      id,
 		Peer:           peer,
-		Certificates:   o.Certificates,
+		Certificates:   certificates,
 		CRIU:           host.CRIU,
 		SystemdCgroup:  host.SystemdCgroup,
 		Lanes:          o.Lanes,
@@ -81,8 +89,11 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 	if order.Lanes == 0 {
 		order.Lanes = 2
 	}
-	if order.Retry == 0 {
+	switch order.Retry {
+	case 0:
 		order.Retry = 30 * time.Second
+	case NoRetry:
+		order.Retry = 0
 	}
 	switch order.Volumes {
 	case "":
@@ -101,7 +112,7 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 }
 
 // follow passes the keeper's events on until the result.
-func (o *PushOptions) follow(ctx context.Context, line *keeper.Line) (*Result, error) {
+func (o *PushOptions) follow(ctx context.Context, line *keeper.Line, id string) (*Result, error) {
 	type heard struct {
 		event report.Event
 		err   error
@@ -123,6 +134,7 @@ func (o *PushOptions) follow(ctx context.Context, line *keeper.Line) (*Result, e
 		}
 	}()
 	cancelled := ctx.Done()
+	var abandon <-chan struct{} // before COMMIT the result is sure to come soon
 	for {
 		select {
 		case h := <-events:
@@ -135,26 +147,35 @@ func (o *PushOptions) follow(ctx context.Context, line *keeper.Line) (*Result, e
 			if h.event.Result != nil {
 				return h.event.Result, nil
 			}
+			if h.event.Phase == report.Resume {
+				abandon = o.Abandon
+			}
 		case <-cancelled:
 			cancelled = nil // once is enough; the result still comes
 			if err := line.Cancel(); err != nil {
 				return nil, fmt.Errorf("cancel the move: %w", err)
 			}
-		case <-o.Abandon:
-			return &Result{Outcome: Unknown, Error: ErrOutcomeUnknown.Error()}, nil
+		case <-abandon:
+			return o.conclude(&Result{Outcome: Unknown, Container: id, Error: ErrOutcomeUnknown.Error()}), nil
 		}
 	}
 }
 
 // salvage ends a move whose keeper died before its result.
-func (o *PushOptions) salvage(ctx context.Context, host Host, id string) (*Result, error) {
-	outcome, err := Resolve(ctx, id, &ResolveOptions{Host: host, Certificates: o.Certificates, Patience: o.Retry})
-	result := &Result{Outcome: outcome, Container: id, Error: keeper.ErrKeeperGone.Error()}
+func (o *PushOptions) salvage(ctx context.Context, host Host, order *keeper.Order) (*Result, error) {
+	resolve := &ResolveOptions{Host: host, Certificates: o.Certificates, Patience: order.Retry}
+	outcome, err := keeper.Salvage(ctx, order, resolve.order(host))
+	result := &Result{Outcome: outcome, Container: order.Container, Error: keeper.ErrKeeperGone.Error()}
 	if err != nil {
-		result.Error = fmt.Sprintf("%s: %v", result.Error, err)
+		result.Error = fmt.Sprintf("%s: %s", result.Error, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
+	return o.conclude(result), nil
+}
+
+// conclude tells of a result that comes from here and not from the keeper.
+func (o *PushOptions) conclude(result *Result) *Result {
 	if o.Event != nil {
 		o.Event(Event{Event: "result", Result: result})
 	}
-	return result, nil
+	return result
 }

@@ -20,8 +20,9 @@ type ServeOptions struct {
 	Bound        func(string) // called with the address once connections are accepted; nil is fine
 }
 
-// Serve receives containers until ctx ends. Moves that are under way then are not affected: each is held by a process of
-// its own.
+// Serve receives containers until ctx ends. To a move that is under way its end is a lost link: before COMMIT the source
+// runs on and may try again, later it asks how the move ended once there is a Serve again. Each is held by a process of its
+// own, so that none is left halfway, and containers that were received run on.
 func Serve(ctx context.Context, o *ServeOptions) error {
 	var options ServeOptions
 	if o != nil {
@@ -77,6 +78,9 @@ func Receive(ctx context.Context, conn net.Conn, host Host, bundles string) erro
 func newRouter(host Host, bundles string) (*keeper.Router, error) {
 	host, err := host.fill()
 	if err != nil {
+		return nil, err
+	}
+	if err := absolute(&bundles); err != nil {
 		return nil, err
 	}
 	places := host.places(bundles)

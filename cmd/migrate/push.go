@@ -34,14 +34,11 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 "migrate resolve ID"; 4 refused, nothing was touched.`,
 		Args: usageArgs(cobra.ExactArgs(2)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if mode != "auto" && mode != "stop-copy" {
-				return usageError(fmt.Errorf("mode %q is not there yet: use auto or stop-copy", mode))
+			err := checkPush(args[1], mode, story, &opts)
+			if err == nil {
+				opts.BandwidthLimit, err = parseRate(bandwidth)
 			}
-			_, err := transport.ParseAddress(args[1])
 			if err != nil {
-				return usageError(err)
-			}
-			if opts.BandwidthLimit, err = parseRate(bandwidth); err != nil {
 				return usageError(err)
 			}
 			opts.Host = g.host()
@@ -57,15 +54,11 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 				return err
 			}
 			if story != "" {
-				err = writeStory(story, result)
+				if err := writeStory(story, result); err != nil { // the move has ended as it has
+					fmt.Fprintln(os.Stderr, "warning:", err)
+				}
 			}
-			if result.Outcome == migrate.Moved && err == nil {
-				return nil
-			}
-			if result.Error != "" && !asJSON {
-				err = errors.Join(errors.New(result.Error), err)
-			}
-			return &exitError{code: result.Outcome.ExitCode(), err: err}
+			return pushed(result, asJSON)
 		},
 	}
 	flags := cmd.Flags()
@@ -73,12 +66,47 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 	flags.IntVar(&opts.Lanes, "lanes", 2, "parallel data connections")
 	flags.StringVar(&bandwidth, "bandwidth-limit", "", "at most this much per second, such as 100MB/s")
 	flags.BoolVar(&opts.Keep, "keep", false, "leave the stopped container here")
-	flags.DurationVar(&opts.Retry, "retry", 30*time.Second, "how long to try again after a lost connection")
+	flags.DurationVar(&opts.Retry, "retry", 30*time.Second, "how long to try again after a lost connection, 0 for not at all")
 	flags.StringVar(&opts.Volumes, "volumes", "copy", "bind-mounted directories: copy, shared or refuse")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object per event")
 	flags.StringVar(&story, "report", "", "write the story of the move to this file (.json)")
 	tlsFlags(flags, &opts.Certificates)
 	return cmd
+}
+
+// checkPush finds what is wrong with the command line, before anything is started.
+func checkPush(peer, mode, story string, o *migrate.PushOptions) error {
+	if _, err := transport.ParseAddress(peer); err != nil {
+		return err
+	}
+	switch {
+	case mode != "auto" && mode != "stop-copy":
+		return fmt.Errorf("--mode %s is not there yet: use auto or stop-copy", mode)
+	case o.Lanes < 1 || o.Lanes >= transport.MaxLanes:
+		return fmt.Errorf("--lanes %d: want 1 to %d", o.Lanes, transport.MaxLanes-1)
+	case o.Volumes != "copy" && o.Volumes != "shared" && o.Volumes != "refuse":
+		return fmt.Errorf("--volumes %s: want copy, shared or refuse", o.Volumes)
+	case o.Retry < 0:
+		return fmt.Errorf("--retry %v: want a time such as 30s, or 0 for none", o.Retry)
+	case o.Retry == 0:
+		o.Retry = migrate.NoRetry
+	}
+	if story != "" && !strings.HasSuffix(story, ".json") {
+		return fmt.Errorf("--report %s: only .json is there yet", story)
+	}
+	return nil
+}
+
+// pushed is the end of the command after a move that ended.
+func pushed(result *migrate.Result, asJSON bool) error {
+	if result.Outcome == migrate.Moved {
+		return nil
+	}
+	exit := &exitError{code: result.Outcome.ExitCode()}
+	if result.Error != "" && !asJSON {
+		exit.err = errors.New(result.Error)
+	}
+	return exit
 }
 
 // secondInterrupt is closed when the user insists. The first Ctrl-C ends the command's context.
@@ -120,9 +148,6 @@ func parseRate(s string) (int64, error) {
 }
 
 func writeStory(path string, result *migrate.Result) error {
-	if !strings.HasSuffix(path, ".json") {
-		return fmt.Errorf("write report %s: only .json is there yet", path)
-	}
 	content, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return err
