@@ -53,6 +53,11 @@ func (d *dump) request() (*criu.Request, error) {
 	if o.LogLevel != 0 {
 		options.LogLevel = &o.LogLevel
 	}
+	if _, v1 := d.container.State().CgroupPaths["freezer"]; v1 && o.NoManifest && mode != rpc.CriuCgMode_IGNORE {
+		// A restore of ours needs CRIU only for the cgroup namespace, and the runtime sets the limits: one hierarchy will do.
+		// The properties of all of them would be read inside the freeze.
+		options.CgroupDumpController = []string{"freezer"}
+	}
 	if config := plan.Spec.Annotations[criu.ConfigAnnotation]; config != "" {
 		options.ConfigFile = &config
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,6 +34,23 @@ type chunkRef struct {
 	offset uint64
 	size   int
 }
+
+// release gives the memory of a piece of pages back as soon as it is sent, so that this host never holds the container twice
+// for long. Nothing reads it again: a rollback needs the processes, not their images.
+func (c chunkRef) release() error {
+	if !isPages(c.name) {
+		return nil
+	}
+	const punch = 0x1 | 0x2 // FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE of linux/falloc.h
+	err := syscall.Fallocate(int(c.file.Fd()), punch, int64(c.offset), int64(c.size))
+	if err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+		return fmt.Errorf("release image %s: %w", c.name, err)
+	}
+	return nil
+}
+
+// isPages tells the files that hold memory: the large ones, and those that CRIU only appends to.
+func isPages(name string) bool { return strings.HasPrefix(name, "pages-") }
 
 func newImageSender(dir string, lanes []Channel, m *meter) *imageSender {
 	s := &imageSender{dir: dir, open: make(map[string]*os.File), queued: make(map[string]uint64)}
@@ -95,12 +113,12 @@ func (s *imageSender) look(ctx context.Context, complete bool, chunks chan<- chu
 		if !entry.Type().IsRegular() || !wire.ValidImageName(name) || strings.HasSuffix(name, ".log") {
 			continue // logs stay where they can be read
 		}
-		if !complete && !strings.HasPrefix(name, "pages-") {
+		if !complete && !isPages(name) {
 			continue
 		}
 		file := s.open[name]
 		if file == nil {
-			if file, err = os.Open(filepath.Join(s.dir, name)); err != nil {
+			if file, err = os.OpenFile(filepath.Join(s.dir, name), os.O_RDWR, 0); err != nil {
 				return fmt.Errorf("read images: %w", err)
 			}
 			s.open[name] = file
@@ -147,6 +165,9 @@ func sendChunks(ctx context.Context, lane Channel, chunks <-chan chunkRef) error
 		header = wire.AppendChunkHeader(header[:0], wire.Chunk{Name: ref.name, Offset: ref.offset, Data: piece})
 		if err := lane.Send(ctx, header, piece); err != nil {
 			return fmt.Errorf("send image %s: %w", ref.name, err)
+		}
+		if err := ref.release(); err != nil {
+			return err
 		}
 	}
 	return nil
