@@ -48,7 +48,10 @@ func Settle(ctx context.Context, host Host, journals, move string) (*wire.Messag
 	}
 	switch j.Last() {
 	case journal.Running:
-		if err := host.Settle(ctx, story.Move.Container); err != nil {
+		if story.Rebooted() { // its memory is gone here, and may be held by the frozen source: not ours to give up
+			return nil, wire.ErrDiedHere
+		}
+		if err := host.Settle(ctx, story.Move); err != nil {
 			return nil, err
 		}
 		return &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{}}}, nil

@@ -26,14 +26,23 @@ func (p *Push) commit(ctx context.Context) (verdict, error) {
 	err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Commit{Commit: &wire.Commit{}}})
 	if err == nil {
 		var v verdict
-		if v, err = readVerdict(ctx, p.talk); v != undecided {
+		if v, err = p.await(ctx); v != undecided {
 			return v, err
 		}
 	}
 	// A COMMIT whose sending failed may have arrived all the same: only the peer can tell.
-	p.Log.Warn("link lost after COMMIT; asking the peer", "error", err)
-	p.Record.Warn("the link broke after COMMIT; the container stays frozen while the peer is asked")
+	p.Log.Warn("no word after COMMIT; asking the peer", "error", err)
+	p.Record.Warn("the peer gave no word after COMMIT; the container stays frozen while it is asked")
 	return askUntil(ctx, p.Dial, p.Move, p.Retry)
+}
+
+// verdictLimit bounds the wait for the peer's word: it gives up at resumeLimit by itself, and then has to clear up.
+const verdictLimit = resumeLimit + undoLimit + 5*time.Second
+
+func (p *Push) await(ctx context.Context) (verdict, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, verdictLimit, fmt.Errorf("the peer did not say within %v whether it has the container", verdictLimit))
+	defer cancel()
+	return readVerdict(ctx, p.talk)
 }
 
 // readVerdict waits for the peer's word.
@@ -97,9 +106,14 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 		err = p.letGo(ctx)
 	case aborted:
 		result.Outcome = report.Kept
-		err = errors.Join(err, p.held.Rollback(ctx))
+		thawErr := p.held.Rollback(ctx)
 		result.DowntimeMS = p.Record.Downtime()
-		err = errors.Join(err, p.Journal.Append(journal.RolledBack, "the peer aborted"))
+		if errors.Is(thawErr, ErrStillFrozen) {
+			result.Outcome = report.Unknown
+		} else {
+			thawErr = errors.Join(thawErr, p.Journal.Append(journal.RolledBack, "the peer aborted"))
+		}
+		err = errors.Join(err, thawErr)
 	default:
 		result.Outcome = report.Unknown
 	}
@@ -108,9 +122,9 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 		p.Log.Debug("close session", "error", cerr)
 	}
 	if err != nil {
-		result.Error = err.Error()
+		result.Error = oneLine(err)
 	}
-	return &Attempt{Result: result}
+	return &Attempt{Result: result, Err: err}
 }
 
 // letGo removes the source's copy: it is the peer's now, so whatever fails here is a leftover, not a failed move.
@@ -119,13 +133,18 @@ func (p *Push) letGo(ctx context.Context) error {
 		p.Log.Warn("end CRIU's dump", "error", err)
 	}
 	if err := p.Journal.Append(journal.Done, ""); err != nil {
-		p.Record.Warn(err.Error())
+		p.Record.Warn(oneLine(err))
 	}
-	if p.Keep {
-		return nil
-	}
-	if err := p.Container.Destroy(ctx); err != nil {
+	if err := remove(ctx, p.Container, p.Keep); err != nil {
 		return fmt.Errorf("moved, but the source's remains could not be removed: %w", err)
 	}
 	return nil
+}
+
+// remove ends the source's copy; with keep it stays, dead.
+func remove(ctx context.Context, c Container, keep bool) error {
+	if keep {
+		return c.Stop(ctx)
+	}
+	return c.Destroy(ctx)
 }

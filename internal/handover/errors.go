@@ -3,6 +3,8 @@ package handover
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -13,11 +15,20 @@ var (
 	ErrOutcomeUnknown = errors.New("outcome unknown: the container is frozen at the source")
 	// ErrLinkLost: the connection to the peer broke. Before COMMIT the source runs on.
 	ErrLinkLost = errors.New("connection to the peer lost")
+	// ErrStillFrozen: the move failed, and then the container could not be thawed either. Mend the cause that the error
+	// names, then call Resolve.
+	ErrStillFrozen = errors.New("the container could not be thawed")
+	// ErrGone: the move was ended, but there was nothing left to run on at the source. Start the container again.
+	ErrGone = errors.New("the container does not exist at the source any more, and the peer does not have it")
 	// ErrCancelled: the user stopped the move in time; the source runs on.
 	ErrCancelled = errors.New("move cancelled")
 
 	// errAbortedByPeer ends a receiver whose source gave up; it is never shown to a user of the source.
 	errAbortedByPeer = errors.New("the source gave up")
+	// errStalled ends a transfer inside the freeze that does not move any more.
+	errStalled = errors.New("the transfer stands still")
+	// errResumeTooLate ends a peer's half that hangs between COMMIT and "running".
+	errResumeTooLate = fmt.Errorf("the container did not resume within %v", resumeLimit)
 )
 
 // refusedError marks a container that its own host would not let go.
@@ -33,6 +44,9 @@ func isRefusal(err error) bool {
 	_, ok := errors.AsType[*wire.RemoteError](err)
 	return ok
 }
+
+// oneLine is an error's text for journals and reports: of joined errors each would have a line of its own.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // because returns what ended ctx rather than the error that followed from its end.
 func because(ctx context.Context, err error) error {

@@ -1,14 +1,21 @@
 package handover
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
 )
 
 func TestMoveLeavesExactlyTheOneAtThePeer(t *testing.T) {
@@ -70,6 +77,128 @@ func TestCancelBeforeCommitKeepsSource(t *testing.T) {
 	result := w.push(ctx, true)
 	if source, peer := w.states(); source != running || peer != absent {
 		t.Errorf("source %s, peer %s: %+v", source, peer, result)
+	}
+}
+
+// The link lives, but the peer's disk or CRIU hangs: the service is not away for good.
+func TestPeerThatHangsDoesNotKeepTheServiceDown(t *testing.T) {
+	for step, outcome := range map[string]report.Outcome{
+		"delta": report.Kept, "open": report.Kept, "open for good": report.Unknown,
+	} {
+		t.Run(step, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.link, w.hangAt = newCable(-1), step
+				began := time.Now()
+				result := w.push(t.Context(), true)
+				if result.Outcome != outcome || time.Since(began) > 2*time.Minute {
+					t.Errorf("after %v: %+v", time.Since(began), result)
+				}
+				source, peer := w.states()
+				if outcome == report.Kept && (source != running || peer != absent) {
+					t.Errorf("source %s, peer %s: %s", source, peer, result.Error)
+				}
+			})
+		})
+	}
+}
+
+// The peer had it, and its host was started anew since: the frozen source may hold the last copy of its memory.
+func TestRebootOfThePeerDoesNotCostTheLastCopy(t *testing.T) {
+	w := newWorld(t)
+	j, err := journal.Create(w.journals[1], journal.Move{Name: twinMove, Role: journal.Peer, Container: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Append(journal.Running, ""); err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	if verdict, err := Settle(t.Context(), twinHost{w}, w.journals[1], twinMove); err != nil || verdict.GetDone() == nil {
+		t.Fatalf("before the reboot: %v, %v", verdict, err)
+	}
+	anotherBoot(t, journal.Path(w.journals[1], twinMove, journal.Peer))
+	if verdict, err := Settle(t.Context(), twinHost{w}, w.journals[1], twinMove); !errors.Is(err, wire.ErrDiedHere) {
+		t.Errorf("after the reboot: %v, %v", verdict, err)
+	}
+}
+
+// anotherBoot makes a journal look as if its records were written before a reboot.
+func anotherBoot(t *testing.T, path string) {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	boot := regexp.MustCompile(`"boot":"[0-9a-f-]*"`)
+	for at := 0; binary.LittleEndian.Uint32(content[at:]) != 0; {
+		length := int(binary.LittleEndian.Uint32(content[at:]))
+		record := content[at+8 : at+8+length]
+		copy(record, boot.ReplaceAllFunc(record, func(b []byte) []byte { return bytes.ReplaceAll(b, b[10:14], []byte("zzzz")) }))
+		binary.LittleEndian.PutUint32(content[at+4:], crc32.Checksum(record, crc32.MakeTable(crc32.Castagnoli)))
+		at += 8 + length
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// The move failed and the thaw did too: the user is told that the service is down, and resolve can still end it.
+func TestContainerThatCannotBeThawedIsNotCalledRunning(t *testing.T) {
+	for _, step := range []string{"delta", "restore", "open"} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t)
+			w.link, w.failAt, w.thawAt = newCable(-1), step, true
+			result := w.push(t.Context(), true)
+			if result.Outcome != report.Unknown || !strings.Contains(result.Error, ErrStillFrozen.Error()) || strings.Contains(result.Error, "\n") {
+				t.Errorf("got %+v", result)
+			}
+			if source, _ := w.states(); source != frozen {
+				t.Errorf("source %s", source)
+			}
+			if outcome, err := w.resolve(true, NoForce); outcome != report.Kept || err != nil {
+				t.Errorf("resolve: %s, %v", outcome, err)
+			}
+			if source, peer := w.states(); source != running || peer != absent {
+				t.Errorf("source %s, peer %s", source, peer)
+			}
+		})
+	}
+}
+
+// With --keep the source's copy stays for a look, but not one that could ever run.
+func TestKeptCopyIsDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for cut := range 16 {
+			w := newWorld(t)
+			w.link, w.keep = newCable(cut), true
+			if w.push(t.Context(), false).Outcome == report.Unknown {
+				synctest.Wait()
+				if _, err := w.resolve(true, NoForce); err != nil {
+					t.Errorf("cut %d: %v", cut, err)
+				}
+			}
+			synctest.Wait()
+			if source, peer := w.states(); peer == running && source != ended {
+				t.Errorf("cut %d: the source's copy is %s", cut, source)
+			}
+		}
+	})
+}
+
+// A source that was restarted has nothing to run on: nobody is told that it does.
+func TestResolveSaysThatNothingIsLeft(t *testing.T) {
+	w := newWorld(t)
+	j, err := journal.Create(w.journals[0], journal.Move{Name: twinMove, Role: journal.Source, Container: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	story, err := journal.Read(w.journals[0], twinMove, journal.Source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outcome, err := (&Resolve{Story: story}).Run(t.Context()); outcome != report.Kept || !errors.Is(err, ErrGone) {
+		t.Errorf("got %s, %v", outcome, err)
 	}
 }
 

@@ -36,12 +36,14 @@ type Container interface {
 	// Trees are its directories that travel, in the order of Hello.Trees. Their change logs run already.
 	Trees() []Tree
 	// Dump stops it and writes its images to dir, which is empty and private. It returns with everything stopped. On an
-	// error the container runs as before.
+	// error the container runs as before, or the error wraps ErrStillFrozen.
 	Dump(ctx context.Context, dir string, gates DumpGates) (Held, error)
 	// Stdio tells, while the container stands still, where its descriptors 0-2 pointed and how far its log is.
 	Stdio(ctx context.Context) ([]byte, error)
 	// Destroy removes what is left of the container after it was given away. Its processes may be alive, frozen, or dead.
 	Destroy(ctx context.Context) error
+	// Stop kills what is left of it and keeps it as a container that has ended.
+	Stop(ctx context.Context) error
 	// Revive makes it run on after the process that held it is gone: the end of a failed move without a Held.
 	Revive(ctx context.Context) error
 }
@@ -56,7 +58,7 @@ type DumpGates struct {
 type Held interface {
 	// Commit kills it.
 	Commit(ctx context.Context) error
-	// Rollback makes it run on.
+	// Rollback makes it run on. An error that wraps ErrStillFrozen says that it does not.
 	Rollback(ctx context.Context) error
 }
 
@@ -76,13 +78,11 @@ type Host interface {
 	// received it is gone.
 	Discard(ctx context.Context, m journal.Move) error
 	// Settle completes a container that is "running" when the process that received it is gone: its link, its state.
-	Settle(ctx context.Context, container string) error
+	Settle(ctx context.Context, m journal.Move) error
 }
 
 // Place is where one container is being received.
 type Place interface {
-	// Bundle is the directory that it gets.
-	Bundle() string
 	// Images is the directory that its images go to: empty, private, in memory where possible.
 	Images() string
 	// Sync serves one pass or delta of tree index, and returns the bytes received.

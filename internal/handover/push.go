@@ -31,13 +31,15 @@ type Push struct {
 	held    Held
 	hello   *wire.Hello
 	offer   *wire.Offer
+	thawed  float64 // downtime until a failed move's container ran on, in ms
 }
 
 // Attempt is how one try at a move ended. Its times are filled in when the Recorder finishes the story.
 type Attempt struct {
 	Result    report.Result
-	Unreached bool // there was no session
-	LinkLost  bool // the link broke while the container ran: another attempt costs it nothing
+	Err       error // why it is not Moved
+	Unreached bool  // there was no session
+	LinkLost  bool  // the link broke while the container ran: another attempt costs it nothing
 }
 
 // Run moves the container and reports how it ended. Whatever it returns, never two copies run; with report.Unknown the
@@ -68,14 +70,14 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 	}
 	p.Record.Enter(report.Rootfs)
 	for i, tree := range p.Container.Trees() { // 2
-		if err := p.sync(ctx, i, tree.Pass, false); err != nil {
+		if err := p.sync(ctx, i, tree.Pass, nil); err != nil {
 			return err
 		}
 	}
 	if err := p.prepare(ctx); err != nil { // 3
 		return err
 	}
-	if err := p.dump(ctx, undo); err != nil { // 4, 5
+	if err := p.dump(ctx, alarm, undo); err != nil { // 4, 5
 		return err
 	}
 	if err := p.awaitReady(ctx); err != nil { // 6
@@ -128,14 +130,18 @@ func (p *Push) abort(ctx context.Context) error {
 	return err
 }
 
-func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, Channel) (uint64, error), frozen bool) error {
+// sync has one pass over a tree made; inside the freeze a watchdog watches it.
+func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, Channel) (uint64, error), dog *watchdog) error {
+	frozen := dog != nil
 	name := p.hello.GetTrees()[index].GetName()
 	order := &wire.SyncTree{Index: uint32(index), Frozen: frozen}
 	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_SyncTree{SyncTree: order}}); err != nil {
 		return err
 	}
 	files := p.session.Files()
-	if !frozen {
+	if frozen {
+		files = dog.Watch(files)
+	} else {
 		files = metered{files, &meter{total: p.hello.GetTrees()[index].GetBytes(), record: p.Record}}
 	}
 	sent, err := pass(ctx, files)
@@ -164,32 +170,37 @@ func (p *Push) prepare(ctx context.Context) error {
 }
 
 // dump stops the container. While CRIU still writes, its images and the trees' deltas are on their way already.
-func (p *Push) dump(ctx context.Context, undo *rollback) error {
+func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) error {
 	work, workCtx := errgroup.WithContext(ctx)
 	frozen, dumped := make(chan struct{}), make(chan struct{})
-	images := newImageSender(p.Images, p.session.Images(), &meter{total: p.hello.GetMemoryBytes(), record: p.Record})
+	dog := new(watchdog)
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
+	images := newImageSender(p.Images, dog.watchAll(p.session.Images()), &meter{total: p.hello.GetMemoryBytes(), record: p.Record})
 	work.Go(func() (err error) {
 		p.held, err = p.Container.Dump(workCtx, p.Images, DumpGates{
 			Freezing: func() { p.Record.Enter(report.Freeze) },
 			Frozen: func() {
 				p.Record.Enter(report.Dump)
+				go dog.Run(watching, alarm)
 				close(frozen)
 			},
 		})
 		if err != nil {
+			p.thawed = p.Record.Downtime()
 			return fmt.Errorf("dump: %w", err)
 		}
-		undo.Add("thaw the container", p.held.Rollback)
+		undo.Add("thaw the container", p.thaw)
 		p.Record.Enter(report.Transfer)
 		close(dumped)
 		return nil
 	})
 	work.Go(func() error { return images.Run(workCtx, dumped) })
-	work.Go(func() error { return p.sendDeltas(workCtx, frozen) })
+	work.Go(func() error { return p.sendDeltas(workCtx, frozen, dog) })
 	if err := work.Wait(); err != nil {
 		return err
 	}
-	stdio, err := p.Container.Stdio(ctx)
+	stdio, err := p.stdio(ctx)
 	if err != nil {
 		return err
 	}
@@ -197,7 +208,22 @@ func (p *Push) dump(ctx context.Context, undo *rollback) error {
 	return p.talk.send(ctx, &wire.Message{Body: &wire.Message_Images{Images: set}})
 }
 
-func (p *Push) sendDeltas(ctx context.Context, frozen <-chan struct{}) error {
+// stdioLimit bounds the wait for a monitor, which need not be well.
+const stdioLimit = 5 * time.Second
+
+func (p *Push) stdio(ctx context.Context) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, stdioLimit)
+	defer cancel()
+	return p.Container.Stdio(ctx)
+}
+
+func (p *Push) thaw(ctx context.Context) error {
+	err := p.held.Rollback(ctx)
+	p.thawed = p.Record.Downtime()
+	return err
+}
+
+func (p *Push) sendDeltas(ctx context.Context, frozen <-chan struct{}, dog *watchdog) error {
 	select {
 	case <-frozen:
 	case <-ctx.Done():
@@ -207,7 +233,7 @@ func (p *Push) sendDeltas(ctx context.Context, frozen <-chan struct{}) error {
 		return err
 	}
 	for i, tree := range p.Container.Trees() {
-		if err := p.sync(ctx, i, tree.Delta, true); err != nil {
+		if err := p.sync(ctx, i, tree.Delta, dog); err != nil {
 			return err
 		}
 	}
@@ -225,7 +251,8 @@ func (p *Push) awaitReady(ctx context.Context) error {
 	return err
 }
 
-// keep ends a move that failed before COMMIT: everything is undone and the container runs on.
+// keep ends a move that failed before COMMIT: everything is undone and the container runs on. One that could not be thawed
+// leaves the journal open for Resolve.
 func (p *Push) keep(ctx context.Context, err error, undo *rollback) *Attempt {
 	result := p.result(report.Kept)
 	frozen := p.Record.Downtime() > 0
@@ -237,12 +264,14 @@ func (p *Push) keep(ctx context.Context, err error, undo *rollback) *Attempt {
 		p.Log.Error("could not undo everything", "error", undone)
 		err = errors.Join(err, undone)
 	}
-	result.DowntimeMS = p.Record.Downtime()
-	if jerr := p.Journal.Append(journal.RolledBack, err.Error()); jerr != nil {
+	result.DowntimeMS = p.thawed
+	if errors.Is(err, ErrStillFrozen) {
+		result.Outcome, result.DowntimeMS = report.Unknown, p.Record.Downtime()
+	} else if jerr := p.Journal.Append(journal.RolledBack, oneLine(err)); jerr != nil {
 		err = errors.Join(err, jerr)
 	}
-	result.Error = err.Error()
-	return &Attempt{Result: result, Unreached: p.session == nil, LinkLost: lost}
+	result.Error = oneLine(err)
+	return &Attempt{Result: result, Err: err, Unreached: p.session == nil, LinkLost: lost}
 }
 
 func (p *Push) result(outcome report.Outcome) report.Result {

@@ -25,7 +25,8 @@ type Receive struct {
 	hello   *wire.Hello
 	place   Place
 	images  *imageReceiver
-	lanes   *errgroup.Group
+	lanes   *errgroup.Group // the image lanes
+	stop    context.CancelFunc
 	journal *journal.Journal
 	gate    Gate
 	verdict *wire.Message // Done or Aborted, once it is recorded
@@ -38,6 +39,7 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 	ctx, alarm := context.WithCancelCause(ctx)
 	defer alarm(nil)
 	r.session, r.talk = session, newTalk(ctx, session.Control(), alarm)
+	r.stop = func() { alarm(nil) }
 	defer func() {
 		r.talk.close()
 		_ = session.Close()
@@ -106,7 +108,6 @@ func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 		Role:      journal.Peer,
 		Container: r.hello.GetContainer(),
 		Root:      r.Root,
-		Bundle:    place.Bundle(),
 		Peer:      r.session.Peer(),
 	})
 	if err != nil {
@@ -170,6 +171,9 @@ func (r *Receive) restore(ctx context.Context, set *wire.Images) error {
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Ready{Ready: ready}})
 }
 
+// resumeLimit bounds the way from COMMIT to "running", on which the service is down: a CRIU that hangs is killed.
+const resumeLimit = 20 * time.Second
+
 // resume is the peer's part after COMMIT: nobody can call it off any more.
 func (r *Receive) resume(ctx context.Context) error {
 	began := time.Now()
@@ -177,9 +181,18 @@ func (r *Receive) resume(ctx context.Context) error {
 	if err := r.journal.Note(journal.Committed, ""); err != nil {
 		return err
 	}
-	err := r.gate.Open(ctx, func() error { return r.journal.Append(journal.Running, "") })
+	opening, expire := context.WithCancelCause(ctx)
+	defer expire(nil)
+	limit := time.AfterFunc(resumeLimit, func() { expire(errResumeTooLate) })
+	err := r.gate.Open(opening, func() error {
+		if !limit.Stop() {
+			return errResumeTooLate
+		}
+		return r.journal.Append(journal.Running, "")
+	})
+	limit.Stop()
 	if r.journal.Last() != journal.Running {
-		return fmt.Errorf("%w: %w", wire.ErrRestore, err)
+		return fmt.Errorf("%w: %w", wire.ErrRestore, because(opening, err))
 	}
 	if err != nil { // too late to give it back: as after any crash, it is this host's
 		r.Log.Error("the container is ours, but its start was not clean", "error", err)
@@ -191,6 +204,7 @@ func (r *Receive) resume(ctx context.Context) error {
 // giveUp clears everything up, records it, and only then tells the source. It returns the reason.
 func (r *Receive) giveUp(ctx context.Context, reason error, undo *rollback) error {
 	r.Log.Info("giving up the move", "reason", reason)
+	r.stopLanes()         // nothing may write images while their directory is removed
 	if r.journal == nil { // refused: there is nothing to clear up but the reservation
 		r.tell(ctx, &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(reason)}})
 		return errors.Join(reason, undo.Run(ctx, r.Log), r.close())
@@ -203,7 +217,7 @@ func (r *Receive) giveUp(ctx context.Context, reason error, undo *rollback) erro
 		// Something of the half-made container may be alive: "aborted" would be a lie that costs a second copy.
 		return errors.Join(reason, err, r.close())
 	}
-	if err := r.journal.Append(journal.Aborted, reason.Error()); err != nil {
+	if err := r.journal.Append(journal.Aborted, oneLine(reason)); err != nil {
 		return errors.Join(reason, err, r.close())
 	}
 	r.verdict = &wire.Message{Body: &wire.Message_Aborted{Aborted: &wire.Aborted{Cause: wire.NewFailure(reason)}}}
@@ -232,7 +246,16 @@ func (r *Receive) linger(ctx context.Context) {
 	}
 }
 
+// stopLanes returns when no image is written any more.
+func (r *Receive) stopLanes() {
+	r.stop()
+	if r.lanes != nil {
+		_ = r.lanes.Wait() // it was cut off
+	}
+}
+
 func (r *Receive) close() error {
+	r.stopLanes()
 	var err error
 	if r.images != nil {
 		err = r.images.Close()

@@ -32,6 +32,7 @@ type Resolve struct {
 }
 
 // Run returns Moved or Kept, or Unknown with ErrOutcomeUnknown when the peer could not be asked; then nothing was changed.
+// Kept with ErrGone when there is nothing left to run on.
 // journal.ErrLocked means that the move's own process is alive and will end it.
 func (r *Resolve) Run(ctx context.Context) (report.Outcome, error) {
 	j, err := journal.Open(r.Story.Path)
@@ -70,7 +71,10 @@ func (r *Resolve) Run(ctx context.Context) (report.Outcome, error) {
 
 func (r *Resolve) revive(ctx context.Context, j *journal.Journal, why string) (report.Outcome, error) {
 	if r.Container == nil {
-		return report.Kept, j.Append(journal.RolledBack, why+"; the container itself is gone")
+		if err := j.Append(journal.RolledBack, why+"; the container itself is gone"); err != nil {
+			return report.Unknown, err
+		}
+		return report.Kept, ErrGone
 	}
 	if err := r.Container.Revive(ctx); err != nil {
 		return report.Unknown, fmt.Errorf("make the container run on: %w", err)
@@ -82,10 +86,10 @@ func (r *Resolve) destroy(ctx context.Context, j *journal.Journal, why string) (
 	if err := j.Append(journal.Done, why); err != nil {
 		return report.Unknown, err
 	}
-	if r.Container == nil || r.Story.Move.Keep {
+	if r.Container == nil {
 		return report.Moved, nil
 	}
-	if err := r.Container.Destroy(ctx); err != nil {
+	if err := remove(ctx, r.Container, r.Story.Move.Keep); err != nil {
 		return report.Moved, fmt.Errorf("remove the source's copy: %w", err)
 	}
 	return report.Moved, nil

@@ -26,6 +26,9 @@ type world struct {
 	source   copyState
 	peer     copyState
 	failAt   string // name of the twin's step that fails
+	thawAt   bool   // and thawing fails then as well
+	keep     bool
+	hangAt   string // and of the one at the peer that does not come to an end
 	steps    []string
 	journals [2]string
 	images   string
@@ -39,6 +42,7 @@ const (
 	absent  copyState = "absent"
 	running copyState = "running"
 	frozen  copyState = "frozen"
+	ended   copyState = "ended" // its state is kept
 )
 
 var errTwin = errors.New("twin fails")
@@ -59,7 +63,7 @@ func (w *world) step(name string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.steps = append(w.steps, name)
-	if w.failAt == name {
+	if w.failAt == name || w.thawAt && name == "thaw" {
 		return fmt.Errorf("%s: %w", name, errTwin)
 	}
 	return nil
@@ -126,6 +130,9 @@ func (w *world) Commit(context.Context) error {
 }
 
 func (w *world) Rollback(context.Context) error {
+	if err := w.step("thaw"); err != nil {
+		return errors.Join(err, ErrStillFrozen)
+	}
 	w.set(&w.source, running)
 	return nil
 }
@@ -133,6 +140,11 @@ func (w *world) Rollback(context.Context) error {
 func (w *world) Revive(context.Context) error {
 	w.set(&w.source, running)
 	return nil
+}
+
+func (w *world) Stop(context.Context) error {
+	w.set(&w.source, ended)
+	return w.step("stop")
 }
 
 func (w *world) Destroy(context.Context) error {
@@ -157,14 +169,13 @@ func (h twinHost) Discard(context.Context, journal.Move) error {
 	return h.step("discard remains")
 }
 
-func (h twinHost) Settle(context.Context, string) error { return h.step("settle") }
+func (h twinHost) Settle(context.Context, journal.Move) error { return h.step("settle") }
 
 type twinPlace struct {
 	*world
 	spool string
 }
 
-func (p twinPlace) Bundle() string { return "/bundle" }
 func (p twinPlace) Images() string { return p.spool }
 
 func (p twinPlace) Sync(ctx context.Context, _ int, ch Channel) (uint64, error) {
@@ -172,6 +183,9 @@ func (p twinPlace) Sync(ctx context.Context, _ int, ch Channel) (uint64, error) 
 		return 0, err
 	}
 	frame, err := ch.Recv(ctx, nil)
+	if p.hangAt == "delta" && p.reached("dump") {
+		<-ctx.Done()
+	}
 	return uint64(len(frame)), err
 }
 
@@ -191,8 +205,16 @@ func (p twinPlace) Restore(context.Context, []byte) (Gate, error) {
 	return p, nil
 }
 
-func (p twinPlace) Open(_ context.Context, journalRunning func() error) error {
+func (p twinPlace) Open(ctx context.Context, journalRunning func() error) error {
 	err := p.step("open")
+	switch p.hangAt {
+	case "open":
+		<-ctx.Done()
+		err = ctx.Err()
+	case "open for good":
+		<-p.t.Context().Done()
+		err = errTwin
+	}
 	if err == nil {
 		err = journalRunning()
 	}
@@ -332,14 +354,14 @@ func (w *world) dial(reachable bool) Dial {
 }
 
 func (w *world) push(ctx context.Context, reachable bool) *report.Result {
-	j, err := journal.Create(w.journals[0], journal.Move{Name: twinMove, Role: journal.Source, Container: "web"})
+	j, err := journal.Create(w.journals[0], journal.Move{Name: twinMove, Role: journal.Source, Container: "web", Keep: w.keep})
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	defer j.Close()
 	p := &Push{
 		Move: twinMove, Container: w, Dial: w.dial(reachable), Journal: j, Images: w.images,
-		Record: report.NewRecorder(nil), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval,
+		Record: report.NewRecorder(nil), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval, Keep: w.keep,
 	}
 	return p.Record.Finish(p.Run(ctx).Result)
 }

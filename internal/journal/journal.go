@@ -19,6 +19,7 @@ import (
 	"hash/crc32"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -66,26 +67,29 @@ type Move struct {
 	Name      string `json:"move"` // 32 hexadecimal digits, the same on both hosts
 	Role      Role   `json:"role"`
 	Container string `json:"container"`
-	Root      string `json:"root"`             // state root of the runtime
-	Bundle    string `json:"bundle,omitempty"` // peer: where it was received
-	Peer      string `json:"peer"`             // address, or authenticated name, of the other side
-	Token     string `json:"token,omitempty"`  // source: names the session to the peer, hexadecimal; secret
-	Keep      bool   `json:"keep,omitempty"`   // source: the stopped container stays
+	Root      string `json:"root"`            // state root of the runtime
+	Peer      string `json:"peer"`            // address, or authenticated name, of the other side
+	Token     string `json:"token,omitempty"` // source: names the session to the peer, hexadecimal; secret
+	Keep      bool   `json:"keep,omitempty"`  // source: the stopped container stays
 }
 
 // Record is one line of the story.
 type Record struct {
 	Step   Step      `json:"step"`
 	At     time.Time `json:"at"`
+	Boot   string    `json:"boot,omitempty"`  // of this host: what ran then has died with it
 	Move   *Move     `json:"begin,omitempty"` // of Begin only
 	Detail string    `json:"detail,omitempty"`
 }
 
 // Journal is an open, locked journal. It is not safe for concurrent use.
 type Journal struct {
-	file *os.File
-	end  int64
-	last Step
+	file   *os.File
+	sync   func() error // fdatasync
+	boot   string
+	end    int64
+	last   Step
+	failed error // of an earlier record: what is on the disk is not known any more
 }
 
 // Create starts the journal of a move and writes its first record, durably. dir is made when missing.
@@ -98,7 +102,7 @@ func Create(dir string, m Move) (_ *Journal, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("create journal: %w", err)
 	}
-	j := &Journal{file: file}
+	j := newJournal(file)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, file.Close(), os.Remove(path))
@@ -118,7 +122,10 @@ func Create(dir string, m Move) (_ *Journal, err error) {
 	if err := j.append(Record{Step: Begin, Move: &m}, true); err != nil {
 		return nil, err
 	}
-	return j, syncDir(dir)
+	if err := syncDir(dir); err != nil {
+		return nil, err
+	}
+	return j, nil
 }
 
 // Open continues an existing journal. ErrLocked means that the move's own process is alive.
@@ -127,7 +134,7 @@ func Open(path string) (_ *Journal, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	j := &Journal{file: file}
+	j := newJournal(file)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, file.Close())
@@ -144,6 +151,10 @@ func Open(path string) (_ *Journal, err error) {
 	return j, nil
 }
 
+func newJournal(file *os.File) *Journal {
+	return &Journal{file: file, boot: bootID(), sync: func() error { return syscall.Fdatasync(int(file.Fd())) }}
+}
+
 func (j *Journal) lock() error {
 	if err := syscall.Flock(int(j.file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		if errors.Is(err, syscall.EWOULDBLOCK) {
@@ -154,7 +165,8 @@ func (j *Journal) lock() error {
 	return nil
 }
 
-// Append records a step. When it returns nil the record is on the disk.
+// Append records a step. When it returns nil the record is on the disk. When it fails the record is taken back, and so is
+// the right to append: a disk that lost one record may lose the next. The journal can be opened anew.
 func (j *Journal) Append(step Step, detail string) error {
 	return j.append(Record{Step: step, Detail: detail}, true)
 }
@@ -165,7 +177,10 @@ func (j *Journal) Note(step Step, detail string) error {
 }
 
 func (j *Journal) append(r Record, durable bool) error {
-	r.At = time.Now()
+	if j.failed != nil {
+		return fmt.Errorf("write journal: an earlier record was lost: %w", j.failed)
+	}
+	r.At, r.Boot = time.Now(), j.boot
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)
@@ -176,16 +191,24 @@ func (j *Journal) append(r Record, durable bool) error {
 	record := binary.LittleEndian.AppendUint32(nil, uint32(len(payload)))
 	record = binary.LittleEndian.AppendUint32(record, crc32.Checksum(payload, crc32.MakeTable(crc32.Castagnoli)))
 	record = append(record, payload...)
-	if _, err := j.file.WriteAt(record, j.end); err != nil {
-		return fmt.Errorf("write journal: %w", err)
-	}
-	if durable {
-		if err := syscall.Fdatasync(int(j.file.Fd())); err != nil {
-			return fmt.Errorf("write journal: %w", err)
-		}
+	if err := j.write(record, durable); err != nil {
+		j.failed = err
+		// Whoever reads the file next must not find a step that was never taken.
+		_, undo := j.file.WriteAt(make([]byte, headerSize), j.end)
+		return fmt.Errorf("write journal: %w", errors.Join(err, undo))
 	}
 	j.end += int64(len(record))
 	j.last = r.Step
+	return nil
+}
+
+func (j *Journal) write(record []byte, durable bool) error {
+	if _, err := j.file.WriteAt(record, j.end); err != nil {
+		return err
+	}
+	if durable {
+		return j.sync()
+	}
 	return nil
 }
 
@@ -206,4 +229,13 @@ func syncDir(dir string) error {
 		return fmt.Errorf("sync journal directory: %w", err)
 	}
 	return errors.Join(d.Sync(), d.Close())
+}
+
+// bootID names this run of the host's kernel; empty where there is no /proc.
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
 }

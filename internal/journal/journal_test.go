@@ -30,7 +30,7 @@ func TestStoryIsWhatWasAppended(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if story.Move != newMove() || len(story.Records) != 3 || story.Last() != Done || !story.Has(CommitSent) || !story.Ended() {
+	if story.Move != newMove() || len(story.Records) != 3 || story.Last() != Done || story.Records[1].Step != CommitSent || !story.Ended() {
 		t.Errorf("got %+v", story)
 	}
 }
@@ -81,6 +81,47 @@ func TestTornRecordIsAsIfNeverWritten(t *testing.T) {
 	}
 }
 
+// A record that the disk refused was never acted upon: whoever looks later must not act upon it either.
+func TestRecordThatWasNotSyncedIsTakenBack(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Create(dir, newMove())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	lost := errors.New("input/output error")
+	j.sync = func() error { return lost }
+	if err := j.Append(CommitSent, ""); !errors.Is(err, lost) {
+		t.Errorf("Append: %v, want %v", err, lost)
+	}
+	j.sync = func() error { return nil }
+	if err := j.Append(RolledBack, ""); !errors.Is(err, lost) {
+		t.Errorf("Append to a journal that lost a record: %v, want %v", err, lost)
+	}
+	story, err := Read(dir, newMove().Name, Source)
+	if err != nil || story.Last() != Begin || j.Last() != Begin {
+		t.Errorf("the lost record is there: %+v, %v", story, err)
+	}
+}
+
+func TestRebootIsNoticed(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Create(dir, newMove())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	for boot, want := range map[string]bool{j.boot: false, "another boot": true, "": false} {
+		j.boot = boot
+		if err := j.Append(Running, ""); err != nil {
+			t.Fatal(err)
+		}
+		if story, err := Read(dir, newMove().Name, Source); err != nil || story.Rebooted() != want {
+			t.Errorf("boot %q: rebooted is %v, %v", boot, !want, err)
+		}
+	}
+}
+
 func TestTwoProcessesCannotDecideOneMove(t *testing.T) {
 	dir := t.TempDir()
 	j, err := Create(dir, newMove())
@@ -125,4 +166,34 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("ends at %d of %d", end, len(content))
 		}
 	})
+}
+
+// Journals don't pile up, and none goes that somebody may still ask for.
+func TestPruneKeepsWhatCanStillBeAskedFor(t *testing.T) {
+	dir := t.TempDir()
+	for i, m := range []struct {
+		role      Role
+		container string
+		last      Step
+	}{
+		{Source, "web", Done}, {Source, "web", CommitSent}, {Source, "db", Done}, {Peer, "web", Running}, {Source, "web", RolledBack},
+	} {
+		j, err := Create(dir, Move{Name: fmt.Sprintf("%032d", i), Role: m.role, Container: m.container})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Append(m.last, ""); err != nil {
+			t.Fatal(err)
+		}
+		j.Close()
+	}
+	for _, role := range []Role{Source, Peer} {
+		if err := Prune(dir, Move{Role: role, Container: "web"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stories, err := List(dir)
+	if err != nil || len(stories) != 4 {
+		t.Errorf("%d journals are left, want all but the oldest: %v", len(stories), err)
+	}
 }

@@ -25,9 +25,10 @@ type Story struct {
 // Last is the newest step.
 func (s *Story) Last() Step { return s.Records[len(s.Records)-1].Step }
 
-// Has tells whether a step was recorded.
-func (s *Story) Has(step Step) bool {
-	return slices.ContainsFunc(s.Records, func(r Record) bool { return r.Step == step })
+// Rebooted tells whether the host was started anew since the newest record: no process of then is alive.
+func (s *Story) Rebooted() bool {
+	then, now := s.Records[len(s.Records)-1].Boot, bootID()
+	return then != "" && now != "" && then != now
 }
 
 // Ended tells whether nothing is left to decide.
@@ -73,6 +74,29 @@ func List(dir string) ([]*Story, error) {
 	}
 	slices.SortFunc(stories, func(a, b *Story) int { return a.Began().Compare(b.Began()) })
 	return stories, errors.Join(failed...)
+}
+
+// peerKeeps is how long the peer's side of a move can be asked for: the source may be frozen, and its owner away.
+const peerKeeps = 30 * 24 * time.Hour
+
+// Prune removes, when another move of its container begins, journals that nobody will ask for any more: ended ones of the
+// same side, but for the newest.
+func Prune(dir string, m Move) error {
+	stories, err := List(dir)
+	var newest *Story
+	for _, s := range slices.Backward(stories) {
+		if s.Move.Container != m.Container || s.Move.Root != m.Root || s.Move.Role != m.Role {
+			continue
+		}
+		if newest == nil {
+			newest = s
+			continue
+		}
+		if s.Ended() && (m.Role == Source || time.Since(s.Began()) > peerKeeps) {
+			err = errors.Join(err, os.Remove(s.Path))
+		}
+	}
+	return err
 }
 
 func read(path string) (*Story, error) {

@@ -21,31 +21,43 @@ var (
 	ErrUnknownMove = errors.New("the peer knows no such move")
 	// ErrBusy: the peer is at another move of this container.
 	ErrBusy = errors.New("another move of this container is under way")
+	// ErrDiedHere: the peer had the container, and its host was started anew since. Nobody but the user can weigh the frozen
+	// source against what came after: --force-source or --force-peer.
+	ErrDiedHere = errors.New("it was running here and died with the host, which was started anew since; " +
+		"end the move at the source with --force-source (it runs on from the freeze) or --force-peer")
 )
 
-// codes are on the wire: never change one, only add.
-func codes() map[string]error {
-	return map[string]error{
-		"version":      ErrVersion,
-		"exists":       ErrExists,
-		"no-space":     ErrNoSpace,
-		"incompatible": ErrIncompatible,
-		"restore":      ErrRestore,
-		"unknown-move": ErrUnknownMove,
-		"busy":         ErrBusy,
+// code is a sentinel's name on the wire: never change one, only add.
+type code struct {
+	name     string
+	sentinel error
+}
+
+// codes are in the order in which they count when an error wraps several: what was being done before what it failed of.
+func codes() []code {
+	return []code{
+		{"restore", ErrRestore},
+		{"version", ErrVersion},
+		{"exists", ErrExists},
+		{"no-space", ErrNoSpace},
+		{"incompatible", ErrIncompatible},
+		{"unknown-move", ErrUnknownMove},
+		{"busy", ErrBusy},
+		{"died-here", ErrDiedHere},
 	}
 }
 
 // NewFailure makes an error fit for the wire: the code of the sentinel that it wraps, if any, and its text.
 func NewFailure(err error) *Failure {
-	f := &Failure{Code: "error", Text: err.Error()}
+	f := &Failure{Code: "error", Text: strings.ReplaceAll(err.Error(), "\n", "; ")} // joined errors have a line each
 	if len(f.Text) > MaxFailure {
 		f.Text = f.Text[:MaxFailure]
 	}
 	f.Text = strings.ToValidUTF8(f.Text, "\uFFFD")
-	for code, sentinel := range codes() {
-		if errors.Is(err, sentinel) {
-			f.Code = code
+	for _, c := range codes() {
+		if errors.Is(err, c.sentinel) {
+			f.Code = c.name
+			break
 		}
 	}
 	return f
@@ -58,7 +70,14 @@ type RemoteError struct {
 
 func (e *RemoteError) Error() string { return "peer: " + e.Text }
 
-func (e *RemoteError) Unwrap() error { return codes()[e.Code] }
+func (e *RemoteError) Unwrap() error {
+	for _, c := range codes() {
+		if c.name == e.Code {
+			return c.sentinel
+		}
+	}
+	return nil
+}
 
 // Err turns a failure back into an error; nil stays nil.
 func (f *Failure) Err() error {

@@ -81,7 +81,8 @@ func TestDecodeLetsOtherVersionsThrough(t *testing.T) {
 }
 
 func TestErrorsCrossHosts(t *testing.T) {
-	for code, sentinel := range codes() {
+	for _, c := range codes() {
+		code, sentinel := c.name, c.sentinel
 		err := NewFailure(fmt.Errorf("make spool: %w", sentinel)).Err()
 		if !errors.Is(err, sentinel) {
 			t.Errorf("%s: %v does not wrap its sentinel any more", code, err)
