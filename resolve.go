@@ -28,7 +28,7 @@ type ResolveOptions struct {
 
 // Resolve ends the interrupted move of a container, on either host, from this host's journal and the other side's answer.
 // It returns Moved or Kept, or Unknown with ErrOutcomeUnknown when the peer can't be asked; then nothing has changed.
-// ErrNoMove when there is nothing to end.
+// Kept with an error when nothing was left to run on, ErrNoMove when there is nothing to end.
 func Resolve(ctx context.Context, id string, o *ResolveOptions) (Outcome, error) {
 	var options ResolveOptions
 	if o != nil {
@@ -41,13 +41,17 @@ func Resolve(ctx context.Context, id string, o *ResolveOptions) (Outcome, error)
 	if options.Patience == 0 {
 		options.Patience = 10 * time.Second
 	}
-	return keeper.Resolve(ctx, id, &keeper.ResolveOrder{
+	return keeper.Resolve(ctx, id, options.order(host))
+}
+
+func (o *ResolveOptions) order(host Host) *keeper.ResolveOrder {
+	return &keeper.ResolveOrder{
 		Places:        host.places(""),
 		CRIU:          host.CRIU,
 		SystemdCgroup: host.SystemdCgroup,
-		Certificates:  options.Certificates,
-		Patience:      options.Patience,
-		Force:         options.Force,
+		Certificates:  o.Certificates,
+		Patience:      o.Patience,
+		Force:         o.Force,
 		Log:           host.Log,
-	})
+	}
 }

@@ -19,6 +19,7 @@ import (
 // PrepareOptions of Prepare; nil is the zero value.
 type PrepareOptions struct {
 	PidFile string // written by Adopt
+	Arrival string // the move that brings it, for State
 }
 
 // ExternalMount is a mount that comes from outside of the image set: at Destination in the container belongs what is at
@@ -47,6 +48,7 @@ func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *Prepare
 	if err != nil {
 		return nil, err
 	}
+	c.state.Arrival = o.Arrival
 	p := &Prepared{creation: c, root: filepath.Join(c.dir, rootDir), pidFile: o.PidFile}
 	defer func() {
 		if err != nil {

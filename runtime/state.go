@@ -45,7 +45,8 @@ type State struct {
 	Network             *Network `json:"network,omitempty"` // with the host's end of the link
 	LogFile             string   `json:"log_file,omitempty"`
 	MonitorPid          int      `json:"monitor_pid,omitempty"`
-	Move                string   `json:"move,omitempty"` // the move that may freeze it; see ErrMoving
+	Move                string   `json:"move,omitempty"`    // the move that may freeze it; see ErrMoving
+	Arrival             string   `json:"arrival,omitempty"` // the move that brought it here, for good
 }
 
 // namespaceKey is a namespace's name in state.json and its file in /proc/PID/ns.

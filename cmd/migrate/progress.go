@@ -73,11 +73,11 @@ func (p *progress) summary(r *migrate.Result) {
 		fmt.Fprintf(p.out, "%s moved from %s to %s: away for %.0f ms, %.1f s in all, %.1f MB sent\n",
 			r.Container, r.Source, r.Destination, r.DowntimeMS, r.TotalMS/1000, float64(r.BytesSent)/1e6)
 	case migrate.Kept:
-		fmt.Fprintf(p.out, "%s was not moved and runs on here\n", r.Container)
+		fmt.Fprintf(p.out, "%s was not moved: it is left to run on here\n", r.Container)
 	case migrate.Refused:
 		fmt.Fprintf(p.out, "%s can't be moved there; nothing was touched\n", r.Container)
 	case migrate.Unknown:
-		fmt.Fprintf(p.out, "%s is frozen here until it is known whether the peer has it: run \"migrate resolve %s\"\n", r.Container, r.Container)
+		fmt.Fprintf(p.out, "%s is frozen here until its move is brought to an end: run \"migrate resolve %s\"\n", r.Container, r.Container)
 	}
 }
 

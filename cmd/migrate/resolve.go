@@ -36,6 +36,8 @@ When the other host is gone for good, fence it first, then say which side lives 
 			switch {
 			case err != nil && outcome == migrate.Unknown && errors.Is(err, migrate.ErrOutcomeUnknown):
 				return &exitError{code: outcome.ExitCode(), err: err}
+			case err != nil && outcome == migrate.Moved:
+				return fmt.Errorf("%s runs at the peer: %w", args[0], err)
 			case err != nil:
 				return err
 			case outcome == migrate.Moved:

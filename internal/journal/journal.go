@@ -152,7 +152,7 @@ func Open(path string) (_ *Journal, err error) {
 }
 
 func newJournal(file *os.File) *Journal {
-	return &Journal{file: file, boot: bootID(), sync: func() error { return syscall.Fdatasync(int(file.Fd())) }}
+	return &Journal{file: file, boot: BootID(), sync: func() error { return syscall.Fdatasync(int(file.Fd())) }}
 }
 
 func (j *Journal) lock() error {
@@ -231,8 +231,8 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// bootID names this run of the host's kernel; empty where there is no /proc.
-func bootID() string {
+// BootID names this run of the host's kernel; empty where there is no /proc.
+func BootID() string {
 	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
 		return ""

@@ -27,7 +27,7 @@ func (s *Story) Last() Step { return s.Records[len(s.Records)-1].Step }
 
 // Rebooted tells whether the host was started anew since the newest record: no process of then is alive.
 func (s *Story) Rebooted() bool {
-	then, now := s.Records[len(s.Records)-1].Boot, bootID()
+	then, now := s.Records[len(s.Records)-1].Boot, BootID()
 	return then != "" && now != "" && then != now
 }
 

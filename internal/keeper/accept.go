@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"github.com/livemigrate/migrate/internal/link"
@@ -26,7 +27,23 @@ func (p *place) check(context.Context) error {
 	if err := p.checkMounts(); err != nil {
 		return err
 	}
-	return p.checkSpace()
+	if err := p.checkSpace(); err != nil {
+		return err
+	}
+	return p.checkLog()
+}
+
+// checkLog finds a log that the container's monitor could not write here. It is made, as its owner would want it.
+func (p *place) checkLog() error {
+	path := p.identity.LogFile
+	if path == "" {
+		return nil
+	}
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return fmt.Errorf("%w: its log can't be written on this host, make the directory: %w", wire.ErrIncompatible, err)
+	}
+	return file.Close()
 }
 
 // checkMounts finds bind mounts that neither travel nor are here.
@@ -63,6 +80,10 @@ func (p *place) checkSpace() error {
 		if _, err := os.Stat(p.treePath(i)); err != nil {
 			need += t.GetBytes()
 		}
+	}
+	spool := filepath.Dir(p.host.order.spoolPath(p.hello.GetMove()))
+	if free, memory := freeSpace(spool), p.hello.GetMemoryBytes(); free < memory {
+		return fmt.Errorf("%w: its memory needs %d MB below %s, %d MB are free", wire.ErrNoSpace, memory>>20, spool, free>>20)
 	}
 	if free := freeSpace(p.host.order.Bundles); free < need {
 		return fmt.Errorf("%w: its files need %d MB below %s, %d MB are free", wire.ErrNoSpace, need>>20, p.host.order.Bundles, free>>20)

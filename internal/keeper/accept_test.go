@@ -53,7 +53,9 @@ func TestPeerRefusesWhatItCannotTake(t *testing.T) {
 		"tree of no volume": {func(p *place) {
 			p.hello.Trees = append(p.hello.Trees, &wire.Tree{Name: "volume-1"})
 		}, wire.ErrMalformed, "volumes"},
-		"disk too small": {func(p *place) { p.hello.Trees[0].Bytes = 1 << 60 }, wire.ErrNoSpace, "are free"},
+		"disk too small":      {func(p *place) { p.hello.Trees[0].Bytes = 1 << 60 }, wire.ErrNoSpace, "are free"},
+		"log in no directory": {func(p *place) { p.identity.LogFile = "/no/such/directory/log" }, wire.ErrIncompatible, "/no/such/directory/log"},
+		"memory too small": {func(p *place) { p.hello.MemoryBytes = 1 << 60 }, wire.ErrNoSpace, "memory needs"},
 		"no such bridge": {func(p *place) {
 			p.identity.Network = &runtime.Network{Bridge: "no-such-bridge", Addresses: []string{"10.0.0.1/24"}}
 		}, wire.ErrIncompatible, "no-such-bridge"},
@@ -90,4 +92,7 @@ func TestTwoMovesOfOneContainerDoNotMeet(t *testing.T) {
 		t.Errorf("after the first has ended: %v", err)
 	}
 	_ = again.Close()
+	if left, _ := filepath.Glob(filepath.Join(h.order.run(), "*.lock")); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,18 +24,23 @@ import (
 	"github.com/livemigrate/migrate/runtime"
 )
 
+// ErrUnmovable: this host's own checks say no. The text names the obstacle and its cure.
+var ErrUnmovable = errors.New("the container can't be moved as it is")
+
 // container is a running container as the handover's source side wants it.
 type container struct {
 	*runtime.Container
 	order  *Order
+	move   string // name of the move that it is opened for
 	log    *slog.Logger
 	client *checkpoint.Client // CRIU, started before it is needed; nil once the dump has taken it over
 	trees  []*tree
+	facts  criuFacts
 }
 
 // openContainer gets everything ready that costs the container nothing: CRIU is started, the change logs run.
-func openContainer(ctx context.Context, o *Order, log *slog.Logger) (_ *container, err error) {
-	c, err := remains(o, log)
+func openContainer(ctx context.Context, o *Order, move string, log *slog.Logger) (_ *container, err error) {
+	c, err := remains(o, move, log)
 	if err != nil {
 		return nil, err
 	}
@@ -46,15 +52,18 @@ func openContainer(ctx context.Context, o *Order, log *slog.Logger) (_ *containe
 			err = errors.Join(err, c.Close())
 		}
 	}()
-	if err := c.openTrees(ctx); err != nil {
+	if c.client, err = checkpoint.Start(ctx, c.dumpOptions("")); err != nil {
 		return nil, err
 	}
-	c.client, err = checkpoint.Start(ctx, c.dumpOptions(""))
+	var asked sync.WaitGroup
+	asked.Go(func() { c.facts = o.askCRIU(ctx, c.client, log) })
+	err = c.openTrees(ctx)
+	asked.Wait()
 	return c, err
 }
 
 // remains opens a container in whatever state a move has left it.
-func remains(o *Order, log *slog.Logger) (*container, error) {
+func remains(o *Order, move string, log *slog.Logger) (*container, error) {
 	rt, err := runtime.Open(&runtime.Options{Root: o.Root, SystemdCgroup: o.SystemdCgroup, Log: log})
 	if err != nil {
 		return nil, err
@@ -63,7 +72,7 @@ func remains(o *Order, log *slog.Logger) (*container, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &container{Container: c, order: o, log: log}, nil
+	return &container{Container: c, order: o, move: move, log: log}, nil
 }
 
 // Close gives up what openContainer got ready.
@@ -87,7 +96,7 @@ func (c *container) openTrees(ctx context.Context) error {
 		}
 		switch c.order.Volumes {
 		case VolumesRefuse:
-			return fmt.Errorf("%w: %s is bind-mounted at %s; move it with --volumes copy or shared", wire.ErrIncompatible, m.Source, m.Destination)
+			return fmt.Errorf("%w: %s is bind-mounted at %s; move it with --volumes copy or shared", ErrUnmovable, m.Source, m.Destination)
 		case VolumesCopy:
 			name := "volume-" + strconv.Itoa(len(roots))
 			roots = append(roots, &tree{name: name, path: m.Source, destination: m.Destination, mount: i})
@@ -127,6 +136,9 @@ func (c *container) Hello(context.Context) (*wire.Hello, error) {
 		Container:      c.ID(),
 		Kernel:         kernelRelease(),
 		Machine:        machine(),
+		MigrateVersion: version(),
+		CriuVersion:    uint32(c.facts.version),
+		Cpuinfo:        c.facts.cpuinfo,
 		Config:         config,
 		MemoryBytes:    c.memory(),
 		Mode:           "stop-copy",
@@ -147,7 +159,7 @@ func (c *container) Hello(context.Context) (*wire.Hello, error) {
 func (c *container) restorable() error {
 	// CRIU puts the mounts together below /tmp of the new root, or fails ("Can't create temporary directory").
 	if root := c.Spec().Root; root != nil && root.Readonly && !isDirectory(filepath.Join(c.Plan().Rootfs, "tmp")) {
-		return fmt.Errorf("%w: its root is read-only and has no /tmp, which CRIU needs: make that directory in %s", wire.ErrIncompatible, c.Plan().Rootfs)
+		return fmt.Errorf("%w: its root is read-only and has no /tmp, which CRIU needs: make that directory in %s", ErrUnmovable, c.Plan().Rootfs)
 	}
 	return nil
 }
@@ -208,15 +220,24 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 		return nil
 	}
 	// From here to the end of the move nobody else may thaw it. Marked while it still runs: the freeze is no time for fsync.
-	if err := c.mark(filepath.Base(dir)); err != nil {
+	if err := c.mark(c.move); err != nil {
 		return nil, err
 	}
 	o.Client, c.client = c.client, nil
 	h, err := checkpoint.Begin(ctx, c.Container, o)
 	if err != nil {
-		return nil, errors.Join(err, c.mark(""))
+		return nil, errors.Join(err, c.released())
 	}
 	return &held{h, c}, nil
+}
+
+// released ends the mark of a container that runs again. One that could not be thawed keeps it, and is ErrStillFrozen.
+func (c *container) released() error {
+	status, err := c.Status()
+	if err != nil || status == runtime.Paused {
+		return errors.Join(handover.ErrStillFrozen, err)
+	}
+	return c.mark("")
 }
 
 func (c *container) mark(move string) error {
@@ -231,7 +252,7 @@ type held struct {
 
 // Rollback makes it run on.
 func (h *held) Rollback(ctx context.Context) error {
-	return errors.Join(h.Held.Rollback(ctx), h.container.mark(""))
+	return errors.Join(h.Held.Rollback(ctx), h.container.released())
 }
 
 // Stdio has the monitor bring all output into the log: what is in a pipe would be lost with it.
@@ -252,9 +273,20 @@ func (c *container) Destroy(ctx context.Context) error {
 	return c.Delete(ctx, true)
 }
 
+// Stop kills what is left of the container, which stays as one that has ended: --keep.
+func (c *container) Stop(ctx context.Context) error {
+	if err := c.KillAll(ctx); err != nil {
+		return err
+	}
+	return c.mark("")
+}
+
 // Revive makes a container run on that was left dumped.
 func (c *container) Revive(ctx context.Context) error {
-	return errors.Join(checkpoint.Recover(ctx, c.Container), c.mark(""))
+	if err := checkpoint.Recover(ctx, c.Container); err != nil {
+		return errors.Join(err, handover.ErrStillFrozen)
+	}
+	return c.released()
 }
 
 // tree is one directory of a container.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -48,6 +47,7 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 	if err := h.settleEarlier(ctx, hello.GetContainer()); err != nil {
 		return nil, nil, err
 	}
+	h.order.prune(journal.Peer, hello.GetContainer(), h.log)
 	if _, err := rt.Load(hello.GetContainer()); !errors.Is(err, runtime.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%w: %s", wire.ErrExists, hello.GetContainer())
 	}
@@ -60,26 +60,15 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 	if err := p.check(ctx); err != nil {
 		return nil, nil, err
 	}
+	criu, err := p.checkCRIU(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
 	if err := p.makeBundle(); err != nil {
 		return nil, nil, err
 	}
 	h.place = p
-	return p, &wire.Offer{Destination: hostname(), Kernel: kernelRelease()}, nil
-}
-
-// lock takes the id for the length of a move, so that two moves of one container can't meet.
-func (h *host) lock(id string) (*os.File, error) {
-	if err := h.order.make(); err != nil {
-		return nil, err
-	}
-	file, err := os.OpenFile(filepath.Join(h.order.run(), id+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock container id: %w", err)
-	}
-	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, errors.Join(fmt.Errorf("%w: %s", wire.ErrBusy, id), file.Close())
-	}
-	return file, nil
+	return p, &wire.Offer{Destination: hostname(), Kernel: kernelRelease(), MigrateVersion: version(), CriuVersion: uint32(criu)}, nil
 }
 
 // settleEarlier ends moves of the container that a crash of their keepers has left here: what they have left is in the way.
@@ -107,27 +96,40 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 		return err
 	}
 	c, err := rt.Load(m.Container)
-	if err == nil {
-		err = c.Delete(ctx, true)
-	} else {
+	switch {
+	case errors.Is(err, runtime.ErrNotExist):
 		err = rt.Remove(ctx, m.Container) // it did not get as far as a state
+	case err == nil && c.State().Arrival == m.Name:
+		err = c.Delete(ctx, true)
+	case err == nil:
+		h.log.Info("the id has been taken by another container", "container", m.Container, "move", m.Name)
 	}
 	return errors.Join(err, h.order.removeSpool(m.Name))
 }
 
 // Settle completes a container that is ours but whose keeper is gone: the one thing it may lack is its place on the bridge.
-func (h *host) Settle(ctx context.Context, id string) error {
+func (h *host) Settle(ctx context.Context, m journal.Move) error {
 	rt, err := h.open()
 	if err != nil {
 		return err
 	}
-	c, err := rt.Load(id)
+	if err := h.order.removeSpool(m.Name); err != nil {
+		h.log.Warn("clear up after the move", "error", err)
+	}
+	c, err := rt.Load(m.Container)
 	if errors.Is(err, runtime.ErrNotExist) {
 		return nil // it was ours, and has ended since
 	}
 	if err != nil {
 		return err
 	}
+	if err := h.connect(ctx, c); err != nil { // it is ours all the same
+		h.log.Error("the container runs without its network", "container", m.Container, "error", err)
+	}
+	return nil
+}
+
+func (h *host) connect(ctx context.Context, c *runtime.Container) error {
 	network := c.State().Network
 	pid := c.InitPid()
 	if network == nil || pid == 0 {
@@ -138,7 +140,7 @@ func (h *host) Settle(ctx context.Context, id string) error {
 		return nil // it has ended
 	}
 	defer func() { _ = ns.Close() }()
-	l, err := link.Open(id, ns, network)
+	l, err := link.Open(c.ID(), ns, network)
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package keeper
 import (
 	"os"
 	goruntime "runtime"
+	"runtime/debug"
 	"strings"
 )
 
@@ -21,6 +22,15 @@ func kernelRelease() string {
 		return "unknown"
 	}
 	return strings.TrimSpace(string(release))
+}
+
+// version is that of this program, as the build recorded it.
+func version() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
 }
 
 func machine() string { return goruntime.GOARCH }

@@ -13,6 +13,7 @@ import (
 type Order struct {
 	Places
 
+	Move           string                 `json:"move"` // first digits of the names of its moves; Start sets it
 	Container      string                 `json:"container"`
 	Peer           string                 `json:"peer"`
 	Certificates   transport.Certificates `json:"certificates,omitzero"` // for a tls:// peer

@@ -99,6 +99,10 @@ func (p *peer) run(ctx context.Context) error {
 		return nil
 	}
 	p.log.Info("received", "container", p.receive.Container())
+	// This process may become the monitor without ever returning: who asks from now on gets another keeper.
+	if err := errors.Join(p.hub.Close(), os.Remove(p.order.Socket)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		p.log.Warn("stop listening", "error", err)
+	}
 	return p.host.watch(ctx)
 }
 

@@ -28,10 +28,10 @@ type place struct {
 	hello    *wire.Hello
 	spec     *specs.Spec
 	identity *identity
-	lock     *os.File
+	lock     *idLock
 
-	bundle   string
-	fresh    bool // the bundle directory is of this move
+	bundle   string // <bundles>/<id>, where a container that was here before has left most of its files
+	fresh    bool   // the bundle directory is of this move
 	targets  map[int]*filesync.Target
 	full     bool // the disk was too small: what came of the tree is in the way
 	images   string
@@ -42,9 +42,6 @@ type place struct {
 	gate     *restore.Gate
 	running  *runtime.Container
 }
-
-// Bundle is <bundles>/<id>, where a container that was here before has left most of its files.
-func (p *place) Bundle() string { return p.bundle }
 
 // Images is the directory of the image set.
 func (p *place) Images() string { return p.images }
@@ -132,7 +129,7 @@ func (p *place) Prepare(ctx context.Context) error {
 	if p.images, err = p.host.order.spool(p.hello.GetMove()); err != nil {
 		return err
 	}
-	if p.prepared, err = p.runtime.Prepare(ctx, p.hello.GetContainer(), plan, nil); err != nil {
+	if p.prepared, err = p.runtime.Prepare(ctx, p.hello.GetContainer(), plan, &runtime.PrepareOptions{Arrival: p.hello.GetMove()}); err != nil {
 		return err
 	}
 	if p.identity.LogFile != "" {
@@ -166,6 +163,7 @@ func (p *place) restoreOptions() *restore.Options {
 		TCPEstablished: p.hello.GetTcpEstablished(),
 		FileLocks:      true,
 		ExternalUnix:   true,
+		AutoDedup:      true, // the memory of the images becomes the container's, instead of being held twice
 		LogLevel:       criuLogLevel(p.host.order.Debug),
 		Created:        p.identity.Created,
 		LogFile:        p.identity.LogFile,

@@ -4,9 +4,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
+	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/transport"
 )
 
@@ -77,6 +79,13 @@ func (p Places) spoolPath(move string) string {
 		parent = "/dev/shm"
 	}
 	return filepath.Join(parent, "migrate-images-"+move)
+}
+
+// prune makes room among the journals, which only grows if it fails.
+func (p Places) prune(role journal.Role, container string, log *slog.Logger) {
+	if err := journal.Prune(p.Journals, journal.Move{Role: role, Container: container, Root: p.Root}); err != nil {
+		log.Warn("old journals stay", "error", err)
+	}
 }
 
 // index is where the index of a tree is kept between moves, on either side.

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/livemigrate/migrate/transport"
 )
@@ -36,12 +38,42 @@ func Resolve(ctx context.Context, id string, o *ResolveOrder) (report.Outcome, e
 	if err != nil {
 		return report.Unknown, err
 	}
+	return o.resolve(ctx, story)
+}
+
+// Salvage ends the move that a keeper was ordered to make and left without a result. A move that had not begun was kept.
+func Salvage(ctx context.Context, order *Order, o *ResolveOrder) (report.Outcome, error) {
+	var story *journal.Story
+	for _, s := range o.list() {
+		if s.Move.Role == journal.Source && strings.HasPrefix(s.Move.Name, order.Move) {
+			story = s // oldest first
+		}
+	}
+	switch {
+	case story == nil:
+		return report.Kept, nil
+	case !o.ended(story):
+		return o.resolve(ctx, story)
+	case story.Last() == journal.Done:
+		return report.Moved, nil
+	default:
+		return report.Kept, nil
+	}
+}
+
+func (o *ResolveOrder) resolve(ctx context.Context, story *journal.Story) (outcome report.Outcome, err error) {
+	id := story.Move.Container
+	defer func() {
+		if errors.Is(err, journal.ErrLocked) || errors.Is(err, wire.ErrBusy) {
+			err = fmt.Errorf("the move of %s is still under way: its own process ends it, wait for that: %w", id, err)
+		}
+	}()
 	if story.Move.Role == journal.Peer {
 		return o.resolvePeer(ctx, story)
 	}
 	order := &Order{Places: o.Places, Container: id, Peer: story.Move.Peer, CRIU: o.CRIU, SystemdCgroup: o.SystemdCgroup}
 	order.Root = story.Move.Root
-	c, err := remains(order, o.Log)
+	c, err := remains(order, story.Move.Name, o.Log)
 	if err != nil && !errors.Is(err, runtime.ErrNotExist) {
 		return report.Unknown, err
 	}
@@ -52,27 +84,48 @@ func Resolve(ctx context.Context, id string, o *ResolveOrder) (report.Outcome, e
 	if resolve.Dial, err = o.dial(story); err != nil {
 		return report.Unknown, err
 	}
-	return resolve.Run(ctx)
+	if outcome, err = resolve.Run(ctx); outcome == report.Unknown {
+		return outcome, err
+	}
+	return outcome, errors.Join(err, o.removeSpool(story.Move.Name))
 }
 
-func (o *ResolveOrder) find(id string) (*journal.Story, error) {
+func (o *ResolveOrder) list() []*journal.Story {
 	stories, err := journal.List(o.Journals)
 	if err != nil {
 		o.Log.Warn("some journals can't be read", "error", err)
 	}
+	return stories
+}
+
+func (o *ResolveOrder) find(id string) (*journal.Story, error) {
 	var found *journal.Story
-	for _, s := range stories { // oldest first
+	for _, s := range o.list() { // oldest first
 		if s.Move.Container == id && s.Move.Root == o.Root {
 			found = s
 		}
 	}
-	if found == nil || found.Ended() {
+	if found == nil || o.ended(found) {
 		return nil, fmt.Errorf("%w of container %s", ErrNoMove, id)
 	}
 	return found, nil
 }
 
+// ended tells whether nothing is left to do. The last record comes before the last deed: a container that still carries the
+// mark of the move waits for that.
+func (o *ResolveOrder) ended(s *journal.Story) bool {
+	if !s.Ended() || s.Move.Role == journal.Peer {
+		return s.Ended()
+	}
+	order := &Order{Places: o.Places, Container: s.Move.Container, SystemdCgroup: o.SystemdCgroup}
+	c, err := remains(order, s.Move.Name, o.Log)
+	return err != nil || c.State().Move != s.Move.Name
+}
+
 func (o *ResolveOrder) resolvePeer(ctx context.Context, story *journal.Story) (report.Outcome, error) {
+	if o.Force != handover.NoForce {
+		return report.Unknown, fmt.Errorf("container %s was on its way to this host: --force-source and --force-peer are for the host it came from", story.Move.Container)
+	}
 	order := &PeerOrder{Places: o.Places, CRIU: o.CRIU, SystemdCgroup: o.SystemdCgroup}
 	verdict, err := handover.Settle(ctx, &host{order: order, log: o.Log}, o.Journals, story.Move.Name)
 	switch {

@@ -4,18 +4,19 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/livemigrate/migrate/transport"
 )
@@ -28,13 +29,15 @@ func RunSource(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = line.Close() }()
+	events := newTeller(line)
+	defer events.close()
 	order, err := readOrder(line)
 	if err != nil {
-		return err
+		return events.refuse("", err)
 	}
 	log, closeLog, err := order.openLog(order.Container+"-push", order.Debug)
 	if err != nil {
-		return err
+		return events.refuse(order.Container, err)
 	}
 	defer closeLog()
 	leaveCgroups(log)
@@ -45,13 +48,7 @@ func RunSource(ctx context.Context) error {
 		_, _ = io.Copy(io.Discard, line) // push says no more: its end, or its Cancel, calls the move off
 		cancel()
 	}()
-	events := json.NewEncoder(line)
-	sink := func(e report.Event) {
-		if err := events.Encode(e); err != nil {
-			log.Debug("nobody listens", "error", err)
-		}
-	}
-	m := &mover{order: order, log: log, sink: sink}
+	m := &mover{order: order, log: log, sink: events.tell}
 	result := m.run(ctx)
 	log.Info("move ended", "outcome", result.Outcome, "downtime_ms", result.DowntimeMS, "error", result.Error)
 	return nil
@@ -69,9 +66,10 @@ func openLine() (*net.UnixConn, error) {
 
 // mover makes the attempts of one order.
 type mover struct {
-	order *Order
-	log   *slog.Logger
-	sink  func(report.Event)
+	order    *Order
+	log      *slog.Logger
+	sink     func(report.Event)
+	attempts int
 }
 
 // run makes attempts until one ends otherwise than by a link that broke while the container ran, or patience is over.
@@ -81,12 +79,13 @@ func (m *mover) run(ctx context.Context) *report.Result {
 	for {
 		attempt, err := m.attempt(ctx, record)
 		if err != nil {
-			return record.Finish(report.Result{Outcome: report.Kept, Container: m.order.Container, Error: err.Error()})
+			return record.Finish(report.Result{Outcome: report.Kept, Container: m.order.Container, Error: oneLine(err)})
 		}
 		if broken.IsZero() && attempt.LinkLost {
 			broken = time.Now()
 		}
-		again := attempt.LinkLost || attempt.Unreached && !broken.IsZero()
+		// The peer may notice the broken link later than this side: until then it is busy with the attempt before.
+		again := attempt.LinkLost || !broken.IsZero() && (attempt.Unreached || errors.Is(attempt.Err, wire.ErrBusy))
 		if !again || ctx.Err() != nil || time.Since(broken) > m.order.Retry {
 			return record.Finish(attempt.Result)
 		}
@@ -100,18 +99,21 @@ func (m *mover) run(ctx context.Context) *report.Result {
 
 const retryPause = time.Second
 
-// attempt is one move from its first word to its end. The error is that of a move that could not begin.
-func (m *mover) attempt(ctx context.Context, record *report.Recorder) (_ *handover.Attempt, err error) {
-	c, err := openContainer(ctx, m.order, m.log)
+// attempt is one move from its first word to its end. The error is that of a move that could not begin; what fails in
+// clearing up after one is a warning, because it changes nothing of where the container is.
+func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover.Attempt, error) {
+	m.attempts++
+	name, token := attemptName(m.order.Move, m.attempts), transport.NewToken()
+	c, err := openContainer(ctx, m.order, name, m.log)
 	if err != nil {
-		return nil, err
+		return m.refused(ctx, err)
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	name, token := newMove(), transport.NewToken()
+	defer func() { m.tidy(record, c.Close()) }()
 	dialer, err := newDialer(m.order.Peer, m.order.Certificates)
 	if err != nil {
 		return nil, err
 	}
+	m.order.prune(journal.Source, m.order.Container, m.log)
 	j, err := journal.Create(m.order.Journals, journal.Move{
 		Name:      name,
 		Role:      journal.Source,
@@ -124,12 +126,12 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (_ *handov
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, j.Close()) }()
+	defer func() { m.tidy(record, j.Close()) }()
 	images, err := m.order.spool(name)
 	if err != nil {
 		return nil, errors.Join(err, j.Append(journal.RolledBack, err.Error()))
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(images)) }()
+	defer func() { m.tidy(record, os.RemoveAll(images)) }()
 
 	options := &transport.ConnectOptions{Token: token, Log: m.log}
 	if m.order.BandwidthLimit > 0 {
@@ -149,12 +151,35 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (_ *handov
 	return push.Run(ctx), nil
 }
 
-// newMove makes the name of a move.
+// refused is the end of an attempt that this host's own checks did not let begin.
+func (m *mover) refused(ctx context.Context, err error) (*handover.Attempt, error) {
+	if ctx.Err() != nil {
+		return nil, handover.ErrCancelled
+	}
+	return &handover.Attempt{
+		Result: report.Result{Outcome: report.Refused, Container: m.order.Container, Source: hostname(), Error: oneLine(err)},
+		Err:    err,
+	}, nil
+}
+
+func (m *mover) tidy(record *report.Recorder, err error) {
+	if err != nil {
+		m.log.Warn("clear up after an attempt", "error", err)
+		record.Warn("clear up after the move: " + oneLine(err))
+	}
+}
+
+// newMove makes the first 28 digits of the names of an order's moves; the others count its attempts.
 func newMove() string {
-	var name [16]byte
+	var name [14]byte
 	_, _ = rand.Read(name[:]) // never fails: it ends the program instead
 	return hex.EncodeToString(name[:])
 }
+
+func attemptName(move string, attempt int) string { return fmt.Sprintf("%s%04x", move, attempt&0xffff) }
+
+// oneLine is an error's text for an event or an answer: of joined errors each would have a line of its own.
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func newDialer(peer string, certificates transport.Certificates) (transport.Dialer, error) {
 	address, err := transport.ParseAddress(peer)
@@ -197,6 +222,9 @@ func checkRunning(c *runtime.Container) error {
 	status, err := c.Status()
 	if err != nil {
 		return err
+	}
+	if c.State().Move != "" && status == runtime.Paused {
+		return fmt.Errorf("container %s is frozen by a move that has not ended: end that with \"migrate resolve %s\": %w", c.ID(), c.ID(), runtime.ErrMoving)
 	}
 	if status != runtime.Running {
 		return fmt.Errorf("move %s, which is %s: %w", c.ID(), status, runtime.ErrNotRunning)

@@ -32,6 +32,7 @@ type Line struct {
 // Start starts a keeper for the order: program run with args, in a session of its own, so that neither a signal from the
 // terminal nor its end reaches it. The caller reads the events until the result and closes the line.
 func Start(program string, args []string, o *Order) (*Line, error) {
+	o.Move = newMove()
 	conn, theirs, err := socket.Pair()
 	if err != nil {
 		return nil, fmt.Errorf("start keeper: %w", err)
@@ -65,6 +66,7 @@ func (l *Line) Next() (report.Event, error) {
 	var e report.Event
 	err := l.events.Decode(&e)
 	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+		_ = l.child.Wait() // so that its locks are gone too
 		return e, ErrKeeperGone
 	}
 	if err != nil {
