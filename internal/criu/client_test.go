@@ -2,17 +2,20 @@ package criu
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/checkpoint-restore/go-criu/v7/crit/images/cpuinfo"
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 	"google.golang.org/protobuf/proto"
 
@@ -239,4 +242,38 @@ func state(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	return strings.Fields(string(stat[strings.LastIndexByte(string(stat), ')')+1:]))[0]
+}
+
+// A program that found an instruction at the source would die of SIGILL at a peer without it.
+func TestProcessorWithoutAnInstructionIsRefused(t *testing.T) {
+	testutil.Need(t, runtime.GOARCH == "amd64", "an x86 processor")
+	c := start(t)
+	dir := t.TempDir()
+	if err := c.CPUInfoDump(t.Context(), dir); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "cpuinfo.img")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const head = 12 // two magic numbers and the entry's length
+	entry := new(cpuinfo.CpuinfoEntry)
+	if err := proto.Unmarshal(content[head:], entry); err != nil {
+		t.Fatal(err)
+	}
+	for i := range entry.GetX86Entry()[0].GetCapability() {
+		entry.GetX86Entry()[0].Capability[i] = 0xffffffff
+	}
+	payload, err := proto.Marshal(entry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary.LittleEndian.PutUint32(content[8:], uint32(len(payload)))
+	if err := os.WriteFile(path, append(content[:head], payload...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := errors.AsType[*Error](c.CPUInfoCheck(t.Context(), dir)); !ok {
+		t.Error("a processor that lacks instructions passed")
+	}
 }

@@ -109,6 +109,8 @@ func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *r
 		return err
 	}
 	undo.Add("abort the peer", p.abort)
+	p.Log.Info("the peer takes it", "destination", p.offer.GetDestination(), "kernel", p.offer.GetKernel(),
+		"migrate", p.offer.GetMigrateVersion(), "criu", p.offer.GetCriuVersion())
 	return nil
 }
 

@@ -55,7 +55,7 @@ func TestPeerRefusesWhatItCannotTake(t *testing.T) {
 		}, wire.ErrMalformed, "volumes"},
 		"disk too small":      {func(p *place) { p.hello.Trees[0].Bytes = 1 << 60 }, wire.ErrNoSpace, "are free"},
 		"log in no directory": {func(p *place) { p.identity.LogFile = "/no/such/directory/log" }, wire.ErrIncompatible, "/no/such/directory/log"},
-		"memory too small": {func(p *place) { p.hello.MemoryBytes = 1 << 60 }, wire.ErrNoSpace, "memory needs"},
+		"memory too small":    {func(p *place) { p.hello.MemoryBytes = 1 << 60 }, wire.ErrNoSpace, "memory needs"},
 		"no such bridge": {func(p *place) {
 			p.identity.Network = &runtime.Network{Bridge: "no-such-bridge", Addresses: []string{"10.0.0.1/24"}}
 		}, wire.ErrIncompatible, "no-such-bridge"},
