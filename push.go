@@ -27,7 +27,7 @@ type PushOptions struct {
 	Abandon <-chan struct{}
 }
 
-// NoRetry, as PushOptions.Retry, ends a move at the first lost link.
+// NoRetry as PushOptions.Retry ends a move at the first lost link.
 const NoRetry time.Duration = -1
 
 // Push moves the running container id to the peer, an address such as ssh://root@host-b, tls://host-b:7440 or

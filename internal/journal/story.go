@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -100,7 +101,7 @@ func Prune(dir string, m Move) error {
 }
 
 func read(path string) (*Story, error) {
-	content, err := os.ReadFile(path)
+	content, err := readUsed(path)
 	if err != nil {
 		return nil, fmt.Errorf("read journal: %w", err)
 	}
@@ -109,6 +110,30 @@ func read(path string) (*Story, error) {
 		return nil, fmt.Errorf("read %s: %w", path, ErrCorrupt)
 	}
 	return &Story{Path: path, Move: *records[0].Move, Records: records, end: int64(end)}, nil
+}
+
+// readUsed reads a file as far as its records go: most of it is zeros, and there may be many journals.
+func readUsed(path string) ([]byte, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = file.Close() }()
+	var content []byte
+	for chunk := make([]byte, 4<<10); ; {
+		n, err := io.ReadFull(file, chunk)
+		content = append(content, chunk[:n]...)
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return content, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		_, end := parse(content)
+		if rest := content[end:]; len(rest) >= headerSize && binary.LittleEndian.Uint32(rest) == 0 {
+			return content, nil
+		}
+	}
 }
 
 // parse returns the whole records at the start of a file and where they end.
