@@ -28,7 +28,7 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 	if o != nil {
 		options = *o
 	}
-	router, err := newRouter(options.Host, options.Bundles)
+	router, err := newRouter(options.Host, options.Bundles, options.Certificates)
 	if err != nil {
 		return err
 	}
@@ -39,7 +39,11 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 	if err != nil {
 		return err
 	}
-	acceptor, err := transport.Listen(address, &transport.ListenOptions{Certificates: options.Certificates, Log: router.Log})
+	acceptor, err := transport.Listen(address, &transport.ListenOptions{
+		Certificates: options.Certificates,
+		Divert:       router.Lane,
+		Log:          router.Log,
+	})
 	if err != nil {
 		return err
 	}
@@ -68,14 +72,14 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 
 // Receive serves one connection: what ssh starts on the peer, with the connection on standard input and output.
 func Receive(ctx context.Context, conn net.Conn, host Host, bundles string) error {
-	router, err := newRouter(host, bundles)
+	router, err := newRouter(host, bundles, Certificates{})
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	return router.Route(ctx, conn)
 }
 
-func newRouter(host Host, bundles string) (*keeper.Router, error) {
+func newRouter(host Host, bundles string, c Certificates) (*keeper.Router, error) {
 	host, err := host.fill()
 	if err != nil {
 		return nil, err
@@ -95,5 +99,11 @@ func newRouter(host Host, bundles string) (*keeper.Router, error) {
 		args = append(args, "--systemd-cgroup")
 	}
 	args = append(args, "keeper", "--journals", places.Journals, "--bundles", places.Bundles)
+	if c != (Certificates{}) {
+		if err := errors.Join(absolute(&c.Cert), absolute(&c.Key), absolute(&c.CA)); err != nil {
+			return nil, err
+		}
+		args = append(args, "--tls-cert", c.Cert, "--tls-key", c.Key, "--tls-ca", c.CA)
+	}
 	return &keeper.Router{Places: places, Program: host.Program, Args: args, Log: host.Log}, nil
 }

@@ -88,7 +88,7 @@ func newAttempt() uint32 {
 
 // open makes one connection and gets it accepted.
 func open(ctx context.Context, d Dialer, p Preamble) (net.Conn, error) {
-	conn, err := d.DialConn(ctx)
+	conn, err := dial(ctx, d, p)
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +101,16 @@ func open(ctx context.Context, d Dialer, p Preamble) (net.Conn, error) {
 		return nil, err
 	}
 	return conn, nil
+}
+
+// dial lets a dialer that can tell say on the way that the connection is a lane.
+func dial(ctx context.Context, d Dialer, p Preamble) (net.Conn, error) {
+	if hinting, ok := d.(interface {
+		dialLane(ctx context.Context, t Token) (net.Conn, error)
+	}); ok && p.Kind == KindLane {
+		return hinting.dialLane(ctx, p.Token)
+	}
+	return d.DialConn(ctx)
 }
 
 func openLanes(ctx context.Context, d Dialer, p Preamble) ([]net.Conn, error) {

@@ -24,8 +24,11 @@ type Acceptor interface {
 // ListenOptions holds what the schemes need. nil means the defaults.
 type ListenOptions struct {
 	Certificates Certificates // for tls://; read again for each connection, so that renewed ones need no restart
-	MaxConns     int          // how many connections may be open at one time; default 256
-	Log          *slog.Logger // nil: discard. Callers that are dropped are logged
+	// Divert is offered each lane of a tls:// session before its handshake, with the public name of the session. It takes
+	// the connection over, and closes it, when it returns true; AcceptTLS makes the handshake then. nil diverts nothing.
+	Divert   func(session string, conn net.Conn) bool
+	MaxConns int          // how many connections may be open at one time; default 256
+	Log      *slog.Logger // nil: discard. Callers that are dropped are logged
 }
 
 const (
@@ -75,6 +78,7 @@ type acceptor struct {
 	listener net.Listener
 	addr     string
 	greet    greeter
+	divert   func(ctx context.Context, conn net.Conn) bool // nil: never
 	log      *slog.Logger
 	places   chan struct{} // one for each open connection
 	proving  chan struct{} // one for each caller that is not known yet
@@ -89,11 +93,12 @@ type caller struct {
 	name string
 }
 
-func newAcceptor(l net.Listener, addr string, greet greeter, o *ListenOptions) *acceptor {
+func newAcceptor(l net.Listener, addr string, greet greeter, divert func(context.Context, net.Conn) bool, o *ListenOptions) *acceptor {
 	a := &acceptor{
 		listener: l,
 		addr:     addr,
 		greet:    greet,
+		divert:   divert,
 		log:      o.Log,
 		places:   make(chan struct{}, o.MaxConns),
 		proving:  make(chan struct{}, maxStrangers),
@@ -181,6 +186,11 @@ func (a *acceptor) meet(conn net.Conn) {
 	release := sync.OnceFunc(func() { <-a.places })
 	ctx, cancel := context.WithTimeout(a.ctx, openingTimeout)
 	defer cancel()
+	if a.divert != nil && a.divert(ctx, conn) {
+		<-a.proving
+		release()
+		return
+	}
 	greeted, name, err := a.greet(ctx, conn, release)
 	<-a.proving
 	if err != nil {

@@ -106,7 +106,14 @@ func listenTLS(addr Address, o *ListenOptions) (Acceptor, error) {
 		}
 		return conn, conn.peer, nil
 	}
-	return newAcceptor(l, "tls://"+l.Addr().String(), greet, o), nil
+	var divert func(context.Context, net.Conn) bool
+	if o.Divert != nil {
+		divert = func(ctx context.Context, conn net.Conn) bool {
+			session := peekLane(ctx, conn)
+			return session != "" && o.Divert(session, conn)
+		}
+	}
+	return newAcceptor(l, "tls://"+l.Addr().String(), greet, divert, o), nil
 }
 
 // certName is the name by which a certificate's owner is known: `migrate pki issue NAME` puts it in the subject.

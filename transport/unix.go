@@ -51,7 +51,7 @@ func listenUnix(addr Address, o *ListenOptions) (Acceptor, error) {
 		}
 		return c, c.peer, nil
 	}
-	return newAcceptor(l, addr.String(), greet, o), nil
+	return newAcceptor(l, addr.String(), greet, nil, o), nil
 }
 
 // removeStale removes a socket that its listener has left behind, and nothing else.

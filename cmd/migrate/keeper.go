@@ -25,5 +25,6 @@ func newKeeperCommand(g *globals) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&order.Journals, "journals", keeper.DefaultJournals, "directory of journals")
 	bundlesFlag(flags, &order.Bundles)
+	tlsFlags(flags, &order.Certificates)
 	return cmd
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
@@ -228,7 +229,7 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 	if err != nil {
 		return nil, errors.Join(err, c.released())
 	}
-	return &held{h, c}, nil
+	return &held{h, c, dir}, nil
 }
 
 // released ends the mark of a container that runs again. One that could not be thawed keeps it, and is ErrStillFrozen.
@@ -248,7 +249,11 @@ func (c *container) mark(move string) error {
 type held struct {
 	*checkpoint.Held
 	container *container
+	images    string
 }
+
+// Linked tells that CRIU has linked deleted files to names in the rootfs or a volume.
+func (h *held) Linked() (bool, error) { return image.HasLinkRemaps(h.images) }
 
 // Rollback makes it run on.
 func (h *held) Rollback(ctx context.Context) error {

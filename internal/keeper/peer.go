@@ -16,7 +16,8 @@ import (
 type PeerOrder struct {
 	Places
 
-	Socket        string // where it listens
+	Socket        string                 // where it listens
+	Certificates  transport.Certificates // for lanes of tls:// that are handed over
 	CRIU          string
 	SystemdCgroup bool
 	Debug         bool
@@ -38,7 +39,7 @@ func RunPeer(ctx context.Context, o *PeerOrder) error {
 	}
 	defer closeLog()
 	leaveCgroups(log)
-	acceptor, err := transport.Listen(transport.Address{Scheme: transport.Unix, Path: o.Socket}, &transport.ListenOptions{Log: log})
+	acceptor, err := openDoors(o.Socket, o.Certificates, log)
 	if err := errors.Join(ready(line, err), line.Close(), err); err != nil {
 		return err
 	}

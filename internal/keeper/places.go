@@ -44,10 +44,9 @@ func (p Places) Fill() Places {
 func (p Places) run() string { return filepath.Clean(p.Root) + "-handover" }
 
 // socket is the unix socket of a session's keeper. The token itself must not be readable from a path.
-func (p Places) socket(token transport.Token) string {
-	sum := sha256.Sum256(token[:])
-	return filepath.Join(p.run(), hex.EncodeToString(sum[:12])+".sock")
-}
+func (p Places) socket(token transport.Token) string { return p.socketOf(token.PublicName()) }
+
+func (p Places) socketOf(session string) string { return filepath.Join(p.run(), session+".sock") }
 
 // make creates the directory of sockets and spools.
 func (p Places) make() error {

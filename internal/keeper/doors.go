@@ -1,0 +1,147 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/livemigrate/migrate/internal/sys/descriptor"
+	"github.com/livemigrate/migrate/transport"
+)
+
+// doors are the two ways into a peer's keeper. Most connections are copied here by serve or receive and come in at the
+// keeper's socket. A lane of a tls:// session is too busy for a third process: serve hands over the connection itself, at a
+// second socket, and the handshake is made here.
+type doors struct {
+	transport.Acceptor
+	handed       *net.UnixListener
+	certificates transport.Certificates
+	log          *slog.Logger
+
+	lanes chan net.Conn
+	ctx   context.Context // ends with Close
+	stop  context.CancelFunc
+	busy  sync.WaitGroup
+}
+
+// lanesSocket is where connections are handed over.
+func lanesSocket(socket string) string { return socket + ".lanes" }
+
+func openDoors(socket string, certificates transport.Certificates, log *slog.Logger) (*doors, error) {
+	copied, err := transport.Listen(transport.Address{Scheme: transport.Unix, Path: socket}, &transport.ListenOptions{Log: log})
+	if err != nil {
+		return nil, err
+	}
+	handed, err := net.ListenUnix("unix", &net.UnixAddr{Name: lanesSocket(socket), Net: "unix"})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for lanes: %w", err), copied.Close())
+	}
+	d := &doors{Acceptor: copied, handed: handed, certificates: certificates, log: log, lanes: make(chan net.Conn)}
+	d.ctx, d.stop = context.WithCancel(context.Background())
+	d.busy.Go(d.take)
+	return d, nil
+}
+
+// AcceptConn returns the next connection from either door.
+func (d *doors) AcceptConn(ctx context.Context) (net.Conn, string, error) {
+	type accepted struct {
+		conn net.Conn
+		peer string
+		err  error
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	copied := make(chan accepted, 1)
+	go func() {
+		conn, peer, err := d.Acceptor.AcceptConn(ctx)
+		copied <- accepted{conn, peer, err}
+	}()
+	select {
+	case a := <-copied:
+		return a.conn, a.peer, a.err
+	case lane := <-d.lanes:
+		cancel()
+		if a := <-copied; a.err == nil { // both at once: the other one goes back in line
+			d.busy.Go(func() { d.offer(a.conn) })
+		}
+		return lane, d.peer(), nil
+	}
+}
+
+// peer is the name that a copied connection has, which a session's lanes must share: the user that serve runs as.
+func (d *doors) peer() string { return fmt.Sprintf("user %d", os.Getuid()) }
+
+func (d *doors) take() {
+	for {
+		conn, err := d.handed.AcceptUnix()
+		if err != nil {
+			return
+		}
+		d.busy.Go(func() {
+			if err := d.receive(conn); err != nil {
+				d.log.Warn("lane refused", "cause", err)
+			}
+		})
+	}
+}
+
+// receive takes one connection over.
+func (d *doors) receive(from *net.UnixConn) error {
+	file, _, err := descriptor.Receive(from)
+	if err := errors.Join(err, from.Close()); err != nil {
+		return err
+	}
+	raw, err := net.FileConn(file)
+	if err := errors.Join(err, file.Close()); err != nil {
+		return fmt.Errorf("take over lane: %w", err)
+	}
+	lane, _, err := transport.AcceptTLS(d.ctx, raw, d.certificates)
+	if err != nil {
+		return errors.Join(err, raw.Close())
+	}
+	d.offer(lane)
+	return nil
+}
+
+func (d *doors) offer(conn net.Conn) {
+	select {
+	case d.lanes <- conn:
+	case <-d.ctx.Done():
+		_ = conn.Close() // came too late
+	}
+}
+
+// Close closes both doors.
+func (d *doors) Close() error {
+	d.stop()
+	err := errors.Join(d.handed.Close(), d.Acceptor.Close())
+	d.busy.Wait()
+	return err
+}
+
+// Lane hands a lane's connection to the keeper of its session, and closes it here. It returns false, and has done nothing,
+// when there is none.
+func (r *Router) Lane(session string, conn net.Conn) bool {
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	keeper, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: lanesSocket(r.Places.socketOf(session)), Net: "unix"})
+	if err != nil {
+		return false
+	}
+	defer func() { _ = keeper.Close() }()
+	file, err := tcp.File()
+	if err != nil {
+		return false
+	}
+	defer func() { _ = file.Close() }()
+	if err := descriptor.Send(keeper, file, session); err != nil {
+		return false
+	}
+	return tcp.Close() == nil
+}
