@@ -36,6 +36,19 @@ func TestMoveLeavesExactlyTheOneAtThePeer(t *testing.T) {
 	}
 }
 
+// A name that CRIU makes during the dump is no good to a restore when it comes to the peer never.
+func TestNamesMadeByTheDumpAreSentAfterIt(t *testing.T) {
+	w := newWorld(t)
+	w.link, w.linked = newCable(-1), true
+	if result := w.push(t.Context(), true); result.Outcome != report.Moved {
+		t.Fatalf("got %+v", result)
+	}
+	steps := strings.Join(w.steps, " ")
+	if strings.Count(steps, "delta") != 2 {
+		t.Errorf("steps: %s", steps)
+	}
+}
+
 // Whatever fails before COMMIT, on whichever side: the service goes on where it was.
 func TestPushKeepsSourceWhenAStepFails(t *testing.T) {
 	for step, outcome := range map[string]report.Outcome{

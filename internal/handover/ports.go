@@ -56,6 +56,8 @@ type DumpGates struct {
 
 // Held is a dumped container: stopped, its network locked, its memory still there.
 type Held interface {
+	// Linked tells that the dump itself has made names in the trees, which the deltas may have missed.
+	Linked() (bool, error)
 	// Commit kills it.
 	Commit(ctx context.Context) error
 	// Rollback makes it run on. An error that wraps ErrStillFrozen says that it does not.

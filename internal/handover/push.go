@@ -202,6 +202,9 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 	if err := work.Wait(); err != nil {
 		return err
 	}
+	if err := p.sendLinks(ctx, dog); err != nil {
+		return err
+	}
 	stdio, err := p.stdio(ctx)
 	if err != nil {
 		return err
@@ -234,12 +237,26 @@ func (p *Push) sendDeltas(ctx context.Context, frozen <-chan struct{}, dog *watc
 	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Frozen{Frozen: &wire.Frozen{}}}); err != nil {
 		return err
 	}
+	return p.deltas(ctx, dog)
+}
+
+func (p *Push) deltas(ctx context.Context, dog *watchdog) error {
 	for i, tree := range p.Container.Trees() {
 		if err := p.sync(ctx, i, tree.Delta, dog); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// sendLinks sends what CRIU has made in the trees while it dumped: it gives an open file that was deleted by one of its
+// names, but not by all, a new one to find it by.
+func (p *Push) sendLinks(ctx context.Context, dog *watchdog) error {
+	linked, err := p.held.Linked()
+	if err != nil || !linked {
+		return err
+	}
+	return p.deltas(ctx, dog)
 }
 
 // restoreLimit bounds the wait for a restore: a peer whose link lives while its CRIU hangs must not keep the service down.

@@ -28,6 +28,7 @@ type world struct {
 	failAt   string // name of the twin's step that fails
 	thawAt   bool   // and thawing fails then as well
 	keep     bool
+	linked   bool   // the dump makes names in the tree
 	hangAt   string // and of the one at the peer that does not come to an end
 	steps    []string
 	journals [2]string
@@ -123,6 +124,8 @@ func (w *world) Dump(_ context.Context, dir string, gates DumpGates) (Held, erro
 }
 
 func (w *world) Stdio(context.Context) ([]byte, error) { return []byte("{}"), w.step("stdio") }
+
+func (w *world) Linked() (bool, error) { return w.linked, nil }
 
 func (w *world) Commit(context.Context) error {
 	w.set(&w.source, absent)

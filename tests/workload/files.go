@@ -22,6 +22,7 @@ type files struct {
 	logged  []byte
 	orphan  *os.File // open and deleted
 	orphans []byte
+	renamed *os.File // open, and deleted by the name that it was opened by, but not by another one
 	failed  error // the first operation that failed
 }
 
@@ -57,8 +58,33 @@ func startFiles(dir string) (*files, error) {
 	if err := os.Remove(f.orphan.Name()); err != nil {
 		return nil, err
 	}
+	if err := f.startRenamed(); err != nil {
+		return nil, err
+	}
 	go f.churn()
 	return f, nil
+}
+
+const linked = "linked" // the other name of renamed
+
+func (f *files) startRenamed() (err error) {
+	path := filepath.Join(f.dir, "renamed")
+	if f.renamed, err = os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return err
+	}
+	if err := os.Link(path, filepath.Join(f.dir, linked)); err != nil {
+		return err
+	}
+	return os.Remove(path)
+}
+
+// checkRenamed writes through the descriptor and reads through the name: they are one file still.
+func (f *files) checkRenamed() error {
+	data := f.bytes(100)
+	if _, err := f.renamed.WriteAt(data, 0); err != nil {
+		return fmt.Errorf("write to the file of two names: %w", err)
+	}
+	return same(filepath.Join(f.dir, linked), data)
 }
 
 // churn changes one thing every two milliseconds.
@@ -156,6 +182,9 @@ func (f *files) check() error {
 		name, _ := filepath.Rel(f.dir, path)
 		if name == "log" {
 			return same(path, f.logged)
+		}
+		if name == linked {
+			return f.checkRenamed()
 		}
 		seen++
 		want, ok := f.want[name]
