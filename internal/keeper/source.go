@@ -84,9 +84,7 @@ func (m *mover) run(ctx context.Context) *report.Result {
 		if broken.IsZero() && attempt.LinkLost {
 			broken = time.Now()
 		}
-		// The peer may notice the broken link later than this side: until then it is busy with the attempt before.
-		again := attempt.LinkLost || !broken.IsZero() && (attempt.Unreached || errors.Is(attempt.Err, wire.ErrBusy))
-		if !again || ctx.Err() != nil || time.Since(broken) > m.order.Retry {
+		if !worthAnother(attempt, !broken.IsZero()) || ctx.Err() != nil || time.Since(broken) > m.order.Retry {
 			return record.Finish(attempt.Result)
 		}
 		record.Warn("the link broke while the container ran on; trying again: " + attempt.Result.Error)
@@ -98,6 +96,12 @@ func (m *mover) run(ctx context.Context) *report.Result {
 }
 
 const retryPause = time.Second
+
+// worthAnother tells whether an attempt failed for a link that may come back, at no cost to the container. The peer may
+// notice a broken link later than this side: until then it is busy with the attempt before.
+func worthAnother(a *handover.Attempt, broken bool) bool {
+	return a.LinkLost || broken && (a.Unreached || errors.Is(a.Err, wire.ErrBusy))
+}
 
 // attempt is one move from its first word to its end. The error is that of a move that could not begin; what fails in
 // clearing up after one is a warning, because it changes nothing of where the container is.

@@ -1,0 +1,33 @@
+package keeper
+
+import (
+	"errors"
+	"testing"
+
+	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// A cable that was pulled for a moment costs a second attempt, not the move; a no is a no at the first.
+func TestRetryOutlivesABrokenLink(t *testing.T) {
+	busy := wire.NewFailure(wire.ErrBusy).Err()
+	for name, c := range map[string]struct {
+		attempt handover.Attempt
+		broken  bool
+		want    bool
+	}{
+		"link lost":                         {handover.Attempt{LinkLost: true, Err: handover.ErrLinkLost}, true, true},
+		"peer still down":                   {handover.Attempt{Unreached: true}, true, true},
+		"peer has not noticed yet":          {handover.Attempt{Err: busy}, true, true},
+		"no such peer":                      {handover.Attempt{Unreached: true}, false, false},
+		"another move is under way":         {handover.Attempt{Err: busy}, false, false},
+		"refused after the link came back":  {handover.Attempt{Err: wire.NewFailure(wire.ErrExists).Err()}, true, false},
+		"failed by itself once it was back": {handover.Attempt{Err: errors.New("dump")}, true, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := worthAnother(&c.attempt, c.broken); got != c.want {
+				t.Errorf("got %t", got)
+			}
+		})
+	}
+}
