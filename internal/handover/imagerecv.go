@@ -23,7 +23,33 @@ type imageReceiver struct {
 
 type imageFile struct {
 	*os.File
-	received uint64
+	whole   uint64            // all bytes before it are there
+	islands map[uint64]uint64 // what is there behind it, start to end: lanes overtake each other
+}
+
+// add notes a range that was written.
+func (f *imageFile) add(start, end uint64) {
+	f.islands[start] = max(end, f.islands[start])
+	for next, ok := f.islands[f.whole]; ok; next, ok = f.islands[f.whole] {
+		delete(f.islands, f.whole)
+		f.whole = next
+	}
+}
+
+// missing is how many bytes of a size are still to come. Ranges that overlap, or reach beyond it, are refused: they would
+// hide a hole.
+func (f *imageFile) missing(size uint64) (uint64, error) {
+	got := f.whole
+	for start, end := range f.islands {
+		if start < f.whole || end > size {
+			return 0, fmt.Errorf("%w: bytes %d to %d of an image of %d came out of place", wire.ErrMalformed, start, end, size)
+		}
+		got += end - start
+	}
+	if got > size {
+		return 0, fmt.Errorf("%w: %d bytes of an image came, %d are listed", wire.ErrMalformed, got, size)
+	}
+	return size - f.whole, nil
 }
 
 func newImageReceiver(dir string) (*imageReceiver, error) {
@@ -68,7 +94,7 @@ func (r *imageReceiver) write(c wire.Chunk) error {
 		return fmt.Errorf("write image %s: %w", c.Name, err)
 	}
 	r.mu.Lock()
-	file.received += uint64(len(c.Data))
+	file.add(c.Offset, c.Offset+uint64(len(c.Data)))
 	r.mu.Unlock()
 	select {
 	case r.grown <- struct{}{}:
@@ -90,7 +116,7 @@ func (r *imageReceiver) file(name string) (*imageFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("create image: %w", err)
 	}
-	r.files[name] = &imageFile{File: file}
+	r.files[name] = &imageFile{File: file, islands: make(map[uint64]uint64)}
 	return r.files[name], nil
 }
 
@@ -126,11 +152,15 @@ func (r *imageReceiver) missing(listed []*wire.ImageFile) (bytes uint64, err err
 		return 0, fmt.Errorf("%w: %d image files came, %d are listed", wire.ErrMalformed, len(r.files), len(listed))
 	}
 	for _, f := range listed {
-		got := r.files[f.GetName()].received
-		if got > f.GetSize() {
-			return 0, fmt.Errorf("%w: %s has %d bytes, %d are listed", wire.ErrMalformed, f.GetName(), got, f.GetSize())
+		file := r.files[f.GetName()]
+		if file == nil { // another one is listed twice
+			return 0, fmt.Errorf("%w: %s is not listed once", wire.ErrMalformed, f.GetName())
 		}
-		bytes += f.GetSize() - got
+		left, err := file.missing(f.GetSize())
+		if err != nil {
+			return 0, fmt.Errorf("%s: %w", f.GetName(), err)
+		}
+		bytes += left
 	}
 	return bytes, nil
 }
