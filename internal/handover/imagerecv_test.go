@@ -2,6 +2,7 @@ package handover
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/livemigrate/migrate/internal/wire"
@@ -32,5 +33,36 @@ func TestImageIsCompleteWithoutHolesOnly(t *testing.T) {
 		if errors.Is(err, wire.ErrMalformed) != c.refused || missing != c.missing {
 			t.Errorf("%s: %d bytes missing, %v", name, missing, err)
 		}
+	}
+}
+
+// More files than one message holds: a container of thousands of processes moves as well.
+func TestLargeImageSetIsListedWhole(t *testing.T) {
+	source, peer := newSessions(newCable(-1))
+	files := make([]*wire.ImageFile, 2*wire.MaxListed+1)
+	for i := range files {
+		files[i] = &wire.ImageFile{Name: fmt.Sprintf("core-%d.img", i)}
+	}
+	p := &Push{talk: &talk{control: source.Control()}}
+	if err := p.list(t.Context(), files, []byte("stdio")); err != nil {
+		t.Fatal(err)
+	}
+	var listed []*wire.ImageFile
+	for more := true; more; {
+		frame, err := peer.Control().Recv(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, err := wire.Decode(frame)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed = append(listed, m.GetImages().GetFiles()...)
+		if more = m.GetImages().GetMore(); more == (string(m.GetImages().GetStdio()) == "stdio") {
+			t.Error("stdio is not in the last message alone")
+		}
+	}
+	if len(listed) != len(files) || listed[len(files)-1].GetName() != files[len(files)-1].GetName() {
+		t.Errorf("%d of %d files were listed", len(listed), len(files))
 	}
 }

@@ -209,8 +209,23 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 	if err != nil {
 		return err
 	}
-	set := &wire.Images{Files: images.Files(), Stdio: stdio}
-	return p.talk.send(ctx, &wire.Message{Body: &wire.Message_Images{Images: set}})
+	return p.list(ctx, images.Files(), stdio)
+}
+
+// list tells the peer what the complete set is.
+func (p *Push) list(ctx context.Context, files []*wire.ImageFile, stdio []byte) error {
+	for {
+		part := files[:min(len(files), wire.MaxListed)]
+		files = files[len(part):]
+		set := &wire.Images{Files: part, More: len(files) > 0}
+		if !set.GetMore() {
+			set.Stdio = stdio
+		}
+		err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Images{Images: set}})
+		if err != nil || !set.GetMore() {
+			return err
+		}
+	}
 }
 
 // stdioLimit bounds the wait for a monitor, which need not be well.

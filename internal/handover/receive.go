@@ -25,6 +25,7 @@ type Receive struct {
 	hello   *wire.Hello
 	place   Place
 	images  *imageReceiver
+	listed  []*wire.ImageFile
 	lanes   *errgroup.Group // the image lanes
 	stop    context.CancelFunc
 	journal *journal.Journal
@@ -79,7 +80,13 @@ func (r *Receive) take(ctx context.Context, alarm context.CancelCauseFunc, undo 
 		case m.GetFrozen() != nil: // 4
 			r.Log.Debug("frozen at the source")
 		case m.GetImages() != nil: // 5, 6
-			return r.restore(ctx, m.GetImages())
+			r.listed = append(r.listed, m.GetImages().GetFiles()...)
+			if !m.GetImages().GetMore() {
+				return r.restore(ctx, m.GetImages().GetStdio())
+			}
+			if len(r.listed) > wire.MaxImages {
+				return fmt.Errorf("%w: more than %d image files", wire.ErrMalformed, wire.MaxImages)
+			}
 		default:
 			err = fmt.Errorf("%w: %T at the wrong moment", wire.ErrMalformed, m.GetBody())
 		}
@@ -154,15 +161,15 @@ func (r *Receive) prepare(ctx context.Context, alarm context.CancelCauseFunc) er
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepared{Prepared: &wire.Prepared{}}})
 }
 
-func (r *Receive) restore(ctx context.Context, set *wire.Images) error {
+func (r *Receive) restore(ctx context.Context, stdio []byte) error {
 	if r.images == nil {
 		return fmt.Errorf("%w: images before prepare", wire.ErrMalformed)
 	}
-	if err := r.images.Complete(ctx, set.GetFiles()); err != nil {
+	if err := r.images.Complete(ctx, r.listed); err != nil {
 		return err
 	}
 	began := time.Now()
-	gate, err := r.place.Restore(ctx, set.GetStdio())
+	gate, err := r.place.Restore(ctx, stdio)
 	if err != nil {
 		return fmt.Errorf("%w: %w", wire.ErrRestore, err)
 	}

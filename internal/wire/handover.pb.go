@@ -820,11 +820,12 @@ func (*Frozen) Descriptor() ([]byte, []int) {
 	return file_handover_proto_rawDescGZIP(), []int{8}
 }
 
-// Images ends the image set: it is complete when every file has its size.
+// Images lists the image set, in as many messages as it takes: it is complete when every file has its size.
 type Images struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Files         []*ImageFile           `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
-	Stdio         []byte                 `protobuf:"bytes,2,opt,name=stdio,proto3" json:"stdio,omitempty"` // Stdio, JSON: where descriptors 0-2 pointed, and the log's offset
+	Stdio         []byte                 `protobuf:"bytes,2,opt,name=stdio,proto3" json:"stdio,omitempty"` // in the last: Stdio, JSON: where descriptors 0-2 pointed, and the log's offset
+	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`  // another one follows
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -871,6 +872,13 @@ func (x *Images) GetStdio() []byte {
 		return x.Stdio
 	}
 	return nil
+}
+
+func (x *Images) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
 }
 
 type ImageFile struct {
@@ -1307,10 +1315,11 @@ const file_handover_proto_rawDesc = "" +
 	"\aPrepare\"\n" +
 	"\n" +
 	"\bPrepared\"\b\n" +
-	"\x06Frozen\"P\n" +
+	"\x06Frozen\"d\n" +
 	"\x06Images\x120\n" +
 	"\x05files\x18\x01 \x03(\v2\x1a.migrate.wire.v1.ImageFileR\x05files\x12\x14\n" +
-	"\x05stdio\x18\x02 \x01(\fR\x05stdio\"G\n" +
+	"\x05stdio\x18\x02 \x01(\fR\x05stdio\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"G\n" +
 	"\tImageFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +

@@ -21,6 +21,7 @@ const (
 	MaxMessage   = 1 << 20 // one control message, bytes
 	MaxTrees     = 64      // directories that travel with a container
 	MaxImages    = 1 << 16 // files of an image set: a few per process
+	MaxListed    = 1 << 13 // of them in one message, which holds so many whatever their names
 	MaxConfig    = 512 << 10
 	MaxFailure   = 16 << 10 // text of an error
 	MaxImageName = 64
@@ -118,8 +119,8 @@ func checkMove(name string) error {
 }
 
 func checkImages(images *Images) error {
-	if len(images.GetFiles()) > MaxImages {
-		return fmt.Errorf("%d image files, the limit is %d", len(images.GetFiles()), MaxImages)
+	if len(images.GetFiles()) > MaxListed {
+		return fmt.Errorf("%d image files in one message, the limit is %d", len(images.GetFiles()), MaxListed)
 	}
 	seen := make(map[string]bool, len(images.GetFiles()))
 	for _, file := range images.GetFiles() {

@@ -69,6 +69,22 @@ func TestMessagesComeBackAsTheyWere(t *testing.T) {
 	}
 }
 
+// The list of a large set must not fail inside the freeze for its length.
+func TestAsManyImagesAsAllowedFitIntoAMessage(t *testing.T) {
+	list := &Images{Stdio: make([]byte, 4096), More: true}
+	for i := range MaxListed {
+		name := fmt.Sprintf("%0*d", MaxImageName, i)
+		list.Files = append(list.Files, &ImageFile{Name: name, Size: 1 << 62, Mode: 0o177777})
+	}
+	frame, err := Encode(&Message{Body: &Message_Images{Images: list}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(frame); err != nil {
+		t.Error(err)
+	}
+}
+
 // A hello of another version is no malformed one: the user must hear of the versions.
 func TestDecodeLetsOtherVersionsThrough(t *testing.T) {
 	frame, err := Encode(&Message{Body: &Message_Hello{Hello: &Hello{Protocol: Protocol + 1}}})
