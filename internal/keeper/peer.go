@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -43,12 +42,11 @@ func RunPeer(ctx context.Context, o *PeerOrder) error {
 	if err := errors.Join(ready(line, err), line.Close(), err); err != nil {
 		return err
 	}
-	defer func() { _ = os.Remove(o.Socket) }()
 	hub := transport.NewHub(acceptor, &transport.HubOptions{
 		Admit: func(context.Context, transport.Preamble, string) error { return nil }, // the router has authenticated it
 		Log:   log,
 	})
-	defer func() { _ = hub.Close() }()
+	defer func() { _ = hub.Close() }() // with its sockets
 	p := &peer{order: o, hub: hub, log: log, host: &host{order: o, log: log}}
 	return p.run(ctx)
 }
@@ -101,7 +99,7 @@ func (p *peer) run(ctx context.Context) error {
 	}
 	p.log.Info("received", "container", p.receive.Container())
 	// This process may become the monitor without ever returning: who asks from now on gets another keeper.
-	if err := errors.Join(p.hub.Close(), os.Remove(p.order.Socket)); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := p.hub.Close(); err != nil {
 		p.log.Warn("stop listening", "error", err)
 	}
 	return p.host.watch(ctx)

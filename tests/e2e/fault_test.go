@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -61,6 +62,31 @@ func TestKilledPushLeavesOneContainer(t *testing.T) {
 		})
 	}
 	w.t = t
+}
+
+// Ctrl-Z while the container is frozen: the move goes on, and fg shows how it ended. Neither host is left with its files.
+func TestSuspendedPushMoves(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "tree", "workload", "tree")
+	c := w.checkWorkload()
+	p := w.push(w.A, "tree", w.tls(w.B))
+	if !p.until("freeze") {
+		t.Fatalf("push ended before the freeze: %s", p.result.Error)
+	}
+	signalAll(t, []int{p.cmd.Process.Pid}, syscall.SIGSTOP)
+	if now := w.where("tree"); now != w.B {
+		t.Errorf("runs on %s", now.Name)
+	}
+	c.unharmed()
+	signalAll(t, []int{p.cmd.Process.Pid}, syscall.SIGCONT)
+	p.moved()
+	w.settled("tree")
+	for _, h := range []*lab.Host{w.A, w.B} {
+		left, err := h.Run(w.ctx, "sh", "-c", "cd /run/migrate-handover; ls -d *.lock *.sock* migrate-images-* /dev/shm/migrate-images-* 2>/dev/null || true")
+		if err != nil || strings.TrimSpace(left) != "" {
+			t.Errorf("%s: left behind: %s %v", h.Name, left, err)
+		}
+	}
 }
 
 // settled waits until no keeper works on the container any more: a move of it is refused or possible, not under way.
