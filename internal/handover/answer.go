@@ -2,6 +2,7 @@ package handover
 
 import (
 	"context"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"os"
@@ -19,7 +20,7 @@ func Answer(ctx context.Context, host Host, journals string, session Session) er
 	if err != nil {
 		return err
 	}
-	verdict, err := Settle(ctx, host, journals, ask.GetMove())
+	verdict, err := settleFor(ctx, host, journals, ask.GetMove(), session)
 	if err != nil {
 		verdict = &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(err)}}
 	}
@@ -28,6 +29,21 @@ func Answer(ctx context.Context, host Host, journals string, session Session) er
 	}
 	_, _ = t.receive(ctx) // the source hangs up once it has read
 	return nil
+}
+
+// settleFor ends the move for its own source alone: a question destroys what was not finished.
+func settleFor(ctx context.Context, host Host, journals, move string, session Session) (*wire.Message, error) {
+	story, err := journal.Read(journals, move, journal.Peer)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, wire.ErrUnknownMove
+	}
+	if err != nil {
+		return nil, err
+	}
+	if known := story.Move.Token; known != "" && subtle.ConstantTimeCompare([]byte(known), []byte(session.Proof())) == 0 {
+		return nil, wire.ErrUnknownMove
+	}
+	return Settle(ctx, host, journals, move)
 }
 
 // Settle ends a move at the peer and says how: Done or Aborted. wire.ErrBusy when its process is still at work.

@@ -116,6 +116,22 @@ func TestPeerThatHangsDoesNotKeepTheServiceDown(t *testing.T) {
 	}
 }
 
+// Who knows no more than a move's name can't end it.
+func TestStrangerIsNotAnswered(t *testing.T) {
+	w := newWorld(t)
+	j, err := journal.Create(w.journals[1], journal.Move{Name: twinMove, Role: journal.Peer, Container: "web", Token: "another proof"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	j.Close()
+	source, peer := newSessions(newCable(-1))
+	w.busy.Go(func() { _ = Answer(context.Background(), twinHost{w}, w.journals[1], peer) })
+	v, err := askOnce(t.Context(), func(context.Context, bool) (Session, error) { return source, nil }, twinMove)
+	if v != undecided || !errors.Is(err, wire.ErrUnknownMove) || w.reached("discard remains") {
+		t.Errorf("got %v, %v", v, err)
+	}
+}
+
 // The peer had it, and its host was started anew since: the frozen source may hold the last copy of its memory.
 func TestRebootOfThePeerDoesNotCostTheLastCopy(t *testing.T) {
 	w := newWorld(t)

@@ -21,6 +21,7 @@ type Session interface {
 	Files() Channel    // carries one pass over a tree at a time
 	Images() []Channel // carry image chunks in any order; at least one
 	Peer() string      // who it is, for messages
+	Proof() string     // digest of the secret that the source opens all sessions of a move with
 	Sent() uint64      // bytes so far
 	Close() error
 }

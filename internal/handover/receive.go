@@ -116,6 +116,7 @@ func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 		Container: r.hello.GetContainer(),
 		Root:      r.Root,
 		Peer:      r.session.Peer(),
+		Token:     r.session.Proof(),
 	})
 	if err != nil {
 		return err

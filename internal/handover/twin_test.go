@@ -326,6 +326,7 @@ func (s *twinSession) Control() Channel  { return s.channels[0] }
 func (s *twinSession) Files() Channel    { return s.channels[1] }
 func (s *twinSession) Images() []Channel { return []Channel{s.channels[2], s.channels[3]} }
 func (s *twinSession) Peer() string      { return "twin" }
+func (s *twinSession) Proof() string     { return "proof" }
 func (s *twinSession) Sent() uint64      { return 1 }
 func (s *twinSession) Close() error      { s.cable.cut(); return nil }
 

@@ -69,7 +69,7 @@ type Move struct {
 	Container string `json:"container"`
 	Root      string `json:"root"`            // state root of the runtime
 	Peer      string `json:"peer"`            // address, or authenticated name, of the other side
-	Token     string `json:"token,omitempty"` // source: names the session to the peer, hexadecimal; secret
+	Token     string `json:"token,omitempty"` // source: names the session to the peer, hexadecimal; secret. Peer: its digest
 	Keep      bool   `json:"keep,omitempty"`  // source: the stopped container stays
 }
 

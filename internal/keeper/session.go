@@ -1,6 +1,9 @@
 package keeper
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/transport"
 )
@@ -12,6 +15,13 @@ type session struct {
 
 // filesLane is how many lanes a session has besides those for images.
 const filesLane = 1
+
+// Proof is the digest of the token, which is a secret.
+func (s session) Proof() string {
+	token := s.Token()
+	sum := sha256.Sum256(token[:])
+	return hex.EncodeToString(sum[:])
+}
 
 func (s session) Control() handover.Channel { return s.Session.Control() }
 
