@@ -13,9 +13,9 @@ import (
 	"github.com/livemigrate/migrate/transport"
 )
 
-// doors are the two ways into a peer's keeper. Most connections are copied here by serve or receive and come in at the
-// keeper's socket. A lane of a tls:// session is too busy for a third process: serve hands over the connection itself, at a
-// second socket, and the handshake is made here.
+// doors are the two ways into a peer's keeper. Control connections, and all that come over ssh, are copied here by serve or
+// receive and come in at the keeper's socket. A lane is too busy for a third process: serve hands over the connection itself,
+// at a second socket. Of a lane over TLS the handshake is made here; of one over a unix socket the preamble comes along.
 type doors struct {
 	transport.Acceptor
 	handed       *net.UnixListener
@@ -89,15 +89,22 @@ func (d *doors) take() {
 	}
 }
 
+// asTLS is said along with a connection whose handshake is still to be made. Otherwise a preamble is.
+const asTLS = "tls"
+
 // receive takes one connection over.
 func (d *doors) receive(from *net.UnixConn) error {
-	file, _, err := descriptor.Receive(from)
+	file, said, err := descriptor.Receive(from)
 	if err := errors.Join(err, from.Close()); err != nil {
 		return err
 	}
 	raw, err := net.FileConn(file)
 	if err := errors.Join(err, file.Close()); err != nil {
 		return fmt.Errorf("take over lane: %w", err)
+	}
+	if unix, ok := raw.(*net.UnixConn); ok && said != asTLS {
+		d.offer(transport.Handed(unix, []byte(said)))
+		return nil
 	}
 	lane, _, err := transport.AcceptTLS(d.ctx, raw, d.certificates)
 	if err != nil {
@@ -123,25 +130,27 @@ func (d *doors) Close() error {
 	return err
 }
 
-// Lane hands a lane's connection to the keeper of its session, and closes it here. It returns false, and has done nothing,
-// when there is none.
+// Lane hands a lane over TLS to the keeper of its session, before the handshake, and closes it here. It returns false, and
+// has done nothing, when there is none.
 func (r *Router) Lane(session string, conn net.Conn) bool {
-	tcp, ok := conn.(*net.TCPConn)
+	return r.hand(r.Places.socketOf(session), conn, asTLS) && conn.Close() == nil
+}
+
+// hand gives a keeper a duplicate of a connection. false: there is no such keeper, or the connection can't be handed over.
+func (r *Router) hand(socket string, conn net.Conn, say string) bool {
+	filer, ok := conn.(interface{ File() (*os.File, error) })
 	if !ok {
 		return false
 	}
-	keeper, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: lanesSocket(r.Places.socketOf(session)), Net: "unix"})
+	keeper, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: lanesSocket(socket), Net: "unix"})
 	if err != nil {
 		return false
 	}
 	defer func() { _ = keeper.Close() }()
-	file, err := tcp.File()
+	file, err := filer.File()
 	if err != nil {
 		return false
 	}
 	defer func() { _ = file.Close() }()
-	if err := descriptor.Send(keeper, file, session); err != nil {
-		return false
-	}
-	return tcp.Close() == nil
+	return descriptor.Send(keeper, file, say) == nil
 }

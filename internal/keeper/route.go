@@ -28,6 +28,9 @@ func (r *Router) Route(ctx context.Context, conn net.Conn) error {
 	if err != nil {
 		return errors.Join(err, transport.WriteAnswer(ctx, conn, err))
 	}
+	if preamble.Kind == transport.KindLane && r.hand(r.Places.socket(preamble.Token), conn, string(preamble.Bytes())) {
+		return nil
+	}
 	keeper, err := r.reach(ctx, preamble)
 	if err != nil {
 		return errors.Join(err, transport.WriteAnswer(ctx, conn, err))
