@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"sync"
 
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
@@ -28,13 +29,20 @@ type doors struct {
 	busy  sync.WaitGroup
 }
 
-// lanesSocket is where connections are handed over.
-func lanesSocket(socket string) string { return socket + ".lanes" }
+// lanesSocket is where connections are handed over. No longer than the other one: a socket's path has 107 bytes.
+func lanesSocket(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".lane" }
 
 func openDoors(socket string, certificates transport.Certificates, log *slog.Logger) (*doors, error) {
 	copied, err := transport.Listen(transport.Address{Scheme: transport.Unix, Path: socket}, &transport.ListenOptions{Log: log})
 	if err != nil {
 		return nil, err
+	}
+	err = os.Remove(lanesSocket(socket)) // of a keeper of this session that was killed: the first socket is ours, so it is gone
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("listen for lanes: %w", err), copied.Close())
 	}
 	handed, err := net.ListenUnix("unix", &net.UnixAddr{Name: lanesSocket(socket), Net: "unix"})
 	if err != nil {
