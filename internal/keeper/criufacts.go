@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -107,7 +108,7 @@ func (p *place) checkProcessor(ctx context.Context, client *criu.Client, version
 		return nil
 	}
 	passed := places.kept("cpu-passed", version)
-	if before, err := os.ReadFile(passed); err == nil && string(before) == string(theirs) {
+	if before, err := os.ReadFile(passed); err == nil && bytes.Equal(before, theirs) {
 		return nil
 	}
 	dir, err := places.scratch()

@@ -23,7 +23,7 @@ type files struct {
 	orphan  *os.File // open and deleted
 	orphans []byte
 	renamed *os.File // open, and deleted by the name that it was opened by, but not by another one
-	failed  error // the first operation that failed
+	failed  error    // the first operation that failed
 }
 
 type content struct {
