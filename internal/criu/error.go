@@ -52,3 +52,13 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error {
 	return e.err
 }
+
+// Passing tells whether the cause is a state that a process passes through: the same request may succeed a moment later.
+func (e *Error) Passing() bool {
+	for _, fragment := range []string{"Zombies with threads", "Control messages in queue", "Unable to freeze cgroup", "Timeout reached"} {
+		if strings.Contains(e.Cause, fragment) {
+			return true
+		}
+	}
+	return false
+}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/report"
@@ -72,10 +73,12 @@ type mover struct {
 	attempts int
 }
 
-// run makes attempts until one ends otherwise than by a link that broke while the container ran, or patience is over.
+// run makes attempts until one ends otherwise than by something that passes: a link that broke while the container ran, until
+// patience is over, or a state of the container that CRIU can't dump and that is gone a moment later, a few times.
 func (m *mover) run(ctx context.Context) *report.Result {
 	record := report.NewRecorder(m.sink)
 	var broken time.Time
+	unlucky := 0
 	for {
 		attempt, err := m.attempt(ctx, record)
 		if err != nil {
@@ -84,15 +87,31 @@ func (m *mover) run(ctx context.Context) *report.Result {
 		if broken.IsZero() && attempt.LinkLost {
 			broken = time.Now()
 		}
-		if !worthAnother(attempt, !broken.IsZero()) || ctx.Err() != nil || time.Since(broken) > m.order.Retry {
+		switch {
+		case ctx.Err() != nil:
+			return record.Finish(attempt.Result)
+		case isPassing(attempt.Err) && unlucky < unluckyTimes:
+			unlucky++
+			record.Warn("it could not be dumped at that moment and ran on; trying again: " + attempt.Result.Error)
+		case worthAnother(attempt, !broken.IsZero()) && time.Since(broken) <= m.order.Retry:
+			record.Warn("the link broke while the container ran on; trying again: " + attempt.Result.Error)
+		default:
 			return record.Finish(attempt.Result)
 		}
-		record.Warn("the link broke while the container ran on; trying again: " + attempt.Result.Error)
 		select {
 		case <-time.After(retryPause):
 		case <-ctx.Done():
 		}
 	}
+}
+
+// unluckyTimes is how often a container is tried again that was in a passing state. Each costs it some 50 ms.
+const unluckyTimes = 4
+
+// isPassing tells whether a dump failed for what is likely over a moment later.
+func isPassing(err error) bool {
+	failed, ok := errors.AsType[*checkpoint.Error](err)
+	return ok && failed.Passing()
 }
 
 const retryPause = time.Second

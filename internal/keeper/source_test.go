@@ -2,8 +2,10 @@ package keeper
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
+	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -29,5 +31,21 @@ func TestRetryOutlivesABrokenLink(t *testing.T) {
 				t.Errorf("got %t", got)
 			}
 		})
+	}
+}
+
+func TestOnlyPassingStatesAreTriedAgain(t *testing.T) {
+	for cause, want := range map[string]bool{
+		"Zombies with threads are not supported":         true,
+		"Control messages in queue, not supported":       true,
+		"Connected TCP socket, consider using --tcp-...": false,
+		"Unsupported proto 262 for socket 4711":          false,
+	} {
+		if got := isPassing(fmt.Errorf("dump: %w", &checkpoint.Error{Op: "dump", Cause: cause})); got != want {
+			t.Errorf("%s: %t, want %t", cause, got, want)
+		}
+	}
+	if isPassing(errors.New("link lost")) {
+		t.Error("an error of another kind is tried again")
 	}
 }
