@@ -47,6 +47,8 @@ var (
 	ErrExists = wire.ErrExists
 	// ErrVersion: the peer speaks another version of the protocol.
 	ErrVersion = wire.ErrVersion
+	// ErrStillFrozen: the move failed and the container could not be made to run on. The cause is in the text; then Resolve.
+	ErrStillFrozen = handover.ErrStillFrozen
 	// ErrNoMove: no move of this container waits for an end.
 	ErrNoMove = keeper.ErrNoMove
 )
