@@ -229,7 +229,11 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 	if err != nil {
 		return nil, errors.Join(err, c.released())
 	}
-	return &held{h, c, dir}, nil
+	stopped := &held{h, c, dir}
+	if err := image.CheckTree(dir); err != nil { // the peer could not restore it: here it costs a moment, there the whole freeze
+		return nil, errors.Join(fmt.Errorf("check the dump: %w", err), stopped.Rollback(ctx))
+	}
+	return stopped, nil
 }
 
 // released ends the mark of a container that runs again. One that could not be thawed keeps it, and is ErrStillFrozen.

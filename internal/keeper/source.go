@@ -15,6 +15,7 @@ import (
 
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
@@ -108,8 +109,12 @@ func (m *mover) run(ctx context.Context) *report.Result {
 // unluckyTimes is how often a container is tried again that was in a passing state. Each costs it some 50 ms.
 const unluckyTimes = 4
 
-// isPassing tells whether a dump failed for what is likely over a moment later.
+// isPassing tells whether a dump failed for what is likely over a moment later: a state that CRIU names, or a thread whose
+// end it was caught in, and which the dump lacks.
 func isPassing(err error) bool {
+	if errors.Is(err, image.ErrDamaged) {
+		return true
+	}
 	failed, ok := errors.AsType[*checkpoint.Error](err)
 	return ok && failed.Passing()
 }
