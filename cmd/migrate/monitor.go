@@ -42,9 +42,20 @@ func runMonitored(ctx context.Context, g *globals, rt *runtime.Runtime, id strin
 // newMonitorCommand is the process that run --log-file starts; nobody else calls it.
 func newMonitorCommand(g *globals) *cobra.Command {
 	m := &monitored{globals: g}
+	cmd := monitorCommand("monitor", func(ctx context.Context, config *monitor.Config) error {
+		m.config = config
+		return monitor.Run(ctx, config, m)
+	})
+	m.bundle.add(cmd)
+	cmd.Flags().StringVar(&m.pidFile, "pid-file", "", "file for the container's pid")
+	return cmd
+}
+
+// monitorCommand is a verb whose process is a monitor, told what to do over an inherited descriptor.
+func monitorCommand(use string, run func(context.Context, *monitor.Config) error) *cobra.Command {
 	var configFD int
 	cmd := &cobra.Command{
-		Use:    "monitor",
+		Use:    use,
 		Hidden: true,
 		Args:   exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -52,12 +63,9 @@ func newMonitorCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			m.config = config
-			return monitor.Run(cmd.Context(), config, m)
+			return run(cmd.Context(), config)
 		},
 	}
-	m.bundle.add(cmd)
-	cmd.Flags().StringVar(&m.pidFile, "pid-file", "", "file for the container's pid")
 	cmd.Flags().IntVar(&configFD, "config-fd", 3, "descriptor with the monitor's configuration")
 	return cmd
 }

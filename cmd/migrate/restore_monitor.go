@@ -40,22 +40,11 @@ func restoreMonitored(cmd *cobra.Command, g *globals, rt *runtime.Runtime, id st
 // newRestoreMonitorCommand is the process that restore --log-file starts; nobody else calls it.
 func newRestoreMonitorCommand(g *globals) *cobra.Command {
 	m := &restored{globals: g}
-	var configFD int
-	cmd := &cobra.Command{
-		Use:    "restore-monitor",
-		Hidden: true,
-		Args:   exactArgs(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			config, err := monitor.ReadConfig(configFD)
-			if err != nil {
-				return err
-			}
-			m.config = config
-			return monitor.Run(cmd.Context(), config, m)
-		},
-	}
+	cmd := monitorCommand("restore-monitor", func(ctx context.Context, config *monitor.Config) error {
+		m.config = config
+		return monitor.Run(ctx, config, m)
+	})
 	m.flags.add(cmd)
-	cmd.Flags().IntVar(&configFD, "config-fd", 3, "descriptor with the monitor's configuration")
 	return cmd
 }
 
