@@ -10,9 +10,10 @@ import (
 	"strings"
 )
 
-const (
-	defaultInterface = "eth0"
+// DefaultInterface is the device's name in the container where a Config has none.
+const DefaultInterface = "eth0"
 
+const (
 	maxName    = 15 // IFNAMSIZ less the final zero byte
 	minMTU     = 68 // RFC 791
 	minMTUIPv6 = 1280
@@ -197,7 +198,7 @@ func (c *Config) validMTU(prefixes []netip.Prefix) error {
 
 func (c *Config) iface() string {
 	if c.Interface == "" {
-		return defaultInterface
+		return DefaultInterface
 	}
 	return c.Interface
 }

@@ -103,11 +103,14 @@ func Issue(r Request) (*Files, error) {
 	return f, nil
 }
 
-// validName is what can be a file's name and a name in a certificate.
-var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$`)
+// validName tells what can be a file's name and a name in a certificate. The pattern is compiled when it is used: a counted
+// repeat takes long, and every start of the program would pay for it.
+func validName(name string) bool {
+	return regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$`).MatchString(name)
+}
 
 func issue(r Request) (*Files, error) {
-	if !validName.MatchString(r.Name) || r.Name == authorityName {
+	if !validName(r.Name) || r.Name == authorityName {
 		return nil, fmt.Errorf("the name must be of letters, digits, dots, dashes and colons, at most 64, and not %q", authorityName)
 	}
 	authority, err := load(r.Dir)
@@ -179,7 +182,7 @@ func addHosts(c *x509.Certificate, hosts []string) ([]string, error) {
 		switch {
 		case ip != nil:
 			c.IPAddresses = append(c.IPAddresses, ip)
-		case validName.MatchString(host) && !strings.Contains(host, ":"):
+		case validName(host) && !strings.Contains(host, ":"):
 			c.DNSNames = append(c.DNSNames, host)
 		default:
 			return nil, fmt.Errorf("%q is no host name and no IP address", host)

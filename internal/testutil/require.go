@@ -4,6 +4,8 @@ package testutil
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
+	"syscall"
 	"testing"
 )
 
@@ -32,4 +34,42 @@ func Command(t testing.TB, name string) string {
 	path, err := exec.LookPath(name)
 	Need(t, err == nil, "the program "+name)
 	return path
+}
+
+// CgroupV2 skips a test that needs cgroup v2 alone on a machine that has v1, even in CI: `make test-vm` runs it, on machines
+// made for that, and sets MIGRATE_VM, by which a missing cgroup v2 is a failure.
+func CgroupV2(t testing.TB) {
+	t.Helper()
+	if Cgroup2Alone() {
+		return
+	}
+	if os.Getenv("MIGRATE_VM") != "" {
+		t.Fatal("missing here, and make test-vm must have it: cgroup v2 alone")
+	}
+	t.Skip("missing: cgroup v2 alone (make test-vm runs this)")
+}
+
+// CgroupV1 skips a test of cgroup v1 on a machine that has v2 alone, as Debian starts it, even in CI.
+func CgroupV1(t testing.TB) {
+	t.Helper()
+	if Cgroup2Alone() {
+		t.Skip("missing: cgroup v1")
+	}
+	_, err := os.Stat("/sys/fs/cgroup/memory/memory.limit_in_bytes")
+	Need(t, err == nil, "cgroup v1 with the memory controller")
+}
+
+// Cgroup2Alone says that the machine has no hierarchy of cgroup v1 where those are looked for.
+func Cgroup2Alone() bool {
+	var fs syscall.Statfs_t
+	const cgroup2SuperMagic = 0x63677270
+	return syscall.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == cgroup2SuperMagic
+}
+
+// Cgroups are the directories of a cgroup that exist: one a hierarchy of v1, and v2's. The name may be a pattern of
+// filepath.Match.
+func Cgroups(name string) []string {
+	v1, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+	v2, _ := filepath.Glob("/sys/fs/cgroup/" + name)
+	return append(v1, v2...)
 }

@@ -14,7 +14,8 @@ import (
 // for can still be opened; an unknown one is os.ErrProcessDone.
 func Open(pid int) (*os.File, error) {
 	fd, err := unix.PidfdOpen(pid, 0)
-	if errors.Is(err, unix.ESRCH) {
+	// EINVAL: the number names no process, but still a session or a group (up to Linux 6.14).
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EINVAL) {
 		return nil, fmt.Errorf("open process %d: %w", pid, os.ErrProcessDone)
 	}
 	if err != nil {

@@ -2,11 +2,11 @@
 package process
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,25 +15,38 @@ import (
 // StartTime is when a process started, in clock ticks since boot (field 22 of /proc/PID/stat, proc(5)): together with
 // the pid it names one process for ever. os.ErrProcessDone when there is none.
 func StartTime(pid int) (uint64, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, start, err := stat(pid)
+	return start, err
+}
+
+// Alive tells whether the process is still the one that started then. A zombie is not alive.
+func Alive(pid int, start uint64) bool {
+	if pid <= 0 {
+		return false
+	}
+	state, now, err := stat(pid)
+	return err == nil && now == start && state != 'Z' && state != 'X'
+}
+
+// stat reads a process's state letter and start time.
+func stat(pid int) (state byte, start uint64, err error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-		return 0, fmt.Errorf("start time of process %d: %w", pid, os.ErrProcessDone)
+		return 0, 0, fmt.Errorf("start time of process %d: %w", pid, os.ErrProcessDone)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("start time of process %d: %w", pid, err)
+		return 0, 0, fmt.Errorf("start time of process %d: %w", pid, err)
 	}
 	// The program's name stands in parentheses, and may hold parentheses and spaces itself.
-	after := string(stat)[strings.LastIndexByte(string(stat), ')')+1:]
-	fields := strings.Fields(after)
+	fields := bytes.Fields(text[bytes.LastIndexByte(text, ')')+1:])
 	const startTime = 22 - 3 // the first field after the name is the third
 	if len(fields) <= startTime {
-		return 0, fmt.Errorf("start time of process %d: cannot read %q", pid, stat)
+		return 0, 0, fmt.Errorf("start time of process %d: cannot read %q", pid, text)
 	}
-	ticks, err := strconv.ParseUint(fields[startTime], 10, 64)
-	if err != nil {
-		return 0, fmt.Errorf("start time of process %d: %w", pid, err)
+	if start, err = strconv.ParseUint(string(fields[startTime]), 10, 64); err != nil {
+		return 0, 0, fmt.Errorf("start time of process %d: %w", pid, err)
 	}
-	return ticks, nil
+	return fields[0][0], start, nil
 }
 
 // BecomeSubreaper makes orphaned descendants this process's children. It survives exec, and is not inherited by children.

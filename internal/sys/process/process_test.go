@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/process"
 )
@@ -25,6 +26,38 @@ func TestStartTimeTellsProcessesApart(t *testing.T) {
 	}
 	if _, err := process.StartTime(1 << 22); !errors.Is(err, os.ErrProcessDone) {
 		t.Errorf("no process: %v", err)
+	}
+}
+
+func TestOnlyTheSameProcessIsAlive(t *testing.T) {
+	child := exec.Command("sleep", "60")
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = child.Wait() }()
+	pid := child.Process.Pid
+	start, err := process.StartTime(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !process.Alive(pid, start) {
+		t.Error("a live process is not alive")
+	}
+	if process.Alive(pid, start+1) || process.Alive(0, start) || process.Alive(1<<22, start) {
+		t.Error("another process is alive, or none")
+	}
+	if err := child.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	// Not reaped: a zombie, within a moment.
+	for range 500 {
+		if !process.Alive(pid, start) {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	if now, err := process.StartTime(pid); err != nil || now != start || process.Alive(pid, start) {
+		t.Errorf("a zombie that started at %d, not %d, is alive; error %v", now, start, err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/livemigrate/migrate/internal/sys/pidfd"
 	"golang.org/x/sys/unix"
 )
 
@@ -33,11 +34,11 @@ func endProcess(pid int, seen map[string]bool) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
+	process, err := pidfd.Open(pid)
 	if err != nil {
-		return 0, os.NewSyscallError("pidfd_open", err)
+		return 0, err
 	}
-	defer func() { _ = unix.Close(pidfd) }()
+	defer process.Close()
 	ended := 0
 	for _, entry := range entries {
 		target, err := os.Readlink(dir + "/" + entry.Name())
@@ -52,7 +53,7 @@ func endProcess(pid int, seen map[string]bool) (int, error) {
 		if err != nil {
 			return ended, err
 		}
-		repaired, err := endSocket(pidfd, number)
+		repaired, err := endSocket(int(process.Fd()), number)
 		if err != nil {
 			return ended, fmt.Errorf("descriptor %d: %w", number, err)
 		}
