@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/runtime/internal/hooks"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -31,12 +32,12 @@ func (p *Prepared) RunHooks(ctx context.Context, pid int) error {
 }
 
 // Adopt makes the processes below pid the container: it writes the state, so that the container can be found and deleted
-// whatever happens to this process. They need not run yet; until Resumed, Discard undoes this too.
+// whatever happens to this process. They must not run yet; until Resumed, Discard undoes this too.
 func (p *Prepared) Adopt(_ context.Context, pid int, o *AdoptOptions) (*Container, error) {
 	if o == nil {
 		o = &AdoptOptions{}
 	}
-	_, start, err := procStat(pid)
+	start, err := process.StartTime(pid)
 	if err != nil {
 		return nil, fmt.Errorf("look at restored init: %w", err)
 	}
@@ -57,7 +58,10 @@ func (p *Prepared) Adopt(_ context.Context, pid int, o *AdoptOptions) (*Containe
 			return nil, err
 		}
 	}
-	if err := saveState(p.dir, &state); err != nil {
+	if err := p.joinAllRdtGroup(); err != nil {
+		return nil, err
+	}
+	if err := firstState(p.dir, &state); err != nil {
 		return nil, err
 	}
 	p.adopted = &Container{id: p.id, dir: p.dir, group: p.group, log: p.log, state: &state}
@@ -67,12 +71,8 @@ func (p *Prepared) Adopt(_ context.Context, pid int, o *AdoptOptions) (*Containe
 // Resumed says that the adopted processes run. The container is deleted as any other from here on, and Discard has no
 // effect any more. The poststart hooks run; when one fails the container is killed, and still has to be deleted.
 func (p *Prepared) Resumed(ctx context.Context) error {
-	p.undo = rollback{}
 	// CRIU mounted the container's mounts in the container's namespace; ours was only where they started.
-	err := unmountRoot(p.root)
-	if p.netns != nil {
-		err = errors.Join(err, p.netns.Close()) // the processes hold it
-	}
+	err := errors.Join(p.undo.finish(ctx), unmountPrepared(p.dir))
 	return errors.Join(err, p.adopted.poststart(ctx))
 }
 

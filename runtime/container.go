@@ -8,9 +8,10 @@ import (
 	"os"
 	"sync"
 
+	"github.com/livemigrate/migrate/internal/sys/pidfd"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/runtime/internal/cgroup"
 	"github.com/opencontainers/runtime-spec/specs-go"
-	"golang.org/x/sys/unix"
 )
 
 // Container is one container, whatever it is doing. Safe for concurrent use; other processes may use it too. It holds no
@@ -58,7 +59,7 @@ func (c *Container) Bundle() string {
 // InitPid is the pid of the container's first process, 0 when it is not alive.
 func (c *Container) InitPid() int {
 	pid, start := c.init()
-	if !procAlive(pid, start) {
+	if !process.Alive(pid, start) {
 		return 0
 	}
 	return pid
@@ -70,7 +71,7 @@ func (c *Container) init() (pid int, start uint64) {
 	return c.state.InitProcessPid, c.state.InitProcessStartTime
 }
 
-func (c *Container) alive() bool { return procAlive(c.init()) }
+func (c *Container) alive() bool { return process.Alive(c.init()) }
 
 // OCIState is the state as the OCI specification has it, which hooks read.
 func (c *Container) OCIState() (*specs.State, error) {
@@ -117,9 +118,12 @@ func (c *Container) UpdateState(change func(*State)) error {
 }
 
 // Processes are the pids of the container's processes, in the caller's pid namespace. Unless it is paused some may be
-// gone already. A stopped container has none.
+// gone already. A stopped container has none. A rootless one may have no cgroup, which is what lists them: an error.
 func (c *Container) Processes() ([]int, error) {
 	pids, err := c.group.Pids()
+	if err == nil && len(pids) == 0 && c.rootlessCgroups() && c.alive() {
+		err = errors.New("the container has no cgroup of its own (rootless, and the user may make none)")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("unable to get all container pids: %w", err)
 	}
@@ -132,32 +136,16 @@ func (c *Container) Wait(ctx context.Context) error {
 	if pid <= 0 { // there was never an init
 		return nil
 	}
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
+	pinned, err := pidfd.Open(pid)
+	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
-	if err != nil {
-		return os.NewSyscallError("pidfd_open", err)
-	}
-	pidfd := os.NewFile(uintptr(fd), "pidfd")
-	defer pidfd.Close()
-	if !procAlive(pid, start) {
-		return nil
-	}
-	stop := context.AfterFunc(ctx, func() { _ = pidfd.Close() })
-	defer stop()
-	conn, err := pidfd.SyscallConn()
 	if err != nil {
 		return err
 	}
-	// A pidfd becomes readable when its process ends; nothing can be read from it.
-	err = conn.Read(func(fd uintptr) bool {
-		poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		n, _ := unix.Poll(poll, 0)
-		return n > 0
-	})
-	if ctx.Err() != nil {
-		return ctx.Err()
+	defer pinned.Close()
+	if !process.Alive(pid, start) {
+		return nil
 	}
-	return err
+	return pidfd.Wait(ctx, pinned)
 }

@@ -4,15 +4,20 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"os"
 	"slices"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/internal/sys/process"
+	"github.com/livemigrate/migrate/runtime/internal/capability"
 	"github.com/livemigrate/migrate/runtime/internal/cgroup"
 	"github.com/livemigrate/migrate/runtime/internal/hooks"
 	"github.com/livemigrate/migrate/runtime/internal/launch"
+	"github.com/livemigrate/migrate/runtime/internal/netdevice"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
@@ -26,6 +31,7 @@ type CreateOptions struct {
 	ExtraFiles            []*os.File // become 3 and up of the program
 	ListenFDs             int        // how many of them are sockets that the program listens on (sd_listen_fds(3))
 	PidFile               string     // the pid of init, once it waits
+	Notify                bool       // the program gets a NOTIFY_SOCKET, see Container.NotifySocket
 	LogFile               string     // recorded for the monitor
 	MonitorPid            int        // recorded
 }
@@ -43,6 +49,12 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 	if o == nil {
 		o = &CreateOptions{}
 	}
+	if err := p.checkClocks(); err != nil {
+		return nil, err
+	}
+	if err := warnOfCapabilities(p.Spec.Process, r.log); err != nil {
+		return nil, err
+	}
 	c, err := r.begin(id, p)
 	if err != nil {
 		return nil, err
@@ -50,29 +62,43 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 	defer func() {
 		if err != nil {
 			err = errors.Join(c.explainOOM(err), c.undo.run(ctx))
+			return
+		}
+		if err := c.undo.finish(ctx); err != nil {
+			c.log.Warn("container is created, but not all is closed", "container", id, "error", err)
 		}
 	}()
 	c.state.LogFile, c.state.MonitorPid = o.LogFile, o.MonitorPid
+	if o.Notify {
+		if err := c.makeNotifyDir(); err != nil {
+			return nil, err
+		}
+	}
+	spec := listening(c.mountedSpec(), o.ListenFDs)
+	if o.Notify {
+		spec = withNotifySocket(spec)
+	}
 	process, err := launch.StartInit(ctx, &launch.Init{
-		Spec:          listening(c.state.Plan.Spec, o.ListenFDs),
-		Bundle:        p.Bundle,
-		Rootfs:        p.Rootfs,
-		StateDir:      c.dir,
-		ID:            id,
-		Stdin:         o.Stdin,
-		Stdout:        o.Stdout,
-		Stderr:        o.Stderr,
-		ConsoleSocket: o.ConsoleSocket,
-		PidfdSocket:   o.PidfdSocket,
-		ExtraFiles:    o.ExtraFiles,
-		NoPivot:       p.NoPivot,
-		NoNewKeyring:  p.NoNewKeyring,
-		Rootless:      os.Geteuid() != 0,
-		CgroupPaths:   c.state.CgroupPaths,
-		Place:         c.place,
-		Network:       func(pid int) error { return c.connect(ctx, pid) },
-		Hooks:         c.runHooks,
-		Log:           r.log,
+		Spec:           spec,
+		Bundle:         p.Bundle,
+		Rootfs:         p.Rootfs,
+		StateDir:       c.dir,
+		ID:             id,
+		Stdin:          o.Stdin,
+		Stdout:         o.Stdout,
+		Stderr:         o.Stderr,
+		ConsoleSocket:  o.ConsoleSocket,
+		PidfdSocket:    o.PidfdSocket,
+		ExtraFiles:     o.ExtraFiles,
+		NoPivot:        p.NoPivot,
+		NoNewKeyring:   p.NoNewKeyring,
+		NoSeccompFlags: p.NoSeccompFlags,
+		Rootless:       os.Geteuid() != 0,
+		CgroupPaths:    c.state.CgroupPaths,
+		Place:          c.place,
+		Network:        func(pid int) error { return c.connect(ctx, pid) },
+		Hooks:          c.runHooks,
+		Log:            r.log,
 	})
 	if err != nil {
 		return nil, err
@@ -88,6 +114,15 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 	}
 	r.log.Debug("container created", "container", id, "pid", process.Pid)
 	return c.Container, nil
+}
+
+// warnOfCapabilities names those that init will leave out: one profile serves many kernels.
+func warnOfCapabilities(p *specs.Process, log *slog.Logger) error {
+	unknown, err := capability.Unknown(p.Capabilities)
+	if len(unknown) > 0 {
+		log.Warn(fmt.Sprintf("ignoring unknown or unavailable capabilities: %v", unknown))
+	}
+	return err
 }
 
 // listening tells the program about sockets in its environment, but not those that exec adds later.
@@ -156,25 +191,51 @@ func (c *creation) place(pid int) error {
 		return fmt.Errorf("unable to apply cgroup configuration: %w", err)
 	}
 	c.state.CgroupPaths = c.group.Paths()
-	return nil
+	if err := c.makeRdtGroup(); err != nil {
+		return err
+	}
+	return c.joinRdtGroup(pid)
 }
 
-// connect joins init's network namespace to the bridge.
+// connect gives init's network namespace what comes from the host: a link to a bridge, and network devices.
 func (c *creation) connect(ctx context.Context, pid int) error {
-	if c.state.Network == nil {
+	devices := c.state.Plan.Spec.Linux.NetDevices
+	if c.state.Network == nil && len(devices) == 0 {
 		return nil
 	}
 	ns, err := netns.OfProcess(pid)
 	if err != nil {
 		return err
 	}
-	defer ns.Close()
+	c.undo.addClose("network namespace", ns)
+	if err := c.moveDevices(ns, devices); err != nil {
+		return err
+	}
+	if c.state.Network == nil {
+		return nil
+	}
 	l, err := link.Attach(ctx, ns, c.id, c.state.Network)
 	if err != nil {
 		return err
 	}
 	c.undo.add("delete link", func(context.Context) error { return l.Delete() })
 	return l.Join()
+}
+
+// moveDevices goes by name, so that the same one fails first each time.
+func (c *creation) moveDevices(ns *os.File, devices map[string]specs.LinuxNetDevice) error {
+	for _, name := range slices.Sorted(maps.Keys(devices)) {
+		inside := devices[name].Name
+		if inside == "" {
+			inside = name
+		}
+		moved, err := netdevice.Move(name, inside, ns)
+		if err != nil {
+			return err
+		}
+		c.undo.add("return network device", func(context.Context) error { return moved.Return(ns) })
+	}
+	return nil
 }
 
 // runHooks runs one kind of hooks; before the first ones limits are set, so that hooks may change them, and the state
@@ -197,7 +258,7 @@ func (c *creation) runHooks(ctx context.Context, kind string, pid int) error {
 
 // born records init.
 func (c *creation) born(pid int) error {
-	_, start, err := procStat(pid)
+	start, err := process.StartTime(pid)
 	if err != nil {
 		return fmt.Errorf("look at init: %w", err)
 	}
@@ -208,7 +269,7 @@ func (c *creation) born(pid int) error {
 	c.state.InitProcessPid, c.state.InitProcessStartTime = pid, start
 	c.state.NamespacePaths = namespacePaths(pid)
 	c.state.ExternalDescriptors = targets
-	return saveState(c.dir, c.state)
+	return firstState(c.dir, c.state)
 }
 
 // explainOOM replaces whatever init's death looked like: a memory limit that is too small even for init is the cause.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/runtime/internal/hooks"
+	"github.com/livemigrate/migrate/runtime/internal/rdt"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -54,6 +55,11 @@ func (c *Container) destroy(ctx context.Context) error {
 	}
 	if err := c.group.Destroy(); err != nil {
 		return fmt.Errorf("unable to destroy container: unable to remove container's cgroup: %w", err)
+	}
+	if group := c.rdtGroup(rdt.Root()); group != nil {
+		if err := group.Remove(); err != nil {
+			return fmt.Errorf("unable to destroy container: %w", err)
+		}
 	}
 	if err := c.disconnect(); err != nil {
 		return fmt.Errorf("unable to destroy container: %w", err)

@@ -32,8 +32,7 @@ var (
 	ErrNotPaused = errors.New("container not paused")
 )
 
-// CorruptError is a state that cannot be read. Remove it with force; its processes, if any, have to be found
-// by hand.
+// CorruptError is a state that cannot be read. Remove with force deletes the container all the same.
 type CorruptError struct {
 	ID  string
 	Err error

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"os"
 	"syscall"
 
@@ -66,23 +67,39 @@ func (c *Container) Exec(ctx context.Context, o *ExecOptions) (*Exec, error) {
 		return nil, err
 	}
 	state := c.State()
+	target := complete(o.Process, state.Plan.Spec.Process)
+	if err := warnOfCapabilities(target, c.log); err != nil {
+		return nil, err
+	}
 	process, err := launch.StartExec(ctx, &launch.Exec{
-		Spec:          state.Plan.Spec,
-		Process:       complete(o.Process, state.Plan.Spec.Process),
-		ID:            c.id,
-		Bundle:        state.Plan.Bundle,
-		InitPid:       state.InitProcessPid,
-		Stdin:         o.Stdin,
-		Stdout:        o.Stdout,
-		Stderr:        o.Stderr,
-		ConsoleSocket: o.ConsoleSocket,
-		PidfdSocket:   o.PidfdSocket,
-		ExtraFiles:    o.ExtraFiles,
-		NoNewKeyring:  state.Plan.NoNewKeyring,
-		Rootless:      os.Geteuid() != 0,
-		CgroupPaths:   state.CgroupPaths,
-		Place:         func(pid int) error { return c.group.Join(pid, state.InitProcessPid, o.Cgroup) },
-		Log:           c.log,
+		Spec:           state.Plan.Spec,
+		Process:        target,
+		ID:             c.id,
+		Bundle:         state.Plan.Bundle,
+		InitPid:        state.InitProcessPid,
+		InitStart:      state.InitProcessStartTime,
+		Stdin:          o.Stdin,
+		Stdout:         o.Stdout,
+		Stderr:         o.Stderr,
+		ConsoleSocket:  o.ConsoleSocket,
+		PidfdSocket:    o.PidfdSocket,
+		ExtraFiles:     o.ExtraFiles,
+		NoNewKeyring:   state.Plan.NoNewKeyring,
+		NoSeccompFlags: state.Plan.NoSeccompFlags,
+		Rootless:       os.Geteuid() != 0,
+		CgroupPaths:    state.CgroupPaths,
+		Place: func(pid int) error {
+			if err := c.group.Join(pid, state.InitProcessPid, o.Cgroup); err != nil {
+				return err
+			}
+			err := c.joinRdtGroup(pid)
+			if errors.Is(err, fs.ErrNotExist) { // removed, or the filesystem unmounted: that must not lock us out
+				c.log.Warn("the process has the shares of its parent: the container's resctrl group is gone", "container", c.id, "error", err)
+				return nil
+			}
+			return err
+		},
+		Log: c.log,
 	})
 	if err != nil {
 		return nil, err

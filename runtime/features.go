@@ -15,7 +15,7 @@ import (
 // Features is the document by which engines learn what this runtime can do (features.md of the OCI specification).
 // Version and commit are the program's; commit may be empty.
 func Features(version, commit string) *features.Features {
-	yes, no := true, false
+	yes := true
 	options := rootfs.KnownOptions()
 	slices.Sort(options)
 	f := &features.Features{
@@ -42,7 +42,7 @@ func Features(version, commit string) *features.Features {
 			},
 			Apparmor:        &features.Apparmor{Enabled: &yes},
 			Selinux:         &features.Selinux{Enabled: &yes},
-			IntelRdt:        &features.IntelRdt{Enabled: &no},
+			IntelRdt:        &features.IntelRdt{Enabled: &yes, Schemata: &yes, Monitoring: &yes},
 			MemoryPolicy:    &features.MemoryPolicy{Modes: memoryPolicyModes(), Flags: memoryPolicyFlags()},
 			MountExtensions: &features.MountExtensions{IDMap: &features.IDMap{Enabled: &yes}},
 			NetDevices:      &features.NetDevices{Enabled: &yes},

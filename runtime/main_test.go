@@ -134,7 +134,7 @@ func wantStatus(t *testing.T, c *Container, want Status) {
 	t.Helper()
 	var got Status
 	var err error
-	for range 200 {
+	for range 1000 {
 		if got, err = c.Status(); err != nil {
 			t.Fatal(err)
 		}

@@ -1,9 +1,13 @@
 package runtime
 
 import (
+	"github.com/livemigrate/migrate/runtime/internal/bootstrap"
 	"github.com/livemigrate/migrate/runtime/internal/rootfs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// InitName is the name of a container's init, in /proc/PID/comm, from its creation until it executes its program.
+const InitName = bootstrap.InitName
 
 // NamespacePath is the path of a namespace that the container joins, "" for one of its own or the host's.
 func (p *Plan) NamespacePath(kind specs.LinuxNamespaceType) string {
@@ -11,8 +15,10 @@ func (p *Plan) NamespacePath(kind specs.LinuxNamespaceType) string {
 	return path
 }
 
-// ExternalMounts are the container's mounts whose content no image set carries: a dump names their destinations, a
-// restore gives their sources.
-func (p *Plan) ExternalMounts() ([]ExternalMount, error) {
-	return rootfs.ExternalMounts(p.Spec, p.Bundle, nil)
+// ExternalMounts are the container's mounts whose content no image set carries, for a dump, which names their
+// destinations. A restore gives sources, too: those of [Prepared.ExternalMounts].
+func (c *Container) ExternalMounts() ([]ExternalMount, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return rootfs.ExternalMounts(c.mountedSpec(), c.state.Plan.Bundle, rootfs.Here{})
 }

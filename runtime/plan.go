@@ -13,6 +13,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/runtime/internal/cgroup"
+	"github.com/livemigrate/migrate/runtime/internal/seccomp"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
@@ -31,6 +32,10 @@ type Plan struct {
 	NoPivot      bool        `json:"no_pivot,omitempty"`
 	NoNewKeyring bool        `json:"no_new_keyring,omitempty"`
 	Network      *Network    `json:"network,omitempty"`
+
+	// The profile's list of flags is there and empty, which asks for none and is not what no list asks for. JSON leaves
+	// it out of the spec.
+	NoSeccompFlags bool `json:"no_seccomp_flags,omitempty"`
 }
 
 // PlanOptions are what a plan has besides the spec.
@@ -38,12 +43,14 @@ type PlanOptions struct {
 	NoPivot      bool     // MS_MOVE instead of pivot_root: for a rootfs on a ramdisk
 	NoNewKeyring bool     // share the caller's session keyring
 	Network      *Network // nil for none of ours
+
+	NoSeccompFlags bool // of the plan whose spec this was, before it went through JSON
 }
 
 // LoadSpec reads the spec of a bundle. Parse says whether it can be used.
 func LoadSpec(bundle string) (*specs.Spec, error) {
 	path := filepath.Join(bundle, ConfigFile)
-	data, err := os.ReadFile(path)
+	data, err := readConfig(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if _, err := os.Stat(bundle); err != nil {
 			return nil, fmt.Errorf("open bundle: %w", err)
@@ -53,14 +60,37 @@ func LoadSpec(bundle string) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
-	var spec *specs.Spec
-	if err := json.Unmarshal(data, &spec); err != nil {
-		return nil, fmt.Errorf("parse %s: %w", path, where(data, err))
-	}
-	if spec == nil {
-		return nil, fmt.Errorf("parse %s: config cannot be null", path)
+	spec, err := parseSpec(data)
+	if err != nil {
+		return nil, fmt.Errorf("parse %s: %w", path, err)
 	}
 	return spec, nil
+}
+
+func parseSpec(data []byte) (*specs.Spec, error) {
+	var spec *specs.Spec
+	if err := json.Unmarshal(data, &spec); err != nil {
+		return nil, where(data, err)
+	}
+	if spec == nil {
+		return nil, errors.New("config cannot be null")
+	}
+	return spec, nil
+}
+
+// readConfig reads no more than a config could be, and nothing that a reader could hang on.
+func readConfig(path string) ([]byte, error) {
+	const most = 64 << 20
+	info, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("read %s: not a regular file", path)
+	case info.Size() > most:
+		return nil, fmt.Errorf("read %s: its %d bytes are more than any config has (at most %d)", path, info.Size(), most)
+	}
+	return os.ReadFile(path)
 }
 
 // where adds the line to a JSON error that knows its offset: nobody counts bytes.
@@ -93,7 +123,10 @@ func Parse(bundle string, spec *specs.Spec, o *PlanOptions) (*Plan, error) {
 	if spec.Linux == nil {
 		spec.Linux = &specs.Linux{}
 	}
-	p := &Plan{Spec: spec, Bundle: bundle, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, Network: o.Network}
+	p := &Plan{
+		Spec: spec, Bundle: bundle, NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, Network: o.Network,
+		NoSeccompFlags: o.NoSeccompFlags || seccomp.NoFlags(spec.Linux.Seccomp),
+	}
 	if spec.Root != nil {
 		p.Rootfs = spec.Root.Path
 		if !filepath.IsAbs(p.Rootfs) {

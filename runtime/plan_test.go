@@ -49,6 +49,29 @@ func TestParseTakesTheExample(t *testing.T) {
 	}
 }
 
+func TestEmptyListOfSeccompFlagsIsRemembered(t *testing.T) {
+	bundle := exampleBundle(t)
+	for name, c := range map[string]struct {
+		flags []specs.LinuxSeccompFlag
+		want  bool
+	}{"none": {nil, false}, "empty": {[]specs.LinuxSeccompFlag{}, true}, "one": {[]specs.LinuxSeccompFlag{specs.LinuxSeccompFlagLog}, false}} {
+		spec := ExampleSpec()
+		spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow, Flags: c.flags}
+		p, err := Parse(bundle, spec, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		copied := p.clone()
+		if copied.NoSeccompFlags != c.want || len(copied.Spec.Linux.Seccomp.Flags) != len(c.flags) {
+			t.Errorf("%s: no flags: %v, the flags are %v", name, copied.NoSeccompFlags, copied.Spec.Linux.Seccomp.Flags)
+		}
+		again, err := Parse(bundle, copied.Spec, &PlanOptions{NoSeccompFlags: copied.NoSeccompFlags})
+		if err != nil || again.NoSeccompFlags != c.want {
+			t.Errorf("%s: forgotten on a move: %v", name, err)
+		}
+	}
+}
+
 func TestParseTakesMountPointsAsTheHostSeesThem(t *testing.T) {
 	bundle, spec := exampleBundle(t), ExampleSpec()
 	spec.Mounts = append(spec.Mounts, specs.Mount{Destination: bundle + "/rootfs/data", Source: "/tmp", Type: "bind", Options: []string{"bind"}})
@@ -106,7 +129,7 @@ func refusals() map[string]refusal {
 		"no cwd":          {func(s *specs.Spec) { s.Process.Cwd = "" }, "Cwd property must not be empty"},
 		"relative cwd":    {func(s *specs.Spec) { s.Process.Cwd = "tmp" }, "Cwd must be an absolute path"},
 		"no args":         {func(s *specs.Spec) { s.Process.Args = nil }, "args must not be empty"},
-		"null in env":     {func(s *specs.Spec) { s.Process.Env = []string{"A=\x00"} }, "null byte"},
+		"null in env":     {func(s *specs.Spec) { s.Process.Env = []string{"A=\x00"} }, "contains nul byte"},
 		"unknown rlimit":  {func(s *specs.Spec) { s.Process.Rlimits[0].Type = "RLIMIT_X" }, "wrong rlimit value: RLIMIT_X"},
 		"rlimit twice":    {func(s *specs.Spec) { s.Process.Rlimits = append(s.Process.Rlimits, s.Process.Rlimits[0]) }, "given twice"},
 		"soft above hard": {func(s *specs.Spec) { s.Process.Rlimits[0].Soft = 9999 }, "above hard limit"},
@@ -163,6 +186,7 @@ func refusals() map[string]refusal {
 			both(with(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: "/proc/self/ns/net"}), sysctl("net/ipv4/ip_forward")),
 			`sysctl "net.ipv4.ip_forward" not allowed in host network namespace`,
 		},
+		"sysctl that climbs": {sysctl("net/../kernel/core_pattern"), "is not the name of one"},
 		"sysctl ipc":         {both(without(specs.IPCNamespace), sysctl("kernel.shmmax")), "not allowed in the hosts ipc namespace"},
 		"sysctl hostname":    {sysctl("kernel.hostname"), "conflicts with the OCI"},
 		"sysctl user":        {sysctl("user.max_user_namespaces"), "setting ucounts without a user namespace not allowed"},

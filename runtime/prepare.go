@@ -20,6 +20,7 @@ import (
 type PrepareOptions struct {
 	PidFile string // written by Adopt
 	Arrival string // the move that brings it, for State
+	Notify  bool   // it has a NOTIFY_SOCKET, as with CreateOptions.Notify
 }
 
 // ExternalMount is a mount that comes from outside of the image set: at Destination in the container belongs what is at
@@ -31,15 +32,17 @@ type ExternalMount = rootfs.ExternalMount
 type Prepared struct {
 	*creation
 	root    string
+	null    string // the null device for masked files, "" for the host's
 	pidFile string
 	netns   *os.File
 	link    *link.Link
 	adopted *Container
 }
 
-// Prepare takes the id and does everything for a restore that needs no process: the cgroup, a private mount of the
-// rootfs with every mount point in it and, with a network of ours and no user namespace, a network namespace with the
-// link in it, which is not on the bridge yet. ErrExists when the id is taken. When it fails nothing is left.
+// Prepare takes the id and does everything for a restore that needs no process: the cgroup, a mount of the rootfs with
+// every mount point in it, from which nothing spreads back, a null device for masked files and, with a network of ours and
+// no user namespace, a network namespace with the link in it, which is not on the bridge yet. ErrExists when the id is
+// taken. When it fails nothing is left.
 func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *PrepareOptions) (_ *Prepared, err error) {
 	if o == nil {
 		o = &PrepareOptions{}
@@ -55,10 +58,18 @@ func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *Prepare
 			err = errors.Join(err, p.Discard(ctx))
 		}
 	}()
+	if o.Notify {
+		if err := c.makeNotifyDir(); err != nil {
+			return nil, err
+		}
+	}
 	if err := c.place(-1); err != nil {
 		return nil, err
 	}
 	if err := p.mountRoot(); err != nil {
+		return nil, err
+	}
+	if err := p.mountNull(); err != nil {
 		return nil, err
 	}
 	if _, user := c.state.Plan.namespace(specs.UserNamespace); c.state.Network != nil && !user {
@@ -67,7 +78,7 @@ func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *Prepare
 		}
 	}
 	// Should this process die, what is there so far can be found and deleted: a container that has stopped.
-	return p, saveState(c.dir, c.state)
+	return p, firstState(c.dir, c.state)
 }
 
 // mountRoot gives CRIU a root of its own to put the container's mounts on: what is mounted there must not show up in the
@@ -80,10 +91,34 @@ func (p *Prepared) mountRoot() error {
 	if err := unix.Mount(plan.Rootfs, p.root, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return &os.PathError{Op: "bind mount", Path: plan.Rootfs, Err: err}
 	}
-	if err := unix.Mount("", p.root, "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return &os.PathError{Op: "make mount private", Path: p.root, Err: err}
+	// A slave, so that nothing spreads back into the bundle, and with peers of its own besides: where the container's
+	// root got its mounts from a shared one, as it does wherever systemd has shared /, CRIU gives the new root a place in
+	// our root's group, and the kernel refuses that for a private mount.
+	for _, kind := range []uintptr{unix.MS_SLAVE, unix.MS_SHARED} {
+		if err := unix.Mount("", p.root, "", unix.MS_REC|kind, ""); err != nil {
+			return &os.PathError{Op: "change propagation of", Path: p.root, Err: err}
+		}
 	}
-	return rootfs.MakeMountPoints(p.root, plan.Spec, plan.Bundle)
+	return rootfs.MakeMountPoints(p.root, p.mountedSpec(), plan.Bundle)
+}
+
+// mountNull makes the null device that masks files. In a user namespace it is the host's, as in a container that was
+// created: nobody in there has a right over it.
+func (p *Prepared) mountNull() error {
+	plan := p.state.Plan
+	if plan.Spec.Linux == nil || len(plan.Spec.Linux.MaskedPaths) == 0 || rootfs.HasNamespace(plan.Spec, specs.UserNamespace) {
+		return nil
+	}
+	dir := filepath.Join(p.dir, nullDir)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return fmt.Errorf("make null device: %w", err)
+	}
+	null, err := rootfs.MountNull(dir, plan.Spec.Linux.MountLabel)
+	if err != nil && !errors.Is(err, os.ErrPermission) { // a created container has the host's there, too
+		return fmt.Errorf("make null device: %w", err)
+	}
+	p.null = null
+	return nil
 }
 
 func (p *Prepared) makeNetwork(ctx context.Context) error {
@@ -92,7 +127,7 @@ func (p *Prepared) makeNetwork(ctx context.Context) error {
 		return err
 	}
 	p.netns = ns
-	p.undo.add("close network namespace", func(context.Context) error { return ns.Close() })
+	p.undo.addClose("network namespace", ns) // the processes hold it, once they are there
 	l, err := link.Attach(ctx, ns, p.id, p.state.Network)
 	if err != nil {
 		return err
@@ -131,7 +166,8 @@ func (p *Prepared) CgroupPaths() map[string]string { return maps.Clone(p.state.C
 
 // ExternalMounts are the mounts that CRIU has to be told the sources of.
 func (p *Prepared) ExternalMounts() ([]ExternalMount, error) {
-	return rootfs.ExternalMounts(p.state.Plan.Spec, p.state.Plan.Bundle, p.state.CgroupPaths)
+	plan := p.state.Plan
+	return rootfs.ExternalMounts(p.mountedSpec(), plan.Bundle, rootfs.Here{Rootfs: plan.Rootfs, CgroupPaths: p.state.CgroupPaths, Null: p.null})
 }
 
 // PlaceInit puts the first process into the cgroups and sets the limits, before it has children.

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/moby/sys/mountinfo"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 func TestPreparedPlaceIsDiscardedWhole(t *testing.T) {
@@ -65,6 +68,40 @@ func TestPreparedPlaceIsDiscardedWhole(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(p.Rootfs, "bin/busybox")); err != nil {
 		t.Errorf("the container's files are gone: %v", err)
+	}
+}
+
+// Where / is shared, as systemd makes it, a container's root is a slave of it, and CRIU restores that only from a mount
+// that is not private.
+func TestPreparedRootCanTakeWhatWasShared(t *testing.T) {
+	r, ctx := testRuntime(t), context.Background()
+	p := testPlan(t, "true")
+	shared := t.TempDir()
+	if err := unix.Mount(p.Rootfs, shared, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(shared, unix.MNT_DETACH) })
+	if err := unix.Mount("", shared, "", unix.MS_SHARED, ""); err != nil {
+		t.Fatal(err)
+	}
+	p.Rootfs = shared
+	prepared, err := r.Prepare(ctx, testID(t), p, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = prepared.Discard(ctx) })
+	mounts, err := mountinfo.GetMounts(mountinfo.SingleEntryFilter(prepared.Root()))
+	if err != nil || len(mounts) != 1 {
+		t.Fatalf("the root is not mounted: %v, %v", mounts, err)
+	}
+	if optional := mounts[0].Optional; !strings.Contains(optional, "shared:") || !strings.Contains(optional, "master:") {
+		t.Errorf("the root is %q, want a slave with peers of its own", optional)
+	}
+	if err := unix.Mount("tmpfs", filepath.Join(prepared.Root(), "tmp"), "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if there, err := mountinfo.Mounted(filepath.Join(shared, "tmp")); err != nil || there {
+		t.Errorf("a mount of the container's shows up in its bundle (%v)", err)
 	}
 }
 
@@ -167,7 +204,7 @@ func TestDeleteOfAnAbandonedPlaceKeepsTheFiles(t *testing.T) {
 			}
 			return c.Delete(ctx, false)
 		},
-		"remove": func() error { return r.Remove(ctx, testID(t)) },
+		"remove": func() error { return r.Remove(ctx, testID(t), true) },
 	} {
 		prepared, err := r.Prepare(ctx, testID(t), p, nil)
 		if err != nil {

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -88,6 +87,11 @@ func (r *Runtime) Load(id string) (*Container, error) {
 	if err != nil {
 		return nil, err
 	}
+	return r.open(dir, id, state)
+}
+
+// open makes a container of its state.
+func (r *Runtime) open(dir, id string, state *State) (*Container, error) {
 	config, err := state.Plan.cgroupConfig(id, state.SystemdCgroup, state.RootlessCgroups)
 	if err != nil {
 		return nil, &CorruptError{ID: id, Err: err}
@@ -121,15 +125,6 @@ func (r *Runtime) List() ([]*Container, error) {
 		}
 	}
 	return list, nil
-}
-
-// Remove deletes what is left of a container that Load cannot load: one whose creation was cut short, or whose state is
-// corrupt. It knows of no processes or cgroups. Nothing there is no error.
-func (r *Runtime) Remove(_ context.Context, id string) error {
-	if err := validateID(id); err != nil {
-		return err
-	}
-	return removeStateDir(r.dir(id))
 }
 
 // StateDir is where the state of a container of this id is, or would be.
@@ -169,6 +164,10 @@ func validateID(id string) error {
 	}
 	if id == "" || id == "." || id == ".." || strings.ContainsFunc(id, func(c rune) bool { return !valid(c) }) {
 		return fmt.Errorf("%w: %q", ErrInvalidID, id)
+	}
+	const longest = 255 // NAME_MAX
+	if len(id) > longest {
+		return fmt.Errorf("%w: it has %d bytes, more than the %d of a file's name", ErrInvalidID, len(id), longest)
 	}
 	return nil
 }

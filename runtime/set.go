@@ -7,13 +7,22 @@ import (
 	"slices"
 
 	"github.com/livemigrate/migrate/runtime/internal/cgroup"
+	"github.com/livemigrate/migrate/runtime/internal/rdt"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Set changes limits of a container that is not stopped. What is not set in r stays as it is; device rules are never
-// changed, so that what others added to them stays. When a part fails, all that was changed is set back. The new limits
-// become the spec's.
-func (c *Container) Set(r *specs.LinuxResources) error {
+// Set changes limits of a container that is not stopped, and the schemata of L3 cache and memory bandwidth in shares, nil
+// for none. What is not set stays as it is; device rules are never changed, so that what others added to them stays. When
+// a part fails, all that was changed is set back. The new limits become the spec's. ErrNotRunning.
+func (c *Container) Set(r *specs.LinuxResources, shares *specs.LinuxIntelRdt) error {
+	return c.set(rdt.Root(), r, shares)
+}
+
+// set is Set with the resctrl filesystem at root.
+func (c *Container) set(root string, r *specs.LinuxResources, shares *specs.LinuxIntelRdt) error {
+	if err := c.checkShares(root, shares); err != nil { // first: it is what most machines lack
+		return err
+	}
 	status, err := c.Status()
 	if err != nil {
 		return err
@@ -27,13 +36,24 @@ func (c *Container) Set(r *specs.LinuxResources) error {
 		before = &specs.LinuxResources{}
 	}
 	after := mergeResources(before, r)
-	if err := c.apply(after); err != nil {
-		if back := c.apply(before); back != nil {
-			return errors.Join(err, fmt.Errorf("set limits back: %w", back))
-		}
-		return err
+	sharesBack := func() error { return nil }
+	if err = c.apply(after); err == nil {
+		sharesBack, err = c.setShares(root, shares)
 	}
-	return c.UpdateState(func(s *State) { s.Plan.Spec.Linux.Resources = after })
+	if err == nil {
+		err = c.UpdateState(func(s *State) {
+			s.Plan.Spec.Linux.Resources = after
+			mergeShares(s.Plan.Spec.Linux.IntelRdt, shares)
+		})
+	}
+	if err == nil {
+		return nil
+	}
+	err = errors.Join(err, sharesBack())
+	if back := c.apply(before); back != nil {
+		err = errors.Join(err, fmt.Errorf("set limits back: %w", back))
+	}
+	return err
 }
 
 func (c *Container) apply(r *specs.LinuxResources) error {

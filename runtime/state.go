@@ -20,6 +20,7 @@ const (
 	stateFile = "state.json"
 	execFifo  = "exec.fifo"
 	rootDir   = "root" // mount point of a prepared root, see Prepare
+	nullDir   = "null" // mount point of its null device
 
 	// stateVersion is raised when an older migrate could misread a newer state.
 	stateVersion = 1
@@ -41,8 +42,11 @@ type State struct {
 	NamespacePaths       map[string]string `json:"namespace_paths"`        // by NEWPID ..., see Namespace
 	// ExternalDescriptors are where 0, 1 and 2 pointed when init was made.
 	ExternalDescriptors []string `json:"external_descriptors,omitempty"`
-	IntelRdtPath        string   `json:"intel_rdt_path,omitempty"`
-	Network             *Network `json:"network,omitempty"` // with the host's end of the link
+	IntelRdtPath        string   `json:"intel_rdt_path,omitempty"`     // the container's resctrl group
+	IntelRdtMonPath     string   `json:"intel_rdt_mon_path,omitempty"` // and its monitoring group
+	IntelRdtOwned       bool     `json:"intel_rdt_owned,omitempty"`    // the group was made for it alone
+	Network             *Network `json:"network,omitempty"`            // with the host's end of the link
+	Notify              bool     `json:"notify,omitempty"`             // see CreateOptions.Notify
 	LogFile             string   `json:"log_file,omitempty"`
 	MonitorPid          int      `json:"monitor_pid,omitempty"`
 	Move                string   `json:"move,omitempty"`    // the move that may freeze it; see ErrMoving
@@ -104,36 +108,59 @@ func (s *State) clone() State {
 
 // loadState reads the state in dir. ErrNotExist when there is none, a *CorruptError when it is not one.
 func loadState(dir, id string) (*State, error) {
-	data, err := os.ReadFile(filepath.Join(dir, stateFile))
+	s, err := readState(filepath.Join(dir, stateFile), id)
+	if err == nil && s.Plan.Spec.Process == nil {
+		return nil, &CorruptError{ID: id, Err: errors.New("its config has no process")}
+	}
+	return s, err
+}
+
+func readState(path, id string) (*State, error) {
+	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNotExist
 	}
-	if err != nil {
-		return nil, &CorruptError{ID: id, Err: err}
+	if err == nil {
+		var s *State
+		if s, err = parseState(data, id); err == nil {
+			return s, nil
+		}
 	}
+	return nil, &CorruptError{ID: id, Err: err}
+}
+
+// parseState refuses what the rest of the package could not work with.
+func parseState(data []byte, id string) (*State, error) {
 	s := &State{}
 	switch err := json.Unmarshal(data, s); {
 	case err != nil:
-		return nil, &CorruptError{ID: id, Err: err}
+		return nil, err
 	case s.Version != stateVersion:
-		return nil, &CorruptError{ID: id, Err: fmt.Errorf("version %d, this program knows %d", s.Version, stateVersion)}
+		return nil, fmt.Errorf("version %d, this program knows %d", s.Version, stateVersion)
 	case s.ID != id:
-		return nil, &CorruptError{ID: id, Err: fmt.Errorf("it is the state of %q", s.ID)}
-	case s.Plan == nil || s.Plan.Spec == nil:
-		return nil, &CorruptError{ID: id, Err: errors.New("it has no config")}
+		return nil, fmt.Errorf("it is the state of %q", s.ID)
+	case s.Plan == nil || s.Plan.Spec == nil || s.Plan.Spec.Linux == nil:
+		return nil, errors.New("it has no config")
 	}
 	return s, nil
 }
 
 // saveState replaces the state in dir at once: a reader, or a crash, meets the old one or the new one, never a part.
-func saveState(dir string, s *State) (err error) {
+func saveState(dir string, s *State) error {
+	if err := replaceFile(dir, stateFile, s, true); err != nil {
+		return fmt.Errorf("save state: %w", err)
+	}
+	return nil
+}
+
+func replaceFile(dir, name string, s *State, sync bool) (err error) {
 	tmp, err := os.CreateTemp(dir, "state-")
 	if err != nil {
-		return fmt.Errorf("save state: %w", err)
+		return err
 	}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("save state: %w", errors.Join(err, tmp.Close(), os.Remove(tmp.Name())))
+			err = errors.Join(err, tmp.Close(), os.Remove(tmp.Name()))
 		}
 	}()
 	out := bufio.NewWriter(tmp)
@@ -143,10 +170,12 @@ func saveState(dir string, s *State) (err error) {
 	if err := out.Flush(); err != nil {
 		return err
 	}
-	if err := tmp.Sync(); err != nil {
-		return err
+	if sync {
+		if err := tmp.Sync(); err != nil {
+			return err
+		}
 	}
-	if err := os.Rename(tmp.Name(), filepath.Join(dir, stateFile)); err != nil {
+	if err := os.Rename(tmp.Name(), filepath.Join(dir, name)); err != nil {
 		return err
 	}
 	return tmp.Close()
@@ -178,7 +207,7 @@ func lockState(dir string) (release func(), err error) {
 // removeStateDir removes a state directory. A prepared root is unmounted first, and its mount point removed as an empty
 // directory: removing recursively while it is mounted would delete the container's files.
 func removeStateDir(dir string) error {
-	if err := unmountRoot(filepath.Join(dir, rootDir)); err != nil {
+	if err := unmountPrepared(dir); err != nil {
 		return err
 	}
 	if err := os.RemoveAll(dir); err != nil {
@@ -187,8 +216,13 @@ func removeStateDir(dir string) error {
 	return nil
 }
 
-// unmountRoot detaches all that is mounted on a mount point and removes it. One that is not there is no error.
-func unmountRoot(path string) error {
+// unmountPrepared takes away what Prepare mounted in a state directory.
+func unmountPrepared(dir string) error {
+	return errors.Join(removeMountPoint(filepath.Join(dir, nullDir)), removeMountPoint(filepath.Join(dir, rootDir)))
+}
+
+// removeMountPoint detaches all that is mounted on a mount point and removes it. One that is not there is no error.
+func removeMountPoint(path string) error {
 	for {
 		err := unix.Unmount(path, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		switch {

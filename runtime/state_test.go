@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -103,7 +104,7 @@ func TestCorruptStateHidesNoOtherContainer(t *testing.T) {
 		t.Errorf("list is %v, error %v", list, err)
 	}
 	for _, name := range []string{"broken", "unborn"} {
-		if err := r.Remove(ctx, name); err != nil {
+		if err := r.Remove(ctx, name, true); err != nil {
 			t.Error(err)
 		}
 	}
@@ -114,15 +115,15 @@ func TestIDs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range []string{"", ".", "..", "a/b", "/", "../x", "a b", "a\n", "ü", "a\x00"} {
+	for _, id := range []string{"", ".", "..", "a/b", "/", "../x", "a b", "a\n", "ü", "a\x00", strings.Repeat("a", 256)} {
 		if _, err := r.Load(id); !errors.Is(err, ErrInvalidID) {
 			t.Errorf("id %q: %v", id, err)
 		}
-		if err := r.Remove(context.Background(), id); !errors.Is(err, ErrInvalidID) {
+		if err := r.Remove(context.Background(), id, true); !errors.Is(err, ErrInvalidID) {
 			t.Errorf("remove id %q: %v", id, err)
 		}
 	}
-	for _, id := range []string{"a", "A-b_c+d.e", "..a", "0"} {
+	for _, id := range []string{"a", "A-b_c+d.e", "..a", "0", strings.Repeat("a", 255)} {
 		if _, err := r.Load(id); !errors.Is(err, ErrNotExist) {
 			t.Errorf("id %q: %v", id, err)
 		}
@@ -130,14 +131,14 @@ func TestIDs(t *testing.T) {
 }
 
 func TestALivePidOfAnotherTimeIsNotAlive(t *testing.T) {
-	_, start, err := procStat(os.Getpid())
+	start, err := process.StartTime(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !procAlive(os.Getpid(), start) {
+	if !process.Alive(os.Getpid(), start) {
 		t.Error("this process is not alive")
 	}
-	if procAlive(os.Getpid(), start+1) {
+	if process.Alive(os.Getpid(), start+1) {
 		t.Error("a process that started later is alive")
 	}
 	if err := procSignal(os.Getpid(), start+1, 0); !errors.Is(err, ErrNotRunning) {

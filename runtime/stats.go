@@ -19,7 +19,7 @@ type Stats struct {
 	Pids              PidsStats               `json:"pids"`
 	Blkio             BlkioStats              `json:"blkio"`
 	Hugetlb           map[string]HugetlbStats `json:"hugetlb"`
-	IntelRdt          struct{}                `json:"intel_rdt"`
+	IntelRdt          IntelRdtStats           `json:"intel_rdt"`
 	NetworkInterfaces []*InterfaceStats       `json:"network_interfaces"`
 }
 
@@ -132,6 +132,9 @@ func (c *Container) Stats() (*Stats, error) {
 		return nil, fmt.Errorf("unable to get container cgroup stats: %w", err)
 	}
 	s := convertStats(have)
+	if s.IntelRdt, err = c.rdtStats(); err != nil {
+		return nil, err
+	}
 	if network := c.State().Network; network != nil && network.HostEnd != "" {
 		counters, err := hostEndStats(network.HostEnd)
 		if err != nil {

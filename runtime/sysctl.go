@@ -6,13 +6,18 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/livemigrate/migrate/runtime/internal/sysctl"
 	"github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // checkSysctls allows only what belongs to a namespace of the container: /proc/sys is the host's for the rest.
 func (p *Plan) checkSysctls() error {
 	for name := range p.Spec.Linux.Sysctl {
-		if err := p.checkSysctl(dotted(name)); err != nil {
+		dotted, err := sysctl.Dotted(name)
+		if err != nil {
+			return err
+		}
+		if err := p.checkSysctl(dotted); err != nil {
 			return err
 		}
 	}
@@ -70,21 +75,4 @@ func (p *Plan) hostNetwork() (bool, error) {
 		return false, err
 	}
 	return os.SameFile(own, given), nil
-}
-
-// dotted turns the spelling with slashes, in which a dot belongs to a name (net/ipv4/conf/eth0.100/rp_filter), into the
-// one with dots, in which a slash does: the first separator decides, as in sysctl(8).
-func dotted(name string) string {
-	if i := strings.IndexAny(name, "./"); i < 0 || name[i] == '.' {
-		return name
-	}
-	return strings.Map(func(r rune) rune {
-		switch r {
-		case '.':
-			return '/'
-		case '/':
-			return '.'
-		}
-		return r
-	}, name)
 }

@@ -1,15 +1,22 @@
 package runtime
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode"
 
+	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/runtime/internal/cgroup"
 	"github.com/livemigrate/migrate/runtime/internal/hooks"
+	"github.com/livemigrate/migrate/runtime/internal/rdt"
 	"github.com/livemigrate/migrate/runtime/internal/rootfs"
 	"github.com/opencontainers/cgroups"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -68,7 +75,12 @@ func (p *Plan) checkRoot() error {
 
 func (p *Plan) checkNames() error {
 	_, uts := p.namespace(specs.UTSNamespace)
+	const longest = 64 // __NEW_UTS_LEN
 	switch {
+	case len(p.Spec.Hostname) > longest:
+		return fmt.Errorf("hostname has %d bytes, more than the %d that the kernel takes", len(p.Spec.Hostname), longest)
+	case len(p.Spec.Domainname) > longest:
+		return fmt.Errorf("domainname has %d bytes, more than the %d that the kernel takes", len(p.Spec.Domainname), longest)
 	case uts:
 		return nil
 	case p.Spec.Hostname != "":
@@ -80,10 +92,24 @@ func (p *Plan) checkNames() error {
 }
 
 func (p *Plan) checkMounts() error {
+	cgroups := map[string]bool{}
 	for i := range p.Spec.Mounts {
 		m := &p.Spec.Mounts[i]
-		if m.Destination == "" {
+		destination := filepath.Clean("/" + m.Destination)
+		switch {
+		case m.Destination == "":
 			return fmt.Errorf("invalid mount %d: it has no destination", i)
+		case !filepath.IsAbs(m.Destination) && slices.Contains(strings.Split(m.Destination, "/"), ".."):
+			// A relative one is deprecated and taken as if it started at the root; what ".." means then is anybody's guess.
+			return fmt.Errorf("invalid mount on %q: a relative destination with \"..\"", m.Destination)
+		case m.Type == "cgroup" || m.Type == "cgroup2":
+			if cgroups[destination] {
+				return fmt.Errorf("invalid mount on %q: cgroups are mounted there already", m.Destination)
+			}
+			cgroups[destination] = true
+		}
+		if err := cmp.Or(checkMap("uid", m.UIDMappings), checkMap("gid", m.GIDMappings)); err != nil {
+			return fmt.Errorf("invalid mount on %q: %w", m.Destination, err)
 		}
 		for _, text := range append([]string{m.Source, m.Destination, m.Type}, m.Options...) {
 			if strings.ContainsRune(text, 0) {
@@ -108,76 +134,8 @@ func (p *Plan) checkHooks() error {
 	return nil
 }
 
-func (p *Plan) checkNamespaces() error {
-	seen := map[specs.LinuxNamespaceType]bool{}
-	for _, n := range p.Spec.Linux.Namespaces {
-		i := slices.IndexFunc(namespaceKeys(), func(k namespaceKey) bool { return k.kind == n.Type })
-		switch {
-		case i < 0:
-			return fmt.Errorf("namespace %q does not exist", n.Type)
-		case seen[n.Type]:
-			return fmt.Errorf("malformed spec file: duplicated ns %q", n.Type)
-		}
-		seen[n.Type] = true
-		if _, err := os.Stat("/proc/self/ns/" + namespaceKeys()[i].file); err != nil {
-			return fmt.Errorf("%s namespaces aren't enabled in the kernel", n.Type)
-		}
-		if n.Path == "" {
-			continue
-		}
-		if !filepath.IsAbs(n.Path) || strings.ContainsAny(n.Path, ",\x00") {
-			return fmt.Errorf("invalid namespace path %s", n.Path)
-		}
-		if _, err := os.Stat(n.Path); err != nil {
-			return fmt.Errorf("namespace path: %w", err)
-		}
-	}
-	linux := p.Spec.Linux
-	if !seen[specs.MountNamespace] && len(linux.MaskedPaths)+len(linux.ReadonlyPaths) > 0 {
-		return errors.New("unable to restrict sys entries without a private MNT namespace")
-	}
-	return nil
-}
-
-func (p *Plan) checkUserNamespace() error {
-	uids, gids := p.Spec.Linux.UIDMappings, p.Spec.Linux.GIDMappings
-	path, ok := p.namespace(specs.UserNamespace)
-	switch {
-	case !ok && len(uids)+len(gids) > 0:
-		return errors.New("user namespace mappings specified, but user namespace isn't enabled in the config")
-	case ok && path == "" && (len(uids) == 0 || len(gids) == 0):
-		return errors.New("user namespaces enabled, but no namespace path to join nor mappings to apply specified")
-	case ok && path != "" && len(uids)+len(gids) > 0:
-		// containerd and CRI-O give both. That is wrong only when they differ.
-		haveUIDs, haveGIDs, err := namespaceMaps(path)
-		if err != nil {
-			return err
-		}
-		if !slices.Equal(uids, haveUIDs) || !slices.Equal(gids, haveGIDs) {
-			return errors.New("user namespaces enabled, but both namespace path and non-matching mapping specified -- you may only provide one")
-		}
-	}
-	return nil
-}
-
-func (p *Plan) checkTimeNamespace() error {
-	offsets := p.Spec.Linux.TimeOffsets
-	path, ok := p.namespace(specs.TimeNamespace)
-	switch {
-	case !ok && len(offsets) > 0:
-		return errors.New("time namespace offsets specified, but time namespace isn't enabled in the config")
-	case path != "" && len(offsets) > 0:
-		return errors.New("time namespace enabled, but both namespace path and time offsets specified -- you may only provide one")
-	}
-	for clock := range offsets {
-		if clock != "monotonic" && clock != "boottime" {
-			return fmt.Errorf("time offset of unknown clock %q (known: monotonic, boottime)", clock)
-		}
-	}
-	return nil
-}
-
 func (p *Plan) checkDevices() error {
+	given := map[string]*specs.LinuxDevice{}
 	for i := range p.Spec.Linux.Devices {
 		d := &p.Spec.Linux.Devices[i]
 		if !slices.Contains([]string{"p", "u", "c", "b"}, d.Type) {
@@ -186,6 +144,19 @@ func (p *Plan) checkDevices() error {
 		if !filepath.IsAbs(d.Path) {
 			return fmt.Errorf("invalid device path %q: not absolute", d.Path)
 		}
+		if strings.ContainsRune(d.Path, 0) {
+			return fmt.Errorf("invalid device path %q: it contains a null byte", d.Path)
+		}
+		// The kernel's dev_t has 12 and 20 bits for them.
+		if d.Type != "p" && (d.Major < 0 || d.Major >= 1<<12 || d.Minor < 0 || d.Minor >= 1<<20) {
+			return fmt.Errorf("invalid device number %d:%d of %q", d.Major, d.Minor, d.Path)
+		}
+		// Engines give the same device twice. Two that differ would be whichever came first.
+		path := filepath.Clean(d.Path)
+		if other := given[path]; other != nil && (other.Type != d.Type || other.Major != d.Major || other.Minor != d.Minor) {
+			return fmt.Errorf("device %q is given twice: %s %d:%d and %s %d:%d", d.Path, other.Type, other.Major, other.Minor, d.Type, d.Major, d.Minor)
+		}
+		given[path] = d
 	}
 	return nil
 }
@@ -199,6 +170,9 @@ func (p *Plan) checkCgroup() error {
 	if err != nil {
 		return err
 	}
+	if err := cmp.Or(checkCPUSet("cpus", r.CpusetCpus), checkCPUSet("mems", r.CpusetMems)); err != nil {
+		return err
+	}
 	if !cgroup.V2() {
 		if resources.Unified != nil {
 			return cgroups.ErrV1NoUnified
@@ -207,6 +181,24 @@ func (p *Plan) checkCgroup() error {
 	}
 	_, err = cgroups.ConvertMemorySwapToCgroupV2Value(r.MemorySwap, r.Memory)
 	return err
+}
+
+// checkCPUSet knows the grammar of the kernel's bitmap_parselist. Which CPUs there are is for the cgroup to say: its
+// parent may have fewer than the machine.
+func checkCPUSet(file, list string) error {
+	part := regexp.MustCompile(`^(all|(\d+|N)(-(\d+|N)(:\d+/\d+)?)?)$`)
+	for _, text := range strings.FieldsFunc(list, func(r rune) bool { return r == ',' || unicode.IsSpace(r) }) {
+		match := part.FindStringSubmatch(text)
+		if match == nil {
+			return fmt.Errorf("invalid cpuset %s %q: %q is no number and no range", file, list, text)
+		}
+		first, errFirst := strconv.Atoi(match[2])
+		last, errLast := strconv.Atoi(match[4])
+		if errFirst == nil && errLast == nil && first > last {
+			return fmt.Errorf("invalid cpuset %s %q: range %s ends before it starts", file, list, text)
+		}
+	}
+	return nil
 }
 
 func (p *Plan) checkPropagation() error {
@@ -227,10 +219,16 @@ func (p *Plan) checkPropagation() error {
 func (p *Plan) checkRest() error {
 	linux := p.Spec.Linux
 	if linux.IntelRdt != nil {
-		return errors.New("intelRdt is specified in config, but Intel RDT is not enabled")
+		if err := rdt.Check(linux.IntelRdt, rdt.Root()); err != nil {
+			return err
+		}
 	}
 	if linux.Personality != nil && linux.Personality.Domain != specs.PerLinux && linux.Personality.Domain != specs.PerLinux32 {
 		return fmt.Errorf("invalid personality domain %s", linux.Personality.Domain)
+	}
+	if linux.Personality != nil && len(linux.Personality.Flags) > 0 {
+		// The specification has none yet. runc warns and goes on: a program that needs one would fail later.
+		return fmt.Errorf("personality flag %s is not supported", linux.Personality.Flags[0])
 	}
 	if linux.MountLabel != "" && !selinux.GetEnabled() {
 		return errors.New("selinux mount label is specified in config, but selinux is disabled or not supported")
@@ -244,13 +242,8 @@ func (p *Plan) checkNetwork() error {
 	if len(p.Spec.Linux.NetDevices) > 0 && !ok {
 		return errors.New("unable to move network devices without a NET namespace")
 	}
-	for name, device := range p.Spec.Linux.NetDevices {
-		if !validDevice(name) {
-			return fmt.Errorf("invalid network device name %q", name)
-		}
-		if device.Name != "" && !validDevice(device.Name) {
-			return fmt.Errorf("invalid network device name %q", device.Name)
-		}
+	if err := p.checkNetDevices(); err != nil {
+		return err
 	}
 	if p.Network == nil {
 		return nil
@@ -260,6 +253,31 @@ func (p *Plan) checkNetwork() error {
 	}
 	if err := p.Network.Validate(); err != nil {
 		return fmt.Errorf("invalid network: %w", err)
+	}
+	return nil
+}
+
+// checkNetDevices refuses names that the kernel would not take, or that are taken inside. They go by name, so that the
+// same one is the error each time.
+func (p *Plan) checkNetDevices() error {
+	taken := map[string]string{}
+	if p.Network != nil {
+		taken[cmp.Or(p.Network.Interface, link.DefaultInterface)] = "the device of --network"
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.Spec.Linux.NetDevices)) {
+		inside := cmp.Or(p.Spec.Linux.NetDevices[name].Name, name)
+		for _, name := range []string{name, inside} {
+			switch {
+			case !validDevice(name):
+				return fmt.Errorf("invalid network device name %q", name)
+			case name == "lo":
+				return errors.New("invalid network device name \"lo\": each network namespace has its own")
+			}
+		}
+		if other := taken[inside]; other != "" {
+			return fmt.Errorf("network device %s would have the name %q of %s in the container", name, inside, other)
+		}
+		taken[inside] = name
 	}
 	return nil
 }

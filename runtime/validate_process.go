@@ -3,11 +3,15 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"math"
+	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/livemigrate/migrate/runtime/internal/attribute"
+	"github.com/livemigrate/migrate/runtime/internal/capability"
 	"github.com/livemigrate/migrate/runtime/internal/seccomp"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/opencontainers/selinux/go-selinux"
@@ -27,15 +31,49 @@ func checkProcess(p *specs.Process) error {
 	case p.SelinuxLabel != "" && !selinux.GetEnabled():
 		return errors.New("selinux label is specified in config, but selinux is disabled or not supported")
 	}
-	for _, variable := range p.Env {
-		if strings.ContainsRune(variable, 0) {
-			return fmt.Errorf("invalid environment variable %q: it contains a null byte", variable)
+	for _, text := range append([]string{p.Cwd}, p.Args...) {
+		if strings.ContainsRune(text, 0) {
+			return fmt.Errorf("invalid argument %q: it contains a null byte", text)
 		}
 	}
-	for _, check := range []func(*specs.Process) error{checkRlimits, checkScheduler, checkIOPriority, checkAffinity} {
+	for _, check := range []func(*specs.Process) error{
+		checkEnvironment, checkUser, checkOOMScore, checkRlimits, checkScheduler, checkIOPriority, checkAffinity,
+	} {
 		if err := check(p); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+func checkEnvironment(p *specs.Process) error {
+	for _, variable := range p.Env {
+		name, _, ok := strings.Cut(variable, "=")
+		switch {
+		case strings.ContainsRune(variable, 0):
+			return fmt.Errorf("invalid environment variable %q: contains nul byte (\\x00)", name)
+		case !ok:
+			return errors.New("invalid environment variable: missing '='")
+		case name == "":
+			return errors.New("invalid environment variable: name cannot be empty")
+		}
+	}
+	return nil
+}
+
+// checkUser refuses the one number that is no id: to setresuid(2) it says "leave it", and the program would stay root.
+func checkUser(p *specs.Process) error {
+	for _, id := range append([]uint32{p.User.UID, p.User.GID}, p.User.AdditionalGids...) {
+		if id == math.MaxUint32 {
+			return fmt.Errorf("invalid user or group id %d", id)
+		}
+	}
+	return nil
+}
+
+func checkOOMScore(p *specs.Process) error {
+	if adj := p.OOMScoreAdj; adj != nil && (*adj < -1000 || *adj > 1000) {
+		return fmt.Errorf("invalid oomScoreAdj %d: not from -1000 to 1000", *adj)
 	}
 	return nil
 }
@@ -57,8 +95,34 @@ func checkRlimits(p *specs.Process) error {
 			return fmt.Errorf("rlimit %s: soft limit %d is above hard limit %d", r.Type, r.Soft, r.Hard)
 		}
 		seen[r.Type] = true
+		if err := checkPermitted(&r); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// checkPermitted knows what prlimit(2) refuses with EPERM, whoever asks: more descriptors than the kernel allows anybody,
+// and a higher limit than our own without the capability for that.
+func checkPermitted(r *specs.POSIXRlimit) error {
+	if r.Type == "RLIMIT_NOFILE" {
+		text, err := os.ReadFile("/proc/sys/fs/nr_open")
+		if err != nil {
+			return fmt.Errorf("look up the kernel's limit: %w", err)
+		}
+		if most, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64); err == nil && r.Hard > most {
+			return fmt.Errorf("rlimit %s: hard limit %d is above the kernel's %d (sysctl fs.nr_open)", r.Type, r.Hard, most)
+		}
+	}
+	own, err := attribute.HardLimit(r.Type)
+	if err != nil || r.Hard <= own {
+		return err
+	}
+	may, err := capability.MayRaiseLimits()
+	if err == nil && !may {
+		err = fmt.Errorf("rlimit %s: hard limit %d is above our own %d, and raising it takes CAP_SYS_RESOURCE", r.Type, r.Hard, own)
+	}
+	return err
 }
 
 // checkScheduler follows sched_setattr(2).
@@ -80,6 +144,11 @@ func checkScheduler(p *specs.Process) error {
 		return errors.New("scheduler.priority can only be specified for SchedFIFO or SchedRR policy")
 	case !deadline && (s.Runtime != 0 || s.Deadline != 0 || s.Period != 0):
 		return errors.New("scheduler runtime/deadline/period can only be specified for SchedDeadline policy")
+	}
+	for _, flag := range s.Flags {
+		if !attribute.IsSchedulerFlag(flag) {
+			return fmt.Errorf("invalid scheduler flag: %s", flag)
+		}
 	}
 	return nil
 }

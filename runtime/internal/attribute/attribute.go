@@ -24,12 +24,6 @@ func SetScheduler(s *specs.Scheduler) error {
 		specs.SchedBatch: unix.SCHED_BATCH, specs.SchedISO: 4, specs.SchedIdle: unix.SCHED_IDLE,
 		specs.SchedDeadline: unix.SCHED_DEADLINE,
 	}
-	flags := map[specs.LinuxSchedulerFlag]uint64{
-		specs.SchedFlagResetOnFork: unix.SCHED_FLAG_RESET_ON_FORK, specs.SchedFlagReclaim: unix.SCHED_FLAG_RECLAIM,
-		specs.SchedFlagDLOverrun: unix.SCHED_FLAG_DL_OVERRUN, specs.SchedFlagKeepPolicy: unix.SCHED_FLAG_KEEP_POLICY,
-		specs.SchedFlagKeepParams: unix.SCHED_FLAG_KEEP_PARAMS, specs.SchedFlagUtilClampMin: unix.SCHED_FLAG_UTIL_CLAMP_MIN,
-		specs.SchedFlagUtilClampMax: unix.SCHED_FLAG_UTIL_CLAMP_MAX,
-	}
 	policy, ok := policies[s.Policy]
 	if !ok {
 		return fmt.Errorf("invalid scheduler policy: %s", s.Policy)
@@ -39,7 +33,7 @@ func SetScheduler(s *specs.Scheduler) error {
 		Runtime: s.Runtime, Deadline: s.Deadline, Period: s.Period,
 	}
 	for _, name := range s.Flags {
-		flag, ok := flags[name]
+		flag, ok := schedulerFlags()[name]
 		if !ok {
 			return fmt.Errorf("invalid scheduler flag: %s", name)
 		}
@@ -49,6 +43,21 @@ func SetScheduler(s *specs.Scheduler) error {
 		return fmt.Errorf("set scheduler: %w", err)
 	}
 	return nil
+}
+
+// IsSchedulerFlag tells whether the flag is one of sched_setattr(2).
+func IsSchedulerFlag(name specs.LinuxSchedulerFlag) bool {
+	_, ok := schedulerFlags()[name]
+	return ok
+}
+
+func schedulerFlags() map[specs.LinuxSchedulerFlag]uint64 {
+	return map[specs.LinuxSchedulerFlag]uint64{
+		specs.SchedFlagResetOnFork: unix.SCHED_FLAG_RESET_ON_FORK, specs.SchedFlagReclaim: unix.SCHED_FLAG_RECLAIM,
+		specs.SchedFlagDLOverrun: unix.SCHED_FLAG_DL_OVERRUN, specs.SchedFlagKeepPolicy: unix.SCHED_FLAG_KEEP_POLICY,
+		specs.SchedFlagKeepParams: unix.SCHED_FLAG_KEEP_PARAMS, specs.SchedFlagUtilClampMin: unix.SCHED_FLAG_UTIL_CLAMP_MIN,
+		specs.SchedFlagUtilClampMax: unix.SCHED_FLAG_UTIL_CLAMP_MAX,
+	}
 }
 
 // SetIOPriority applies the I/O priority to the process group; nil leaves it.
@@ -139,6 +148,19 @@ func SetRlimits(pid int, limits []specs.POSIXRlimit) error {
 		}
 	}
 	return nil
+}
+
+// HardLimit is this process's own hard limit.
+func HardLimit(name string) (uint64, error) {
+	kind, ok := rlimits()[name]
+	if !ok {
+		return 0, fmt.Errorf("wrong rlimit value: %s", name)
+	}
+	var own unix.Rlimit
+	if err := unix.Getrlimit(kind, &own); err != nil {
+		return 0, os.NewSyscallError("getrlimit", err)
+	}
+	return own.Max, nil
 }
 
 func rlimits() map[string]int {

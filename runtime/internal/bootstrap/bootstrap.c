@@ -1,7 +1,7 @@
 // Everything a process must do before the Go runtime starts its first thread: setns(2) into a user, mount or time
 // namespace is refused to a process with several threads, and only a forked child lives in a new pid namespace.
 //
-//   1 read one netlink-encoded message from the descriptor that ENV_FD names; without the variable: do nothing
+//   1 read one netlink-encoded message (message.h) from the descriptor that ENV_FD names; without the variable: do nothing
 //   2 set oom_score_adj while the process is still dumpable
 //   3 open every namespace file, for after a join their paths may be out of reach
 //   4 fork a mapper, which stays outside, when maps or time offsets must be written from there
@@ -9,13 +9,14 @@
 //   6 fork init as a child of our parent (CLONE_PARENT), report its pid, leave
 //   7 init becomes leader of a session and root of its namespaces, and goes on into Go
 //
-// The answer on the same descriptor is one record: init's pid, or a pid below zero and a text.
+// The answer on the same descriptor is one record: init's pid, or a pid below zero and a text. When the caller wants to
+// follow, records with a pid of zero and a text come before it.
 
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
-#include <linux/netlink.h>
+#include <malloc.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -30,48 +31,20 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "message.h"
+
 #ifndef CLONE_NEWTIME
 #define CLONE_NEWTIME 0x00000080
 #endif
 
-// The same values stand in message.go.
+// The same values stand in bootstrap.go.
 #define ENV_FD "_MIGRATE_BOOTSTRAP"
-#define MESSAGE_TYPE 0x4d47
-#define MESSAGE_MAX (1 << 20)
+#define INIT_NAME "migrate:init"
 #define RECORD_TEXT 252
-#define MAX_JOINS 8
-
-enum attribute {
-	ATTR_CLONE_FLAGS = 1,
-	ATTR_NAMESPACES,
-	ATTR_UID_MAP,
-	ATTR_GID_MAP,
-	ATTR_NEWUIDMAP,
-	ATTR_NEWGIDMAP,
-	ATTR_SETGROUPS,
-	ATTR_OOM_SCORE_ADJ,
-	ATTR_ROOTLESS,
-	ATTR_TIME_OFFSETS,
-};
 
 struct record {
 	int32_t pid;
 	char text[RECORD_TEXT];
-};
-
-struct text {
-	const char *data; // ends with a NUL that len does not count; NULL: not sent
-	size_t len;
-};
-
-struct message {
-	uint32_t clone_flags;
-	uint8_t setgroups, rootless;
-	struct text namespaces, uid_map, gid_map, newuidmap, newgidmap, oom_score_adj, time_offsets;
-};
-
-struct join {
-	int flag, fd;
 };
 
 static int report_fd = -1;
@@ -93,6 +66,22 @@ static void __attribute__((noreturn, format(printf, 1, 2))) fail(const char *for
 	_exit(1);
 }
 
+// note tells a parent that listens what is being done; that it can't be told is no reason to fail.
+static void __attribute__((format(printf, 2, 3))) note(const struct message *message, const char *format, ...)
+{
+	struct record record = { .pid = 0 };
+	va_list args;
+
+	if (!message->debug)
+		return;
+	int n = snprintf(record.text, sizeof(record.text), "nsexec[%d]: ", getpid());
+	va_start(args, format);
+	vsnprintf(record.text + n, sizeof(record.text) - n, format, args);
+	va_end(args);
+	if (write(report_fd, &record, sizeof(record)) < 0)
+		return;
+}
+
 static void read_full(int fd, void *buffer, size_t len)
 {
 	for (size_t done = 0; done < len;) {
@@ -105,65 +94,22 @@ static void read_full(int fd, void *buffer, size_t len)
 	}
 }
 
-static uint32_t attribute_u32(const char *payload, size_t len)
-{
-	uint32_t value;
-	errno = 0;
-	if (len != sizeof(value))
-		fail("bootstrap message: number of %zu bytes", len);
-	memcpy(&value, payload, sizeof(value));
-	return value;
-}
-
-static struct text attribute_text(const char *payload, size_t len)
-{
-	errno = 0;
-	if (len == 0 || payload[len - 1] != '\0')
-		fail("bootstrap message: text without an end");
-	return (struct text) { payload, len - 1 };
-}
-
 // read_message takes the message from fd. Its buffer is never freed: init lives on with a few hundred bytes more.
 static void read_message(int fd, struct message *message)
 {
-	struct nlmsghdr header;
-	read_full(fd, &header, sizeof(header));
+	char header[MESSAGE_HEADER], reason[RECORD_TEXT - 32];
+	read_full(fd, header, sizeof(header));
+	long len = message_length(header, reason, sizeof(reason));
 	errno = 0;
-	if (header.nlmsg_type != MESSAGE_TYPE || header.nlmsg_len < NLMSG_HDRLEN || header.nlmsg_len > MESSAGE_MAX)
-		fail("bootstrap message: bad header: type %#x, length %u", header.nlmsg_type, header.nlmsg_len);
-	size_t left = header.nlmsg_len - NLMSG_HDRLEN;
-	char *at = malloc(left + 1);
-	if (!at)
+	if (len < 0)
+		fail("bootstrap message: %s", reason);
+	char *data = malloc(len + 1);
+	if (!data)
 		fail("allocate bootstrap message");
-	read_full(fd, at, left);
-
-	while (left >= NLA_HDRLEN) {
-		struct nlattr attribute;
-		memcpy(&attribute, at, sizeof(attribute));
-		errno = 0;
-		if (attribute.nla_len < NLA_HDRLEN || attribute.nla_len > left)
-			fail("bootstrap message: attribute %u has a length of %u", attribute.nla_type, attribute.nla_len);
-		const char *payload = at + NLA_HDRLEN;
-		size_t len = attribute.nla_len - NLA_HDRLEN;
-		switch (attribute.nla_type) {
-		case ATTR_CLONE_FLAGS: message->clone_flags = attribute_u32(payload, len); break;
-		case ATTR_NAMESPACES: message->namespaces = attribute_text(payload, len); break;
-		case ATTR_UID_MAP: message->uid_map = attribute_text(payload, len); break;
-		case ATTR_GID_MAP: message->gid_map = attribute_text(payload, len); break;
-		case ATTR_NEWUIDMAP: message->newuidmap = attribute_text(payload, len); break;
-		case ATTR_NEWGIDMAP: message->newgidmap = attribute_text(payload, len); break;
-		case ATTR_SETGROUPS: message->setgroups = attribute_u32(payload, len) != 0; break;
-		case ATTR_OOM_SCORE_ADJ: message->oom_score_adj = attribute_text(payload, len); break;
-		case ATTR_ROOTLESS: message->rootless = attribute_u32(payload, len) != 0; break;
-		case ATTR_TIME_OFFSETS: message->time_offsets = attribute_text(payload, len); break;
-		default: fail("bootstrap message: unknown attribute %u", attribute.nla_type);
-		}
-		size_t step = NLA_ALIGN(attribute.nla_len);
-		if (step > left)
-			step = left;
-		at += step;
-		left -= step;
-	}
+	read_full(fd, data, len);
+	errno = 0;
+	if (message_parse(data, len, message, reason, sizeof(reason)) < 0)
+		fail("bootstrap message: %s", reason);
 }
 
 // write_proc writes one of the files of /proc/PID in a single write(2), as the id maps demand.
@@ -181,38 +127,17 @@ static int write_proc(pid_t pid, const char *name, struct text text)
 	return n == (ssize_t) text.len ? 0 : -1;
 }
 
-static int namespace_flag(const char *name, size_t len)
+// open_joins opens the files of the namespaces to join.
+static void open_joins(struct message *message)
 {
-	static const struct { const char *name; int flag; } known[] = {
-		{ "user", CLONE_NEWUSER }, { "mnt", CLONE_NEWNS }, { "pid", CLONE_NEWPID }, { "net", CLONE_NEWNET },
-		{ "ipc", CLONE_NEWIPC }, { "uts", CLONE_NEWUTS }, { "cgroup", CLONE_NEWCGROUP }, { "time", CLONE_NEWTIME },
-	};
-	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
-		if (strlen(known[i].name) == len && !strncmp(known[i].name, name, len))
-			return known[i].flag;
-	errno = 0;
-	fail("bootstrap message: unknown namespace type %.*s", (int)len, name);
-}
-
-// open_joins opens the files of "type:path,type:path".
-static size_t open_joins(struct text list, struct join *joins)
-{
-	size_t count = 0;
-	const char *at = list.data;
-	while (at && *at) {
-		const char *end = strchrnul(at, ','), *colon = memchr(at, ':', end - at);
-		errno = 0;
-		if (!colon || count == MAX_JOINS)
-			fail("bootstrap message: bad list of namespaces: %s", list.data);
-		char *path = strndup(colon + 1, end - colon - 1);
-		int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
-		if (fd < 0)
-			fail("open namespace %s", path ? path : at);
-		joins[count++] = (struct join) { namespace_flag(at, colon - at), fd };
+	for (size_t i = 0; i < message->join_count; i++) {
+		struct join *join = &message->joins[i];
+		char *path = strndup(join->path.data, join->path.len);
+		join->fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+		if (join->fd < 0)
+			fail("open namespace %.*s", (int)join->path.len, join->path.data);
 		free(path);
-		at = *end ? end + 1 : end;
 	}
-	return count;
 }
 
 // run_mapper execs newuidmap or newgidmap with the lines of the map as arguments.
@@ -222,15 +147,14 @@ static int run_mapper(const char *program, pid_t pid, struct text map)
 	if (child < 0)
 		return -1;
 	if (child == 0) {
-		char *argv[3 * 340 + 3], number[16]; // the kernel takes at most 340 lines
-		size_t argc = 0;
-		snprintf(number, sizeof(number), "%d", pid);
-		argv[argc++] = (char *)program;
-		argv[argc++] = number;
+		char *argv[2 + MAX_MAP_WORDS + 1], number[16];
 		char *copy = strdup(map.data);
-		for (char *word = strtok(copy, " \n"); word && argc < 3 * 340 + 2; word = strtok(NULL, " \n"))
-			argv[argc++] = word;
-		argv[argc] = NULL;
+		if (!copy)
+			_exit(127);
+		snprintf(number, sizeof(number), "%d", pid);
+		argv[0] = (char *)program;
+		argv[1] = number;
+		argv[2 + map_words(copy, argv + 2, MAX_MAP_WORDS)] = NULL;
 		execve(program, argv, (char *[]) { NULL });
 		_exit(127);
 	}
@@ -248,7 +172,9 @@ static void write_map(pid_t pid, const char *name, struct text map, struct text 
 		return;
 	if (errno == EPERM && program.data && run_mapper(program.data, pid, map) == 0)
 		return;
-	fail("write %s (\"%.80s\")%s%s", name, map.data, program.data ? " by " : "", program.data ? program.data : "");
+	if (program.data)
+		fail("write %s (\"%.80s\") by %s (it maps what /etc/sub%.3s gives the user, no more)", name, map.data, program.data, name);
+	fail("write %s (\"%.80s\")", name, map.data);
 }
 
 // map_namespaces serves the process pid from outside of its new user namespace, where the right to write maps is.
@@ -348,9 +274,26 @@ static void create_namespaces(const struct message *message, int mapper, int dum
 		order(mapper, 't');
 }
 
+// note_affinity names the first CPUs that the process may run on: what `exec` binds it to while it joins.
+static void note_affinity(const struct message *message)
+{
+	cpu_set_t cpus;
+	size_t mask = 0;
+
+	if (!message->debug)
+		return;
+	CPU_ZERO(&cpus);
+	if (sched_getaffinity(0, sizeof(cpus), &cpus) < 0)
+		return;
+	for (size_t i = 0; i < sizeof(mask) * 8; i++)
+		if (CPU_ISSET(i, &cpus))
+			mask |= (size_t) 1 << i;
+	note(message, "affinity: 0x%zx", mask);
+}
+
 static void become_init(const struct message *message)
 {
-	prctl(PR_SET_NAME, "migrate:init", 0, 0, 0);
+	prctl(PR_SET_NAME, INIT_NAME, 0, 0, 0);
 	if (setsid() < 0)
 		fail("start session");
 	if (setgid(0) < 0)
@@ -363,26 +306,33 @@ static void become_init(const struct message *message)
 
 static void __attribute__((constructor)) bootstrap(void)
 {
-	struct message message = { 0 };
-	struct join joins[MAX_JOINS];
+	struct message message;
 	const char *number = getenv(ENV_FD);
 	int mapper = -1;
 
+	// Go's threads begin in C, and the first thing a thread allocates there maps an arena of its own: three system calls
+	// and two pages a thread, in a program that lives for milliseconds.
+	mallopt(M_ARENA_MAX, 1);
 	if (!number || !*number)
 		return;
 	report_fd = atoi(number);
 	read_message(report_fd, &message);
+	note(&message, "nsexec container setup");
+	note_affinity(&message);
 	if (message.oom_score_adj.data && write_proc(getpid(), "oom_score_adj", message.oom_score_adj) < 0
 	    && !(message.rootless && errno == EACCES))
 		fail("set oom_score_adj to %s", message.oom_score_adj.data);
 
-	size_t count = open_joins(message.namespaces, joins);
+	size_t count = message.join_count;
+	open_joins(&message);
 	// A process of the container must not be able to ptrace us, or to take our descriptors, while we are half inside.
 	if (count > 0 && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		fail("become undumpable");
 	if ((message.clone_flags & CLONE_NEWUSER) || message.time_offsets.data)
 		mapper = start_mapper(&message);
-	join_namespaces(joins, count);
+	note(&message, "join namespaces %s", count ? message.namespaces.data : "(none)");
+	join_namespaces(message.joins, count);
+	note(&message, "create namespaces %#x", message.clone_flags);
 	create_namespaces(&message, mapper, count == 0);
 	if (mapper >= 0)
 		close(mapper);

@@ -10,17 +10,21 @@ package bootstrap
 
 // The constructor lives in bootstrap.c; importing "C" is what links it in.
 
-// #cgo CFLAGS: -Wall -Wextra -std=gnu11
+// #cgo CFLAGS: -Wall -Wextra -Wno-unused-parameter -std=gnu11
 import "C"
 
 import (
 	"bytes"
 	"encoding/binary"
 	"io"
+	"log/slog"
 )
 
 // EnvFD is the environment variable that holds the number of the bootstrap socket.
 const EnvFD = "_MIGRATE_BOOTSTRAP"
+
+// InitName is the name of init, in /proc/PID/comm, until it executes its program. The same value stands in bootstrap.c.
+const InitName = "migrate:init"
 
 const (
 	recordSize = 256
@@ -32,17 +36,23 @@ type Error struct{ Text string }
 
 func (e *Error) Error() string { return "set up namespaces: " + e.Text }
 
-// ReadReply reads one record of the C stage: init's pid, or its *Error. [io.EOF] when the stage died without a word.
-func ReadReply(r io.Reader) (int, error) {
-	var record [recordSize]byte
-	_, err := io.ReadFull(r, record[:])
-	if err != nil {
-		return 0, err
+// ReadReply reads the answer of the C stage: init's pid, or its *Error. [io.EOF] when the stage died without a word.
+// What the stage tells before it, because the message asked for that, goes to log.
+func ReadReply(r io.Reader, log *slog.Logger) (int, error) {
+	for {
+		var record [recordSize]byte
+		_, err := io.ReadFull(r, record[:])
+		if err != nil {
+			return 0, err
+		}
+		pid := int32(binary.NativeEndian.Uint32(record[:]))
+		if pid > 0 {
+			return int(pid), nil
+		}
+		text, _, _ := bytes.Cut(record[recordText:], []byte{0})
+		if pid < 0 {
+			return 0, &Error{Text: string(text)}
+		}
+		log.Debug(string(text))
 	}
-	pid := int32(binary.NativeEndian.Uint32(record[:]))
-	if pid > 0 {
-		return int(pid), nil
-	}
-	text, _, _ := bytes.Cut(record[recordText:], []byte{0})
-	return 0, &Error{Text: string(text)}
 }

@@ -38,6 +38,7 @@ const (
 	attrOOMScoreAdj = 8
 	attrRootless    = 9
 	attrTimeOffsets = 10
+	attrDebug       = 11
 )
 
 // Message is what the C stage is told.
@@ -52,6 +53,7 @@ type Message struct {
 	OOMScoreAdj string                           // decimal; "" = inherited
 	Rootless    bool                             // the caller is not root
 	TimeOffsets map[string]specs.LinuxTimeOffset // of a new time namespace, by clock
+	Debug       bool                             // the stage tells what it does
 }
 
 // Namespace is one namespace to join.
@@ -141,6 +143,7 @@ func (m *Message) Encode() ([]byte, error) {
 	e.text(attrOOMScoreAdj, m.OOMScoreAdj)
 	e.flag(attrRootless, m.Rootless)
 	e.text(attrTimeOffsets, formatOffsets(m.TimeOffsets))
+	e.flag(attrDebug, m.Debug)
 	if e.err == nil && len(e.buf) > messageMax {
 		e.err = fmt.Errorf("bootstrap message of %d bytes is too long", len(e.buf))
 	}

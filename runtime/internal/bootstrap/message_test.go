@@ -1,9 +1,11 @@
 package bootstrap
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -42,24 +44,6 @@ func TestMessagesThatTheKernelWouldRefuseAreRefused(t *testing.T) {
 	}
 }
 
-// decode reads a message as the C stage does, with its checks.
-func decode(data []byte) (map[uint16]string, error) {
-	if len(data) < headerSize || int(binary.NativeEndian.Uint32(data)) != len(data) ||
-		binary.NativeEndian.Uint16(data[4:]) != messageType {
-		return nil, errors.New("bad header")
-	}
-	attributes := map[uint16]string{}
-	for left := data[headerSize:]; len(left) >= attrHeader; {
-		size := int(binary.NativeEndian.Uint16(left))
-		if size < attrHeader || size > len(left) {
-			return nil, fmt.Errorf("attribute of %d bytes with %d left", size, len(left))
-		}
-		attributes[binary.NativeEndian.Uint16(left[2:])] = string(left[attrHeader:size])
-		left = left[min((size+3)&^3, len(left)):]
-	}
-	return attributes, nil
-}
-
 func TestEncodedMessageSaysWhatWasMeant(t *testing.T) {
 	m := &Message{
 		CloneFlags: unix.CLONE_NEWUSER | unix.CLONE_NEWTIME,
@@ -73,27 +57,16 @@ func TestEncodedMessageSaysWhatWasMeant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decode(data)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := map[uint16]string{
-		attrCloneFlags:  string(binary.NativeEndian.AppendUint32(nil, m.CloneFlags)),
-		attrNamespaces:  "net:/run/netns/a,ipc:/proc/7/ns/ipc\x00",
-		attrUIDMap:      "0 1000 1\n1 100000 65536\n\x00",
-		attrGIDMap:      "0 100 1\n\x00",
-		attrNewUIDMap:   "/usr/bin/newuidmap\x00",
-		attrSetgroups:   string(binary.NativeEndian.AppendUint32(nil, 1)),
-		attrOOMScoreAdj: "-5\x00",
-		attrTimeOffsets: "boottime 4 0\nmonotonic -3 9\n\x00",
-	}
-	for kind, value := range want {
-		if got[kind] != value {
-			t.Errorf("attribute %d is %q, want %q", kind, got[kind], value)
-		}
-	}
-	if len(got) != len(want) {
-		t.Errorf("%d attributes, want %d", len(got), len(want))
+	want := strings.Join([]string{
+		fmt.Sprintf("flags=%d", m.CloneFlags), "setgroups=1", "rootless=0", "debug=0",
+		"namespaces=net:/run/netns/a,ipc:/proc/7/ns/ipc",
+		"uid_map=0 1000 1\n1 100000 65536\n", "gid_map=0 100 1\n",
+		"newuidmap=/usr/bin/newuidmap", "oom_score_adj=-5", "time_offsets=boottime 4 0\nmonotonic -3 9\n",
+		fmt.Sprintf("join=%d:/run/netns/a", unix.CLONE_NEWNET), fmt.Sprintf("join=%d:/proc/7/ns/ipc", unix.CLONE_NEWIPC),
+		"words=6", "",
+	}, "\n")
+	if got := startParser(t).parse(t, data); got != want {
+		t.Errorf("the stage reads %s, want %s", got, want)
 	}
 }
 
@@ -101,6 +74,7 @@ func TestEncodedMessageSaysWhatWasMeant(t *testing.T) {
 func FuzzEncode(f *testing.F) {
 	f.Add(uint32(unix.CLONE_NEWNS), "net", "/run/netns/a", "-17", uint32(0), uint32(1000), int64(5))
 	f.Add(uint32(unix.CLONE_NEWUSER|unix.CLONE_NEWTIME), "user", "/a,b:/c", "x\x00y", uint32(1), uint32(1<<31), int64(-1))
+	parser := startParser(f)
 	f.Fuzz(func(t *testing.T, flags uint32, kind, path, adj string, container, host uint32, secs int64) {
 		m := &Message{
 			CloneFlags: flags, Namespaces: []Namespace{{kind, path}}, OOMScoreAdj: adj,
@@ -114,18 +88,35 @@ func FuzzEncode(f *testing.F) {
 		if err != nil {
 			return
 		}
-		got, err := decode(data)
-		if err != nil {
-			t.Fatal(err)
-		}
-		list := strings.TrimSuffix(got[attrNamespaces], "\x00")
-		if gotKind, gotPath, _ := strings.Cut(list, ":"); gotKind != kind || gotPath != path || strings.Contains(list, ",") {
-			t.Errorf("namespaces %q of %q, %q", list, kind, path)
-		}
-		if text := got[attrOOMScoreAdj]; adj != "" && text != adj+"\x00" {
-			t.Errorf("oom_score_adj %q of %q", text, adj)
+		if got, want := parser.parse(t, data), said(t, m); got != want {
+			t.Errorf("the stage reads %q, it was told %q", got, want)
 		}
 	})
+}
+
+// said is what the message says, in the words of testdata/parse.c.
+func said(t *testing.T, m *Message) string {
+	t.Helper()
+	numbers := map[uint16]uint32{attrCloneFlags: m.CloneFlags}
+	texts := map[uint16]string{}
+	for kind, text := range map[uint16]string{
+		attrNamespaces: formatNamespaces(m.Namespaces), attrUIDMap: formatMap(m.UIDMap), attrGIDMap: formatMap(m.GIDMap),
+		attrOOMScoreAdj: m.OOMScoreAdj, attrTimeOffsets: formatOffsets(m.TimeOffsets),
+	} {
+		if text != "" {
+			texts[kind] = text
+		}
+	}
+	text, err := words(numbers, texts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ns := range m.Namespaces {
+		if join := fmt.Sprintf("\njoin=%d:%s\n", CloneFlag(ns.Type), ns.Path); !strings.Contains(text, join) {
+			t.Errorf("no %q in %q", join, text)
+		}
+	}
+	return text
 }
 
 func TestReplyIsAPidOrTheStagesWords(t *testing.T) {
@@ -134,14 +125,35 @@ func TestReplyIsAPidOrTheStagesWords(t *testing.T) {
 		buf = append(buf, text...)
 		return strings.NewReader(string(append(buf, make([]byte, recordSize-len(buf))...)))
 	}
-	if pid, err := ReadReply(record(4711, "")); err != nil || pid != 4711 {
+	discard := slog.New(slog.DiscardHandler)
+	if pid, err := ReadReply(record(4711, ""), discard); err != nil || pid != 4711 {
 		t.Errorf("ReadReply: %d, %v", pid, err)
 	}
-	_, err := ReadReply(record(-1, "join namespace: Permission denied"))
+	_, err := ReadReply(record(-1, "join namespace: Permission denied"), discard)
 	if stage, ok := errors.AsType[*Error](err); !ok || stage.Text != "join namespace: Permission denied" {
 		t.Errorf("ReadReply: %v", err)
 	}
-	if _, err := ReadReply(strings.NewReader("short")); err == nil {
+	if _, err := ReadReply(strings.NewReader("short"), discard); err == nil {
 		t.Error("a cut record is no error")
+	}
+}
+
+func TestWhatTheStageDoesIsLogged(t *testing.T) {
+	var out, log bytes.Buffer
+	for _, r := range []struct {
+		pid  int32
+		text string
+	}{{0, "nsexec[7]: affinity: 0x3"}, {0, "nsexec[7]: join namespaces"}, {4711, ""}} {
+		line := append(binary.NativeEndian.AppendUint32(nil, uint32(r.pid)), r.text...)
+		out.Write(append(line, make([]byte, recordSize-len(line))...))
+	}
+	logger := slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	if pid, err := ReadReply(&out, logger); err != nil || pid != 4711 {
+		t.Errorf("ReadReply: %d, %v", pid, err)
+	}
+	for _, want := range []string{"affinity: 0x3", "join namespaces"} {
+		if !strings.Contains(log.String(), want) {
+			t.Errorf("the log lacks %q: %s", want, log.String())
+		}
 	}
 }

@@ -3,6 +3,7 @@ package bootstrap_test
 import (
 	"encoding/binary"
 	"errors"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -30,7 +31,7 @@ func send(t *testing.T, data []byte) error {
 	_ = theirs.Close()
 	_, _ = ours.Write(data)
 	_ = unix.Shutdown(fds[0], unix.SHUT_WR)
-	_, err = bootstrap.ReadReply(ours)
+	_, err = bootstrap.ReadReply(ours, slog.New(slog.DiscardHandler))
 	_, _ = p.Wait()
 	return err
 }

@@ -20,29 +20,53 @@ type Sets struct {
 	log     *slog.Logger
 }
 
-// New understands the names of a spec. Names that this kernel does not know are left out with a warning, so that one
-// profile serves many kernels.
+// Unknown are the names in a spec that this kernel does not know, sorted.
+func Unknown(spec *specs.LinuxCapabilities) ([]string, error) {
+	if spec == nil {
+		return nil, nil
+	}
+	known, err := supported()
+	if err != nil {
+		return nil, err
+	}
+	var unknown []string
+	for _, name := range slices.Concat(spec.Bounding, spec.Effective, spec.Inheritable, spec.Permitted, spec.Ambient) {
+		if _, ok := known[name]; !ok {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return slices.Compact(unknown), nil
+}
+
+// supported are the kernel's capabilities by the names that specs have for them.
+func supported() (map[string]capability.Cap, error) {
+	list, err := capability.ListSupported()
+	if err != nil {
+		return nil, fmt.Errorf("list capabilities: %w", err)
+	}
+	known := make(map[string]capability.Cap, len(list))
+	for _, c := range list {
+		known["CAP_"+strings.ToUpper(c.String())] = c
+	}
+	return known, nil
+}
+
+// New understands the names of a spec. Those that are Unknown are left out, so that one profile serves many kernels.
 func New(spec *specs.LinuxCapabilities, log *slog.Logger) (*Sets, error) {
 	s := &Sets{log: log}
 	if spec == nil {
 		return s, nil
 	}
-	supported, err := capability.ListSupported()
+	known, err := supported()
 	if err != nil {
-		return nil, fmt.Errorf("list capabilities: %w", err)
+		return nil, err
 	}
-	known := make(map[string]capability.Cap, len(supported))
-	for _, c := range supported {
-		known["CAP_"+strings.ToUpper(c.String())] = c
-	}
-	var unknown []string
 	parse := func(names []string) []capability.Cap {
 		caps := make([]capability.Cap, 0, len(names))
 		for _, name := range names {
 			if c, ok := known[name]; ok {
 				caps = append(caps, c)
-			} else if !slices.Contains(unknown, name) {
-				unknown = append(unknown, name)
 			}
 		}
 		return caps
@@ -56,10 +80,6 @@ func New(spec *specs.LinuxCapabilities, log *slog.Logger) (*Sets, error) {
 	}
 	if s.process, err = capability.NewPid2(0); err != nil {
 		return nil, fmt.Errorf("open capabilities: %w", err)
-	}
-	if len(unknown) > 0 {
-		slices.Sort(unknown)
-		log.Warn("ignoring unknown or unavailable capabilities", "names", unknown)
 	}
 	return s, nil
 }
@@ -97,8 +117,20 @@ func (s *Sets) Apply() error {
 	// One that cannot be raised, because it is not inheritable, is a mistake that engines made for years: warn only.
 	for _, c := range s.sets[capability.AMBIENT] {
 		if err := capability.SetAmbient(true, c); err != nil {
-			s.log.Warn("cannot raise ambient capability", "name", c.String(), "error", err)
+			s.log.Warn(fmt.Sprintf("can't raise ambient capability CAP_%s: %v", strings.ToUpper(c.String()), err))
 		}
 	}
 	return nil
+}
+
+// MayRaiseLimits tells whether this thread has CAP_SYS_RESOURCE.
+func MayRaiseLimits() (bool, error) {
+	own, err := capability.NewPid2(0)
+	if err == nil {
+		err = own.Load()
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up own capabilities: %w", err)
+	}
+	return own.Get(capability.EFFECTIVE, capability.CAP_SYS_RESOURCE), nil
 }

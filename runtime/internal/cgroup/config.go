@@ -164,10 +164,14 @@ func setBlockIO(out *cgroups.Resources, b *specs.LinuxBlockIO) {
 }
 
 func deviceRule(d *specs.LinuxDeviceCgroup) (*devices.Rule, error) {
-	if d.Access == "" {
+	access := strings.ReplaceAll(d.Access, "a", "") // taken for a letter by some configs; it never had a meaning
+	if access == "" {
 		return nil, errors.New("device access field cannot be empty")
 	}
-	rule := &devices.Rule{Major: devices.Wildcard, Minor: devices.Wildcard, Permissions: devices.Permissions(d.Access), Allow: d.Allow}
+	if strings.Trim(access, "rwm") != "" {
+		return nil, fmt.Errorf("invalid device access %q: not of the letters r, w and m", d.Access)
+	}
+	rule := &devices.Rule{Major: devices.Wildcard, Minor: devices.Wildcard, Permissions: devices.Permissions(access), Allow: d.Allow}
 	switch d.Type {
 	case "", "a":
 		rule.Type = devices.WildcardDevice

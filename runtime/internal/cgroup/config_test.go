@@ -101,3 +101,17 @@ func TestSystemdProperties(t *testing.T) {
 		}
 	}
 }
+
+// runc takes an "a" among the letters of a device's access, and so configs have it.
+func TestLetterWithoutMeaningInDeviceAccessIsPassedOver(t *testing.T) {
+	major, minor := int64(1), int64(11)
+	rule, err := deviceRule(&specs.LinuxDeviceCgroup{Type: "c", Major: &major, Minor: &minor, Access: "rwa"})
+	if err != nil || rule.Permissions != "rw" {
+		t.Errorf("rule %+v, error %v", rule, err)
+	}
+	for _, access := range []string{"a", "rx"} {
+		if _, err := deviceRule(&specs.LinuxDeviceCgroup{Type: "c", Access: access}); err == nil {
+			t.Errorf("access %q is taken", access)
+		}
+	}
+}

@@ -26,6 +26,7 @@ var ErrRootless = cgroups.ErrRootless
 type Group struct {
 	manager  cgroups.Manager
 	rootless bool
+	owner    *int // whom Apply hands the cgroup to
 }
 
 // New is a cgroup that may not exist yet; Open one whose paths are known.
@@ -37,7 +38,11 @@ func Open(c *cgroups.Cgroup, paths map[string]string) (*Group, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Group{manager: m, rootless: c.Rootless}, nil
+	g := &Group{manager: m, rootless: c.Rootless}
+	if V2() && !c.Systemd { // the systemd driver does it itself
+		g.owner = c.OwnerUID
+	}
+	return g, nil
 }
 
 // V2 tells whether the host has the unified hierarchy alone.
@@ -64,8 +69,14 @@ func (g *Group) CheckFree() error {
 	return nil
 }
 
-// Apply makes the cgroup and moves a process into it; pid -1 only makes it.
-func (g *Group) Apply(pid int) error { return g.manager.Apply(pid) }
+// Apply makes the cgroup and moves a process into it; pid -1 only makes it. Where the container is to manage its cgroup,
+// it becomes the container's.
+func (g *Group) Apply(pid int) error {
+	if err := g.manager.Apply(pid); err != nil {
+		return err
+	}
+	return g.delegate()
+}
 
 // Set writes limits. Those that are not set in r stay as they are.
 func (g *Group) Set(r *cgroups.Resources) error { return g.manager.Set(r) }

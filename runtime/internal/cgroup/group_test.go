@@ -57,7 +57,7 @@ func busy(t *testing.T, g *Group) *exec.Cmd {
 	if _, err := in.Write([]byte("go\n")); err != nil {
 		t.Fatal(err)
 	}
-	for range 500 {
+	for range 5000 {
 		if pids, _ := g.Pids(); len(pids) == 2 {
 			return cmd
 		}
@@ -129,6 +129,41 @@ func TestJoinStaysBelowTheContainer(t *testing.T) {
 	}
 	if pids, _ := g.Pids(); slices.Contains(pids, os.Getpid()) {
 		t.Error("the process was moved all the same")
+	}
+}
+
+// On cgroup v2 the rules are a program in the kernel: new ones replace it, they do not add a second that still refuses.
+func TestNewDeviceRulesReplaceTheOld(t *testing.T) {
+	testutil.CgroupV2(t)
+	g := group(t)
+	for _, allow := range []bool{true, false, true} {
+		r, err := Resources(&specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{
+			{Allow: false, Access: "rwm"},
+			{Allow: allow, Type: "c", Major: new(int64(1)), Minor: new(int64(5)), Access: "r"}, // /dev/zero
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Set(r); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/bin/sh", "-c", "read x; exec 3</dev/zero")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Apply(cmd.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := in.Write([]byte("go\n")); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); (err == nil) != allow {
+			t.Errorf("allowed %v: %v", allow, err)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/livemigrate/migrate/internal/sys/pidfd"
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 )
@@ -37,7 +38,8 @@ func (g *Group) Kill(ctx context.Context) error {
 func (g *Group) kill(ctx context.Context, pids []int) error {
 	if V2() {
 		err := cgroups.WriteFile(g.manager.Path(""), "cgroup.kill", "1")
-		if err == nil || !errors.Is(err, os.ErrNotExist) {
+		// A threaded cgroup, which is what one below a cgroup with processes of its own becomes, can't be killed as a whole.
+		if err == nil || !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) {
 			return err
 		}
 	}
@@ -59,17 +61,17 @@ func (g *Group) Signal(sig unix.Signal) (int, error) {
 func (g *Group) signal(pids []int, sig unix.Signal) (sent int, err error) {
 	// A pid that was read may belong to a stranger by the time it is used. A pidfd pins whoever has the number now;
 	// if the number is still listed after that, it is one of ours.
-	pinned := make(map[int]int, len(pids))
+	pinned := make(map[int]*os.File, len(pids))
 	defer func() {
-		for _, fd := range pinned {
-			_ = unix.Close(fd)
+		for _, process := range pinned {
+			process.Close()
 		}
 	}()
 	for _, pid := range pids {
-		if fd, err := unix.PidfdOpen(pid, 0); err == nil {
-			pinned[pid] = fd
-		} else if !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EINVAL) {
-			return 0, fmt.Errorf("open process %d: %w", pid, err)
+		if process, err := pidfd.Open(pid); err == nil {
+			pinned[pid] = process
+		} else if !errors.Is(err, os.ErrProcessDone) {
+			return 0, err
 		}
 	}
 	ours, err := g.Pids()
@@ -77,15 +79,15 @@ func (g *Group) signal(pids []int, sig unix.Signal) (sent int, err error) {
 		return 0, fmt.Errorf("list cgroup processes: %w", err)
 	}
 	var errs []error
-	for pid, fd := range pinned {
+	for pid, process := range pinned {
 		if !slices.Contains(ours, pid) {
 			continue
 		}
-		switch err := unix.PidfdSendSignal(fd, sig, nil, 0); {
+		switch err := pidfd.Signal(process, sig); {
 		case err == nil:
 			sent++
-		case !errors.Is(err, unix.ESRCH):
-			errs = append(errs, fmt.Errorf("signal process %d: %w", pid, err))
+		case !errors.Is(err, os.ErrProcessDone):
+			errs = append(errs, err)
 		}
 	}
 	return sent, errors.Join(errs...)

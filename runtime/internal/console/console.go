@@ -7,13 +7,14 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
 // Setup makes the terminal of the calling process, which must lead a session without one: it becomes descriptors 0, 1
-// and 2, and its master is sent over socket, which is closed. bindConsole also puts it on /dev/console.
-func Setup(socket *os.File, size *specs.Box, bindConsole bool) error {
+// and 2, and its master is sent over socket, which is closed. bind puts it on /dev/console; nil leaves that.
+func Setup(socket *os.File, size *specs.Box, bind func(slave *os.File) error) error {
 	defer socket.Close()
 	master, slave, err := open()
 	if err != nil {
@@ -27,12 +28,12 @@ func Setup(socket *os.File, size *specs.Box, bindConsole bool) error {
 			return fmt.Errorf("set console size: %w", err)
 		}
 	}
-	if bindConsole {
+	if bind != nil {
 		if err := bind(slave); err != nil {
 			return fmt.Errorf("mount /dev/console: %w", err)
 		}
 	}
-	if err := SendFile(socket, master.Name(), master); err != nil {
+	if err := SendFile(socket, "/dev/ptmx", master); err != nil {
 		return fmt.Errorf("send console: %w", err)
 	}
 	for fd := range 3 {
@@ -43,18 +44,25 @@ func Setup(socket *os.File, size *specs.Box, bindConsole bool) error {
 	return os.NewSyscallError("ioctl(TIOCSCTTY)", unix.IoctlSetInt(0, unix.TIOCSCTTY, 0))
 }
 
-// open allocates a pty. The ptmx must be the one of a devpts: an image could bring any device under that name. The
-// slave is taken from the master by ioctl (Linux 4.13), not by its path.
+// open allocates a pty. The ptmx must be the one of a devpts: an image could bring any device under that name, and to open
+// some of them is an act. The slave is taken from the master by ioctl (Linux 4.13), not by its path (CVE-2025-52565).
 func open() (master, slave *os.File, err error) {
-	fd, err := unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	const path = "/dev/pts/ptmx"
+	handle, err := os.OpenFile(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, &os.PathError{Op: "open", Path: "/dev/pts/ptmx", Err: err}
+		return nil, nil, err
 	}
-	master = os.NewFile(uintptr(fd), "/dev/ptmx")
+	defer handle.Close()
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(fd, &fs); err != nil || fs.Type != unix.DEVPTS_SUPER_MAGIC {
-		return nil, nil, errors.Join(errors.New("/dev/pts/ptmx is not on a devpts"), err, master.Close())
+	var st unix.Stat_t
+	err = errors.Join(unix.Fstatfs(int(handle.Fd()), &fs), unix.Fstat(int(handle.Fd()), &st))
+	if err != nil || fs.Type != unix.DEVPTS_SUPER_MAGIC || st.Rdev != unix.Mkdev(5, 2) {
+		return nil, nil, errors.Join(errors.New(path+" is not the one of a devpts"), err)
 	}
+	if master, err = pathrs.Reopen(handle, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC); err != nil {
+		return nil, nil, err
+	}
+	fd := int(master.Fd())
 	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
 		return nil, nil, errors.Join(os.NewSyscallError("ioctl(TIOCSPTLCK)", err), master.Close())
 	}
@@ -64,21 +72,6 @@ func open() (master, slave *os.File, err error) {
 		return nil, nil, errors.Join(os.NewSyscallError("ioctl(TIOCGPTPEER)", errno), master.Close())
 	}
 	return master, os.NewFile(peer, "pty"), nil
-}
-
-func bind(slave *os.File) error {
-	fd, err := unix.Open("/dev/console", unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o666)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	mnt, err := unix.OpenTree(int(slave.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-	if err != nil {
-		return os.NewSyscallError("open_tree", err)
-	}
-	defer unix.Close(mnt)
-	return os.NewSyscallError("move_mount",
-		unix.MoveMount(mnt, "", fd, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH))
 }
 
 // SendFile passes a descriptor over a connected unix socket with its name as the message, as engines expect it.

@@ -3,8 +3,10 @@
 //
 //	starter                        init
 //	  Config           ->                      over the bootstrap socket
-//	                   <-  mount               for each mount whose source only the starter can open
+//	                   <-  mount               for each mount whose source only the starter can open,
 //	  mount + file     ->
+//	                   <-  mount + file        or whose ids only it can map
+//	  mount            ->
 //	                   <-  hooks               mounts are there, the root not yet entered
 //	  continue         ->
 //	                   <-  ready               all is set up but credentials and seccomp
@@ -34,12 +36,13 @@ type Config struct {
 	Bundle  string         // absolute; relative sources of bind mounts start here
 	ID      string         // names the session keyring
 
-	NoPivot      bool
-	NoNewKeyring bool
-	Rootless     bool // the starter is not root
-	UserNS       bool // the process is in a user namespace of the container
-	LoopbackUp   bool // the network namespace is new: bring lo up
-	CgroupPath2  string
+	NoPivot        bool
+	NoNewKeyring   bool
+	Rootless       bool // the starter is not root
+	UserNS         bool // the process is in a user namespace of the container
+	NoSeccompFlags bool // see seccomp.Compile
+	LoopbackUp     bool // the network namespace is new: bring lo up
+	CgroupPath2    string
 
 	State       *specs.State // on stdin of the hooks that run inside
 	PassedFiles int          // descriptors 3 to 3+PassedFiles-1 are the program's

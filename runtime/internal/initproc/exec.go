@@ -7,7 +7,7 @@ func (p *process) exec() error {
 	if err := p.joinKeyring(); err != nil {
 		return err
 	}
-	if err := p.openTerminal(false); err != nil {
+	if err := p.openTerminal(nil); err != nil {
 		return err
 	}
 	unix.Umask(0o022)
@@ -24,6 +24,7 @@ func (p *process) exec() error {
 	if err != nil {
 		return err
 	}
+	p.log.Debug("setns_init: about to exec", "path", path)
 	if err := p.closeChannels(); err != nil {
 		return err
 	}

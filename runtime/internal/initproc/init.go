@@ -11,10 +11,12 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/livemigrate/migrate/internal/sys/pidfd"
 	"github.com/livemigrate/migrate/runtime/internal/console"
 	"github.com/livemigrate/migrate/runtime/internal/handshake"
 	"github.com/livemigrate/migrate/runtime/internal/hooks"
 	"github.com/livemigrate/migrate/runtime/internal/rootfs"
+	"github.com/livemigrate/migrate/runtime/internal/sysctl"
 )
 
 // init makes the container around itself and becomes its first program.
@@ -36,7 +38,7 @@ func (p *process) init() error {
 	if err := applyProfile(p.Process.ApparmorProfile); err != nil {
 		return err
 	}
-	if err := p.writeSysctls(); err != nil {
+	if err := sysctl.Write(p.Spec.Linux.Sysctl); err != nil {
 		return err
 	}
 	if rootfs.HasNamespace(p.Spec, specs.MountNamespace) {
@@ -58,13 +60,19 @@ func (p *process) init() error {
 	if err != nil {
 		return err
 	}
+	p.log.Debug("init: closing the pipe to signal completion")
 	if err := p.closeChannels(); err != nil {
 		return err
 	}
-	if err := p.awaitStart(fdDir); err != nil {
+	fifo, err := p.awaitStart(fdDir)
+	if err != nil {
 		return err
 	}
+	// While start waits: when one fails start does, and the poststart hooks come after these.
 	if err := p.runHooks(hooks.StartContainer, specs.StateCreated); err != nil {
+		return err
+	}
+	if err := p.confirmStart(fifo); err != nil {
 		return err
 	}
 	return p.become(path)
@@ -74,10 +82,10 @@ func (p *process) init() error {
 func (p *process) makeRoot() error {
 	root, err := rootfs.Mount(&rootfs.Options{
 		Spec: p.Spec, Rootfs: p.Rootfs, Bundle: p.Bundle, NoPivot: p.NoPivot, UserNS: p.UserNS, Rootless: p.Rootless,
-		CgroupPath2: p.CgroupPath2, OpenSource: p.openSource, Log: p.log,
+		CgroupPath2: p.CgroupPath2, OpenSource: p.openSource, MapSource: p.mapSource, Log: p.log,
 	})
 	if err != nil {
-		return fmt.Errorf("prepare rootfs: %w", err)
+		return err // which names the mount, in words that engines look for
 	}
 	if _, err := p.conn.Ask(&handshake.Message{Type: handshake.Hooks}, handshake.Continue); err != nil {
 		return fmt.Errorf("wait for hooks: %w", err)
@@ -97,7 +105,7 @@ func (p *process) makeRoot() error {
 			return fmt.Errorf("make working directory: %w", err)
 		}
 	}
-	if err := p.openTerminal(true); err != nil {
+	if err := p.openTerminal(rootfs.BindConsole); err != nil {
 		return err
 	}
 	if err := root.Finish(); err != nil {
@@ -109,9 +117,6 @@ func (p *process) makeRoot() error {
 
 // openSource asks the starter to open a mount's source: it has rights on the host that a user namespace lacks.
 func (p *process) openSource(index int) (*os.File, error) {
-	if index < 0 {
-		return nil, os.ErrPermission // a mount that is not the spec's
-	}
 	answer, err := p.conn.Ask(&handshake.Message{Type: handshake.Mount, Index: index}, handshake.Mount)
 	if err != nil {
 		return nil, fmt.Errorf("ask for the source: %w", err)
@@ -122,11 +127,19 @@ func (p *process) openSource(index int) (*os.File, error) {
 	return answer.File, nil
 }
 
+// mapSource asks the starter to map the ids of a mount: that takes rights over the whole filesystem.
+func (p *process) mapSource(index int, mnt *os.File) error {
+	if _, err := p.conn.Ask(&handshake.Message{Type: handshake.Mount, Index: index, File: mnt}, handshake.Mount); err != nil {
+		return fmt.Errorf("ask for the id maps: %w", err)
+	}
+	return nil
+}
+
 // openTerminal makes the console when the process is to have one, and hands out its own pidfd when that is asked for.
-func (p *process) openTerminal(bindConsole bool) error {
+func (p *process) openTerminal(bind func(*os.File) error) error {
 	if p.ConsoleFD > 0 {
 		socket := os.NewFile(uintptr(p.ConsoleFD), "console-socket")
-		if err := console.Setup(socket, p.Process.ConsoleSize, bindConsole); err != nil {
+		if err := console.Setup(socket, p.Process.ConsoleSize, bind); err != nil {
 			return fmt.Errorf("set up console: %w", err)
 		}
 	}
@@ -139,13 +152,12 @@ func (p *process) openTerminal(bindConsole bool) error {
 	}
 	socket := os.NewFile(uintptr(p.PidfdFD), "pidfd-socket")
 	defer socket.Close()
-	fd, err := unix.PidfdOpen(os.Getpid(), 0)
+	self, err := pidfd.Open(os.Getpid())
 	if err != nil {
-		return fmt.Errorf("open own pidfd: %w", err)
+		return err
 	}
-	pidfd := os.NewFile(uintptr(fd), "pidfd")
-	defer pidfd.Close()
-	if err := console.SendFile(socket, name, pidfd); err != nil {
+	defer self.Close()
+	if err := console.SendFile(socket, name, self); err != nil {
 		return fmt.Errorf("send pidfd: %w", err)
 	}
 	return nil
@@ -193,27 +205,34 @@ func (p *process) openFdDir() (*os.File, error) {
 		return nil, fmt.Errorf("open procfs: %w", err)
 	}
 	defer proc.Close()
-	dir, err := proc.OpenSelf("fd")
+	dir, leave, err := proc.OpenThreadSelf("fd")
 	if err != nil {
 		return nil, fmt.Errorf("open own descriptors: %w", err)
 	}
+	leave() // this thread is never left
 	return dir, nil
 }
 
 // awaitStart blocks until start opens the other end of the exec fifo. Until then the fifo is held by a descriptor that
 // cannot be read or written; its path lies in the state directory, which the container never sees.
-func (p *process) awaitStart(fdDir *os.File) error {
+func (p *process) awaitStart(fdDir *os.File) (fifo int, err error) {
 	name := strconv.Itoa(p.FifoFD)
 	fd, err := unix.Openat(int(fdDir.Fd()), name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	for err == unix.EINTR {
 		fd, err = unix.Openat(int(fdDir.Fd()), name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("open exec fifo: %w", err)
+		return -1, fmt.Errorf("open exec fifo: %w", err)
 	}
-	if _, err := unix.Write(fd, []byte("0")); err != nil {
+	// Before the hooks and execve: until Linux 4.10 the kernel made the process dumpable before it closed descriptors.
+	return fd, errors.Join(unix.Close(p.FifoFD), fdDir.Close())
+}
+
+// confirmStart tells start that the program is about to run. A start that was killed while the hooks ran (EPIPE) has
+// started the container all the same.
+func (p *process) confirmStart(fifo int) error {
+	if _, err := unix.Write(fifo, []byte("0")); err != nil && err != unix.EPIPE {
 		return fmt.Errorf("write exec fifo: %w", err)
 	}
-	// Before execve: until Linux 4.10 the kernel made the process dumpable before it closed descriptors.
-	return errors.Join(unix.Close(fd), unix.Close(p.FifoFD), fdDir.Close())
+	return os.NewSyscallError("close", unix.Close(fifo))
 }

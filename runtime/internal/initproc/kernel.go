@@ -73,38 +73,6 @@ func raiseLoopback() error {
 	return os.NewSyscallError("ioctl(SIOCSIFFLAGS)", unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request))
 }
 
-// writeSysctls writes through a procfs that is verified to be one and bare of what the image may have mounted on it.
-func (p *process) writeSysctls() error {
-	if len(p.Spec.Linux.Sysctl) == 0 {
-		return nil
-	}
-	proc, err := procfs.OpenUnsafeProcRoot()
-	if err != nil {
-		return fmt.Errorf("open procfs: %w", err)
-	}
-	defer proc.Close()
-	for key, value := range p.Spec.Linux.Sysctl {
-		if err := writeSysctl(proc, key, value); err != nil {
-			return fmt.Errorf("write sysctl %s = %q: %w", key, value, err)
-		}
-	}
-	return nil
-}
-
-func writeSysctl(proc *procfs.Handle, key, value string) error {
-	handle, err := proc.OpenRoot("sys/" + strings.ReplaceAll(key, ".", "/"))
-	if err != nil {
-		return err
-	}
-	defer handle.Close()
-	f, err := pathrs.Reopen(handle, unix.O_WRONLY|unix.O_TRUNC|unix.O_CLOEXEC)
-	if err != nil {
-		return err
-	}
-	_, err = f.WriteString(value)
-	return errors.Join(err, f.Close())
-}
-
 // applyProfile asks AppArmor to confine the program from execve(2) on.
 func applyProfile(profile string) error {
 	if profile == "" {

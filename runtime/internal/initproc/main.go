@@ -5,7 +5,7 @@
 //  2. init: session keyring, loopback, root (package rootfs), hooks, terminal, names, sysctls, masks
 //     exec: session keyring, terminal
 //  3. what execve(2) hands on: scheduler, priorities, personality, memory policy, no-new-privileges
-//  4. say that it is ready; the starter sets limits and writes the state down
+//  4. compile the seccomp filter and say that all is ready; the starter sets limits and writes the state down
 //  5. labels, capabilities, user, working directory, seccomp
 //  6. init: wait on the exec fifo, run the startContainer hooks
 //  7. close every descriptor that is not the program's, and execute it
@@ -23,11 +23,14 @@ import (
 	"runtime/debug"
 	"slices"
 	"strconv"
+	"syscall"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"github.com/livemigrate/migrate/runtime/internal/bootstrap"
 	"github.com/livemigrate/migrate/runtime/internal/handshake"
+	"github.com/livemigrate/migrate/runtime/internal/seccomp"
 )
 
 // lastFD is the end of a range for close_range(2).
@@ -41,7 +44,10 @@ type process struct {
 	log     *slog.Logger
 	parent  int
 	env     []string // of the program, HOME added
-	pollers []int    // descriptors that stay open until execve(2)
+	filter  *seccomp.Filter
+	pollers []int // descriptors that stay open until execve(2)
+
+	keepGroups bool // setgroups(2) is not ours to call
 }
 
 // Main is `migrate init`. It never returns.
@@ -104,18 +110,37 @@ func (p *process) run() (err error) {
 			err = fmt.Errorf("panic in init: %v\n%s", r, debug.Stack())
 		}
 	}()
+	p.log.Debug("child process in init()", "kind", p.Kind)
 	if p.Kind == handshake.Exec {
 		return p.exec()
 	}
 	return p.init()
 }
 
-// ready tells the starter that all is set up but what takes rights away, and waits for its word.
-func (p *process) ready() error {
+// ready tells the starter that all is set up but what takes rights away, and waits for its word. The filter is compiled
+// before, for the starter sets limits: libseccomp gets no memory under an RLIMIT_AS that is smaller than what Go has
+// reserved, though the program may do with far less.
+func (p *process) ready() (err error) {
+	if p.filter, err = seccomp.Compile(p.Spec.Linux.Seccomp, p.NoSeccompFlags, p.log); err != nil {
+		return fmt.Errorf("compile seccomp filter: %w", err)
+	}
 	if _, err := p.conn.Ask(&handshake.Message{Type: handshake.Ready}, handshake.Continue); err != nil {
 		return fmt.Errorf("report ready: %w", err)
 	}
-	return nil
+	return p.keepOpenFiles()
+}
+
+// keepOpenFiles makes Go forget the soft RLIMIT_NOFILE of before it raised it for itself. It restores that one at
+// execve(2) when it finds the limit as it left it, soft equal to hard, and cannot know that the starter wanted it so.
+func (p *process) keepOpenFiles() error {
+	if !slices.ContainsFunc(p.Process.Rlimits, func(r specs.POSIXRlimit) bool { return r.Type == "RLIMIT_NOFILE" }) {
+		return nil
+	}
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit))
 }
 
 // closeChannels ends the handshake: from here on errors have nowhere to go.

@@ -3,12 +3,15 @@ package initproc
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"github.com/cyphar/filepath-securejoin/pathrs-lite/procfs"
 	"github.com/moby/sys/user"
 	"github.com/opencontainers/selinux/go-selinux"
 	"golang.org/x/sys/unix"
@@ -16,7 +19,7 @@ import (
 	"github.com/livemigrate/migrate/runtime/internal/attribute"
 	"github.com/livemigrate/migrate/runtime/internal/capability"
 	"github.com/livemigrate/migrate/runtime/internal/handshake"
-	"github.com/livemigrate/migrate/runtime/internal/seccomp"
+	"github.com/livemigrate/migrate/runtime/internal/initmem"
 )
 
 // setAttributes sets what takes rights to set and does not take them away.
@@ -30,6 +33,10 @@ func (p *process) setAttributes() error {
 		unix.Umask(int(*p.Process.User.Umask))
 	}
 	if err := attribute.SetScheduler(p.Process.Scheduler); err != nil {
+		// sched_setattr(2): SCHED_DEADLINE needs every CPU of its root domain.
+		if errors.Is(err, unix.EPERM) && p.hasCpuset() {
+			return fmt.Errorf("process scheduler can't be used together with AllowedCPUs: %w", err)
+		}
 		return err
 	}
 	if err := attribute.SetIOPriority(p.Process.IOPriority); err != nil {
@@ -41,18 +48,26 @@ func (p *process) setAttributes() error {
 	return attribute.SetMemoryPolicy(p.Spec.Linux.MemoryPolicy)
 }
 
+func (p *process) hasCpuset() bool {
+	r := p.Spec.Linux.Resources
+	return r != nil && r.CPU != nil && r.CPU.Cpus != ""
+}
+
 // dropRights makes the thread what the program is to be, and returns the program's path. With no-new-privileges
 // seccomp comes last, so that a profile need not allow what we do; without, loading it takes CAP_SYS_ADMIN, so first.
+// No filter at all counts as last too: releaseMemory goes with it.
 func (p *process) dropRights() (string, error) {
 	if err := p.sealDescriptors(); err != nil {
 		return "", err
 	}
+	p.keepGroups = p.Rootless || setgroupsDenied()
 	if p.Process.SelinuxLabel != "" {
 		if err := selinux.SetExecLabel(p.Process.SelinuxLabel); err != nil {
 			return "", fmt.Errorf("set process label: %w", err)
 		}
 	}
-	if !p.Process.NoNewPrivileges {
+	first := !p.Process.NoNewPrivileges && !p.filter.Empty()
+	if first {
 		if err := p.loadSeccomp(); err != nil {
 			return "", err
 		}
@@ -68,7 +83,7 @@ func (p *process) dropRights() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if p.Process.NoNewPrivileges {
+	if !first {
 		if err := p.loadSeccomp(); err != nil {
 			return "", err
 		}
@@ -77,10 +92,9 @@ func (p *process) dropRights() (string, error) {
 }
 
 func (p *process) loadSeccomp() error {
-	if p.Spec.Linux.Seccomp == nil {
-		return nil
-	}
-	listener, err := seccomp.Load(p.Spec.Linux.Seccomp, p.log)
+	p.log.Debug(fmt.Sprintf("seccomp filter flags: %d", p.filter.Flags()))
+	p.releaseMemory()
+	listener, err := p.filter.Load()
 	if err != nil {
 		return fmt.Errorf("load seccomp filter: %w", err)
 	}
@@ -94,6 +108,17 @@ func (p *process) loadSeccomp() error {
 		return fmt.Errorf("hand over seccomp listener: %w", err)
 	}
 	return nil
+}
+
+// releaseMemory is for init alone, which is going to wait: any other process executes its program now. It is called at the
+// last moment when no filter can forbid it, for what is needed after it comes back.
+func (p *process) releaseMemory() {
+	if p.Kind != handshake.Init {
+		return
+	}
+	if err := initmem.Release(); err != nil {
+		p.log.Debug("init keeps its memory", "error", err)
+	}
 }
 
 // changeUser gives up root for the program's user, its groups and capabilities, and enters its working directory.
@@ -166,11 +191,7 @@ func (p *process) setUser() error {
 	if err := ownStdio(uid); err != nil {
 		return err
 	}
-	denied, err := os.ReadFile("/proc/self/setgroups")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("read setgroups: %w", err)
-	}
-	if !p.Rootless && strings.TrimSpace(string(denied)) != "deny" {
+	if !p.keepGroups {
 		groups := make([]int, 0, len(p.Process.User.AdditionalGids))
 		for _, gid := range p.Process.User.AdditionalGids {
 			groups = append(groups, int(gid))
@@ -190,6 +211,28 @@ func (p *process) setUser() error {
 		return os.NewSyscallError("setuid", err)
 	}
 	return nil
+}
+
+// setgroupsDenied asks the real procfs: the image's /proc must not decide which groups its program has. Where there is
+// none to ask, setgroups(2) itself will tell.
+func setgroupsDenied() bool {
+	proc, err := procfs.OpenProcRoot()
+	if err != nil {
+		return false
+	}
+	defer proc.Close()
+	handle, err := proc.OpenSelf("setgroups")
+	if err != nil {
+		return false
+	}
+	defer handle.Close()
+	f, err := pathrs.Reopen(handle, unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	text, err := io.ReadAll(f)
+	return err == nil && strings.TrimSpace(string(text)) == "deny"
 }
 
 // ownStdio gives 0, 1 and 2 to the program's user, who may want to open /dev/stdout again. /dev/null stays root's, and

@@ -67,7 +67,7 @@ func TestExecGetsATerminalAndAPidfd(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	e, err := launch.StartExec(ctx, &launch.Exec{
-		Spec: b.spec, ID: b.launch.ID, InitPid: p.Pid, ConsoleSocket: theirs, PidfdSocket: pidTheirs,
+		Spec: b.spec, ID: b.launch.ID, InitPid: p.Pid, InitStart: p.StartTime, ConsoleSocket: theirs, PidfdSocket: pidTheirs,
 		Process: &specs.Process{Args: []string{"tty"}, Cwd: "/", Env: []string{"PATH=/bin"}, Terminal: true},
 	})
 	must(t, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/livemigrate/migrate/internal/sys/pidfd"
 	"github.com/livemigrate/migrate/runtime/internal/attribute"
 	"github.com/livemigrate/migrate/runtime/internal/console"
 	"github.com/livemigrate/migrate/runtime/internal/handshake"
@@ -37,10 +38,13 @@ func (s *starter) converse(ctx context.Context) error {
 		answer := &handshake.Message{Type: handshake.Continue}
 		switch m.Type {
 		case handshake.Failed:
+			if s.config.Kind == handshake.Exec {
+				return errors.New(m.Text)
+			}
 			return fmt.Errorf("error during container init: %w", errors.New(m.Text))
 		case handshake.Mount:
 			answer.Type = handshake.Mount
-			answer.File, err = s.openSource(m.Index)
+			answer.File, err = s.giveSource(m.Index, m.File)
 		case handshake.Hooks:
 			err = s.runHooks(ctx)
 		case handshake.Ready:
@@ -86,16 +90,15 @@ func (s *starter) takeListener(number int) error {
 	if profile.ListenerPath == "" {
 		return errors.New("seccomp listenerPath is not set")
 	}
-	pidfd, err := unix.PidfdOpen(s.init.Pid, 0)
-	if err != nil {
-		return fmt.Errorf("open pidfd of init: %w", err)
-	}
-	defer unix.Close(pidfd)
-	fd, err := unix.PidfdGetfd(pidfd, number, 0)
+	init, err := pidfd.Open(s.init.Pid)
 	if err != nil {
 		return fmt.Errorf("take seccomp listener from init: %w", err)
 	}
-	listener := os.NewFile(uintptr(fd), "seccomp-listener")
+	defer init.Close()
+	listener, err := pidfd.GetFD(init, number)
+	if err != nil {
+		return fmt.Errorf("take seccomp listener from init: %w", err)
+	}
 	defer listener.Close()
 	if err := s.conn.Send(&handshake.Message{Type: handshake.Continue}); err != nil {
 		return err
@@ -118,12 +121,12 @@ func (s *starter) takeListener(number int) error {
 func sendListener(path, state string, listener *os.File) error {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
-		return fmt.Errorf("connect to the seccomp agent: %w", err)
+		return fmt.Errorf("failed to connect with seccomp agent %s: %w", path, err)
 	}
 	defer conn.Close()
 	socket, err := conn.File()
 	if err != nil {
-		return fmt.Errorf("connect to the seccomp agent: %w", err)
+		return fmt.Errorf("failed to connect with seccomp agent %s: %w", path, err)
 	}
 	defer socket.Close()
 	if err := console.SendFile(socket, state, listener); err != nil {

@@ -1,6 +1,9 @@
 package launch_test
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -93,5 +96,25 @@ func TestExecFollowsInitIntoATimeNamespace(t *testing.T) {
 	must(t, err)
 	if out != "1\n" {
 		t.Errorf("exec is not in init's time namespace: %q", out)
+	}
+}
+
+// The number of a dead init may be a stranger's by the time it is joined: on the host there would be nothing to join.
+func TestExecNeverRunsBesideAStranger(t *testing.T) {
+	b := newBox(t, "sleep", "100")
+	b.running()
+	stranger := exec.Command("sleep", "100")
+	must(t, stranger.Start())
+	defer func() {
+		_ = stranger.Process.Kill()
+		_ = stranger.Wait()
+	}()
+	file := filepath.Join(t.TempDir(), "touched")
+	_, _, err := b.exec(stranger.Process.Pid, func(e *launch.Exec) { e.InitStart-- }, "touch", file)
+	if err == nil || !strings.Contains(err.Error(), "is gone") {
+		t.Errorf("error is %v", err)
+	}
+	if _, err := os.Stat(file); err == nil {
+		t.Error("the program ran on the host")
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/livemigrate/migrate/internal/sys/pidfd"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
@@ -52,52 +54,60 @@ func makeFifo(dir string, spec *specs.Spec) (*os.File, error) {
 	return os.NewFile(uintptr(fd), path), nil
 }
 
-// OpenFifo lets the init that waits on the exec fifo of stateDir go on, and removes the fifo. pid and start time say
+// OpenFifo lets the init that waits on the exec fifo of stateDir go on, removes the fifo, and returns when the program is
+// about to run. pid and start time say
 // which process that is; its death is noticed at once (pidfd_open, Linux 5.3). ErrStarted, ErrInitGone.
 func OpenFifo(ctx context.Context, stateDir string, pid int, start uint64) error {
 	path := filepath.Join(stateDir, FifoName)
+	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+		return ErrStarted
+	}
+	// Before the fifo: as soon as that is open, init may run, end and be reaped, and its pid name nobody.
+	init, err := pidfd.Open(pid)
+	if errors.Is(err, os.ErrProcessDone) {
+		return ErrInitGone
+	}
+	if err != nil {
+		return fmt.Errorf("open init: %w", err)
+	}
+	defer init.Close()
+	// After the pidfd: it may be of another process that got the number.
+	if now, err := process.StartTime(pid); err != nil || now != start {
+		return ErrInitGone
+	}
 	// Opening for reading is what unblocks init's open for writing. It does not block us with O_NONBLOCK.
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if err == unix.ENOENT {
+	if errors.Is(err, unix.ENOENT) { // another start, running at the same time, was first
 		return ErrStarted
 	}
 	if err != nil {
 		return &os.PathError{Op: "open exec fifo", Path: path, Err: err}
 	}
 	defer unix.Close(fd)
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err == unix.ESRCH {
-		return ErrInitGone
-	}
-	if err != nil {
-		return fmt.Errorf("open pidfd of init: %w", err)
-	}
-	defer unix.Close(pidfd)
-	// After the pidfd: it may be of another process that got the number.
-	if now, err := startTime(pid); err != nil || now != start {
-		return ErrInitGone
-	}
-	if err := awaitByte(ctx, fd, pidfd); err != nil {
-		return err
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove exec fifo: %w", err)
-	}
-	return nil
+	return awaitByte(ctx, fd, int(init.Fd()), func() error {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove exec fifo: %w", err)
+		}
+		return nil
+	})
 }
 
 // awaitByte waits for what init writes. It may have written and ended already, so its byte is looked for before its
-// death. A cancelled context is noticed within pollStep.
-func awaitByte(ctx context.Context, fifo, pidfd int) error {
+// death. A cancelled context is noticed within pollStep. gone is called as soon as init has the fifo open: it goes on from
+// there, whatever becomes of us, and must not look as if it still waited.
+func awaitByte(ctx context.Context, fifo, pidfd int, gone func() error) error {
 	buf := make([]byte, 1)
 	opened := false
 	for {
 		n, err := unix.Read(fifo, buf)
 		switch {
 		case n == 1:
-			return nil
+			return gone()
 		case err == unix.EAGAIN: // init has it open and has not written
 			opened = true
+			if err := gone(); err != nil {
+				return err
+			}
 		case err == nil && opened:
 			return lostByte(pidfd)
 		case err != nil && err != unix.EINTR:
@@ -112,7 +122,7 @@ func awaitByte(ctx context.Context, fifo, pidfd int) error {
 		}
 		if fds[1].Revents != 0 {
 			if n, _ := unix.Read(fifo, buf); n == 1 {
-				return nil
+				return gone()
 			}
 			return ErrInitGone
 		}

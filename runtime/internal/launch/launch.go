@@ -37,6 +37,7 @@ type Init struct {
 	PidfdSocket           *os.File   // a connection that gets a pidfd of the process
 	ExtraFiles            []*os.File // become 3 and up
 	NoPivot, NoNewKeyring bool
+	NoSeccompFlags        bool // see seccomp.Compile
 	Rootless              bool // the caller is not root
 	CgroupPaths           map[string]string
 
@@ -57,12 +58,14 @@ type Exec struct {
 	Process               *specs.Process // complete: nothing is taken from Spec.Process
 	ID                    string         // of the container: its keyring is joined
 	Bundle                string
-	InitPid               int // whose namespaces are joined
+	InitPid               int    // whose namespaces are joined
+	InitStart             uint64 // when it started: its number may have become another's
 	Stdin, Stdout, Stderr *os.File
 	ConsoleSocket         *os.File
 	PidfdSocket           *os.File
 	ExtraFiles            []*os.File
 	NoNewKeyring          bool
+	NoSeccompFlags        bool // as in Init
 	Rootless              bool
 	CgroupPaths           map[string]string
 
@@ -92,7 +95,7 @@ func StartInit(ctx context.Context, o *Init) (*Process, error) {
 		place: o.Place, network: o.Network, hooks: o.Hooks,
 		config: &handshake.Config{
 			Kind: handshake.Init, Spec: spec, Process: spec.Process, Rootfs: o.Rootfs, Bundle: o.Bundle, ID: o.ID,
-			NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, Rootless: o.Rootless,
+			NoPivot: o.NoPivot, NoNewKeyring: o.NoNewKeyring, NoSeccompFlags: o.NoSeccompFlags, Rootless: o.Rootless,
 			UserNS:      rootfs.HasNamespace(spec, specs.UserNamespace),
 			LoopbackUp:  message.CloneFlags&unix.CLONE_NEWNET != 0,
 			CgroupPath2: o.CgroupPaths[""],
@@ -116,10 +119,12 @@ func StartExec(ctx context.Context, o *Exec) (*Process, error) {
 	s := &starter{
 		message: message, stdio: stdio(o.Process, o.Stdin, o.Stdout, o.Stderr), extra: o.ExtraFiles,
 		console: o.ConsoleSocket, pidfd: o.PidfdSocket, log: orDiscard(o.Log), place: o.Place,
+		joined: func() error { return sameProcess(o.InitPid, o.InitStart) },
 		config: &handshake.Config{
 			Kind: handshake.Exec, Spec: withLinux(o.Spec), Process: o.Process, Bundle: o.Bundle, ID: o.ID,
-			NoNewKeyring: o.NoNewKeyring, Rootless: o.Rootless, UserNS: rootfs.HasNamespace(o.Spec, specs.UserNamespace),
-			State: ociState(o.Spec, o.ID, o.Bundle, o.InitPid),
+			NoNewKeyring: o.NoNewKeyring, NoSeccompFlags: o.NoSeccompFlags, Rootless: o.Rootless,
+			UserNS: rootfs.HasNamespace(o.Spec, specs.UserNamespace),
+			State:  ociState(o.Spec, o.ID, o.Bundle, o.InitPid),
 		},
 	}
 	p, err := s.start(ctx)

@@ -3,18 +3,22 @@ package launch_test
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/testutil"
+	"github.com/livemigrate/migrate/runtime/internal/bootstrap"
 	"github.com/livemigrate/migrate/runtime/internal/launch"
 )
 
@@ -129,7 +133,17 @@ func (b *box) running() *launch.Process {
 		_ = p.Signal(unix.SIGKILL)
 		_, _ = p.Wait()
 	})
-	return p
+	// Start returns when init is told to go on, a moment before it is its program.
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", p.Pid))
+		must(b.t, err)
+		if strings.TrimSpace(string(name)) != bootstrap.InitName {
+			return p
+		}
+		if time.Now().After(end) {
+			b.t.Fatal("init does not become its program")
+		}
+	}
 }
 
 // exec runs a process in the running container to its end.
@@ -138,8 +152,9 @@ func (b *box) exec(initPid int, change func(*launch.Exec), args ...string) (int,
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	out := newOutput(b.t)
+	start, _ := process.StartTime(initPid) // of a dead one the test will hear
 	e := &launch.Exec{
-		Spec: b.spec, ID: b.launch.ID, Bundle: b.dir, InitPid: initPid, Stdin: out.null, Stdout: out.w, Stderr: out.w,
+		Spec: b.spec, ID: b.launch.ID, Bundle: b.dir, InitPid: initPid, InitStart: start, Stdin: out.null, Stdout: out.w, Stderr: out.w,
 		Process: &specs.Process{Args: args, Cwd: "/", Env: []string{"PATH=/bin"}, Capabilities: b.spec.Process.Capabilities},
 		Log:     testLog(b.t),
 	}

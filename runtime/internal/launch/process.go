@@ -1,12 +1,11 @@
 package launch
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"syscall"
+
+	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
 // Process is a container's process and a child of the caller.
@@ -31,16 +30,11 @@ func (p *Process) Wait() (int, error) {
 // Signal sends a signal; os.ErrProcessDone when the process has ended.
 func (p *Process) Signal(sig syscall.Signal) error { return p.process.Signal(sig) }
 
-// startTime reads field 22 of /proc/PID/stat. The command before it may contain anything but the last parenthesis.
-func startTime(pid int) (uint64, error) {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0, fmt.Errorf("read start time: %w", err)
+// sameProcess makes sure that what was done by pid was done to the process that started then. A number is given to
+// another process only after its owner is gone: whoever has it still, had it all the time.
+func sameProcess(pid int, start uint64) error {
+	if now, err := process.StartTime(pid); err != nil || now != start {
+		return fmt.Errorf("container's init %d is gone", pid)
 	}
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const index = 22 - 3 // the first field after the command is number 3
-	if len(fields) <= index {
-		return 0, errors.New("read start time: short /proc/PID/stat")
-	}
-	return strconv.ParseUint(string(fields[index]), 10, 64)
+	return nil
 }

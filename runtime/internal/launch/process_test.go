@@ -70,6 +70,16 @@ func TestProcessIsWhatTheSpecSays(t *testing.T) {
 				{Names: []string{"mkdir", "mkdirat", "statfs", "openat2", "pidfd_open"}, Action: specs.ActErrno},
 			}}
 		}, "mkdir /x 2>&1", "mkdir: can't create directory '/x': Operation not permitted\n"},
+		{"a long filter under a small address space", func(b *box) {
+			b.spec.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_AS", Soft: 64 << 20, Hard: 64 << 20}}
+			b.spec.Linux.Seccomp = &specs.LinuxSeccomp{DefaultAction: specs.ActAllow}
+			for value := range uint64(500) {
+				b.spec.Linux.Seccomp.Syscalls = append(b.spec.Linux.Seccomp.Syscalls, specs.LinuxSyscall{
+					Names: []string{"personality"}, Action: specs.ActErrno,
+					Args: []specs.LinuxSeccompArg{{Index: 0, Value: value, Op: specs.OpEqualTo}},
+				})
+			}
+		}, "ulimit -v", "65536\n"},
 		{"hooks inside", func(b *box) {
 			must(b.t, os.RemoveAll(filepath.Join(b.launch.Rootfs, "tmp")))
 			must(b.t, os.Mkdir(filepath.Join(b.launch.Rootfs, "tmp"), 0o755))

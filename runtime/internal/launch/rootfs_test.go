@@ -31,6 +31,30 @@ func TestRootIsWhatTheSpecSays(t *testing.T) {
 			id := uint32(1000)
 			b.spec.Linux.Devices = []specs.LinuxDevice{{Path: "/dev/own", Type: "c", Major: 1, Minor: 3, FileMode: &mode, UID: &id, GID: &id}}
 		}, "stat -c '%F %a %u:%g %t,%T' /dev/own", "character special file 640 1000:1000 1,3\n"},
+		{"a volume in the place of a default device", func(b *box) {
+			b.spec.Mounts = append(b.spec.Mounts, bind("/dev/urandom", "/dev/random"))
+		}, "stat -c %t,%T /dev/random", "1,9\n"},
+		{"a volume in the place of a default device in a user namespace", func(b *box) {
+			b.spec.Mounts = append(b.spec.Mounts, bind("/dev/urandom", "/dev/random"))
+			b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+			b.spec.Linux.UIDMappings, b.spec.Linux.GIDMappings = ids, ids
+			b.giveAway(100000)
+		}, "stat -c %t,%T /dev/random", "1,9\n"},
+		{"what a volume has in the place of a default device", func(b *box) {
+			must(t, os.WriteFile(filepath.Join(volume, "zero"), nil, 0o644))
+			b.spec.Mounts = append(b.spec.Mounts[:1:1], b.spec.Mounts[5], bind(volume, "/d"))
+			must(t, os.Remove(filepath.Join(b.launch.Rootfs, "dev")))
+			must(t, os.Symlink("d", filepath.Join(b.launch.Rootfs, "dev")))
+		}, "stat -c '%n %t,%T' /dev/zero /dev/full", "/dev/zero 0,0\n/dev/full 1,7\n"},
+		{"sysfs that a later mount covers", func(b *box) {
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/sys", Type: "tmpfs", Source: "tmpfs"})
+			b.spec.Linux.MaskedPaths = []string{"/sys/firmware", "/proc/keys"}
+		}, "ls /sys; cat /proc/keys; grep -c ' /sys tmpfs' /proc/mounts", "1\n"},
+		{"procfs below what a later mount covers", func(b *box) {
+			b.spec.Mounts = append(b.spec.Mounts, specs.Mount{Destination: "/a/proc", Type: "proc", Source: "proc"},
+				specs.Mount{Destination: "/a", Type: "tmpfs", Source: "tmpfs"})
+			b.spec.Linux.MaskedPaths = []string{"/a/proc/keys", "/proc/keys"}
+		}, "ls /a; cat /proc/keys; echo well", "well\n"},
 		{"bind", func(b *box) { b.spec.Mounts = append(b.spec.Mounts, bind(volume, "/data/deep")) }, "cat /data/deep/file; touch /data/deep/new && echo w", "from the hostw\n"},
 		{"read-only bind", func(b *box) { b.spec.Mounts = append(b.spec.Mounts, bind(volume, "/data", "ro")) }, "cat /data/file; touch /data/x 2>/dev/null || echo ro", "from the hostro\n"},
 		{"recursive read-only bind", func(b *box) { b.spec.Mounts = append(b.spec.Mounts, bind(volume, "/data", "rbind", "rro", "nosuid")) }, "touch /data/x 2>/dev/null || echo ro; grep -c -E ' /data [a-z0-9]+ ro,nosuid' /proc/mounts; grep -c ' /data .*nosuid' /proc/mounts", "ro\n1\n1\n"},
@@ -63,7 +87,7 @@ func TestRootIsWhatTheSpecSays(t *testing.T) {
 			b.spec.Linux.ReadonlyPaths = []string{"/proc/sys", "/proc/no"}
 		}, "cat /proc/keys; ls /sys/firmware; ls /proc/scsi 2>/dev/null; echo 1 2>/dev/null >/proc/sys/kernel/domainname || echo ro", "ro\n"},
 		{"sysctl", func(b *box) {
-			b.spec.Linux.Sysctl = map[string]string{"kernel.shm_rmid_forced": "1", "net.ipv4.ip_unprivileged_port_start": "0"}
+			b.spec.Linux.Sysctl = map[string]string{"kernel.shm_rmid_forced": "1", "net/ipv4/ip_unprivileged_port_start": "0"}
 		}, "cat /proc/sys/kernel/shm_rmid_forced /proc/sys/net/ipv4/ip_unprivileged_port_start", "1\n0\n"},
 		{"cgroup in a cgroup namespace", func(b *box) {
 			b.spec.Mounts = append(b.spec.Mounts, cgroupMount())

@@ -12,8 +12,12 @@ import (
 	"github.com/livemigrate/migrate/runtime/internal/rootfs"
 )
 
-// openSource opens the source of a bind mount for an init that may not.
-func (s *starter) openSource(index int) (*os.File, error) {
+// giveSource gives an init the source of a bind mount: opened for one that may not, or, when it brought an open one,
+// mapped.
+func (s *starter) giveSource(index int, opened *os.File) (*os.File, error) {
+	if opened != nil {
+		defer opened.Close()
+	}
 	if index < 0 || index >= len(s.config.Spec.Mounts) {
 		return nil, fmt.Errorf("init asks for mount %d of %d", index, len(s.config.Spec.Mounts))
 	}
@@ -23,7 +27,10 @@ func (s *starter) openSource(index int) (*os.File, error) {
 		return nil, fmt.Errorf("map ids of mount %s: %w", m.Destination, err)
 	}
 	defer userns.Close()
-	return rootfs.OpenSource(m, s.config.Bundle, userns)
+	if opened != nil {
+		return nil, rootfs.MapSource(m, s.config.Bundle, opened, userns)
+	}
+	return rootfs.OpenSource(m, s.config.Bundle, s.config.Rootfs, userns)
 }
 
 // mappingNamespace is the user namespace an id-mapped mount maps by: one with the mount's own maps, else the

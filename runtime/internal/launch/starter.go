@@ -10,8 +10,10 @@ import (
 	"os"
 	"strconv"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/runtime/internal/attribute"
 	"github.com/livemigrate/migrate/runtime/internal/bootstrap"
 	"github.com/livemigrate/migrate/runtime/internal/handshake"
@@ -30,6 +32,7 @@ type starter struct {
 	log     *slog.Logger
 
 	place   func(pid int) error
+	joined  func() error // called when the namespaces are joined, before the process is told anything
 	network func(pid int) error
 	hooks   func(ctx context.Context, kind string, pid int) error
 
@@ -58,25 +61,44 @@ func (s *starter) start(ctx context.Context) (_ *Process, err error) {
 	}
 	stop = context.AfterFunc(ctx, func() { _ = s.init.Kill() })
 	defer stop()
-	start, err := startTime(pid)
-	if err == nil && s.network != nil {
-		err = s.network(pid)
-	}
-	if err == nil {
-		err = json.NewEncoder(s.boot).Encode(s.config)
-	}
-	if err == nil {
-		err = s.converse(ctx)
-	}
+	p, err := s.configure(ctx, pid)
 	if err != nil {
 		return nil, s.failed(ctx, err)
+	}
+	return p, nil
+}
+
+// configure takes init from the bootstrap's end to its own.
+func (s *starter) configure(ctx context.Context, pid int) (*Process, error) {
+	start, err := process.StartTime(pid)
+	if err != nil {
+		return nil, err
+	}
+	if s.joined != nil {
+		if err := s.joined(); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.bindFinal(pid); err != nil {
+		return nil, err
+	}
+	if s.network != nil {
+		if err := s.network(pid); err != nil {
+			return nil, err
+		}
+	}
+	if err := json.NewEncoder(s.boot).Encode(s.config); err != nil {
+		return nil, fmt.Errorf("send configuration: %w", err)
+	}
+	if err := s.converse(ctx); err != nil {
+		return nil, err
 	}
 	return &Process{Pid: pid, StartTime: start, process: s.init}, nil
 }
 
 // fork starts our own program as `init`.
 func (s *starter) fork() (_ *os.Process, err error) {
-	exe, err := sealed.Self()
+	exe, err := sealed.Self(s.log)
 	if err != nil {
 		return nil, err
 	}
@@ -102,10 +124,10 @@ func (s *starter) fork() (_ *os.Process, err error) {
 	theirs = append(theirs, childLog)
 
 	files, null, err := s.files(childBoot, childSync, childLog)
+	theirs = append(theirs, null...)
 	if err != nil {
 		return nil, errors.Join(err, ourLog.Close(), s.boot.Close(), s.conn.Close())
 	}
-	theirs = append(theirs, null...)
 	first, err := os.StartProcess(fmt.Sprintf("/proc/self/fd/%d", exe.Fd()), []string{"migrate", "init"}, &os.ProcAttr{
 		Files: files,
 		Env: []string{
@@ -124,12 +146,13 @@ func (s *starter) fork() (_ *os.Process, err error) {
 	return first, nil
 }
 
-// files lays out the descriptors of the process: its program's, then those of the handshake.
+// files lays out the descriptors of the process: its program's, then those of the handshake. null are those among them
+// that were opened here, for the caller to close, also after an error.
 func (s *starter) files(boot, sync, log *os.File) (files, null []*os.File, err error) {
 	for _, f := range s.stdio {
 		if f == nil {
 			if f, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
-				return nil, nil, err
+				return nil, null, err
 			}
 			null = append(null, f)
 		}
@@ -168,39 +191,51 @@ func (s *starter) bootstrap(first *os.Process) (pid int, err error) {
 			err = fmt.Errorf("wait for bootstrap: %w", waitErr)
 		}
 	}()
+	s.message.Debug = s.log.Enabled(context.Background(), slog.LevelDebug)
 	data, err := s.message.Encode()
 	if err != nil {
 		return 0, err
+	}
+	cpus := s.affinity()
+	// Before it moves: the work of joining is then not done on the CPUs of the container.
+	if err := attribute.SetAffinity(first.Pid, cpus.Initial); err != nil {
+		return 0, fmt.Errorf("set initial CPU affinity: %w", err)
 	}
 	if s.place != nil {
 		if err := s.place(first.Pid); err != nil {
 			return 0, err
 		}
 	}
-	if err := s.bindCPUs(first.Pid); err != nil {
-		s.log.Warn("the process may keep the runtime's CPU affinity", "error", err)
+	if cpus.Initial == "" && cpus.Final == "" {
+		// Free of the runtime's own affinity, now that its cpuset limits it.
+		if err := attribute.ResetAffinity(first.Pid); err != nil {
+			s.log.Warn("the process may keep the runtime's CPU affinity", "error", err)
+		}
 	}
 	if _, err := s.boot.Write(data); err != nil {
 		return 0, fmt.Errorf("send bootstrap message: %w", err)
 	}
-	pid, err = bootstrap.ReadReply(s.boot)
+	pid, err = bootstrap.ReadReply(s.boot, s.log)
 	if errors.Is(err, io.EOF) {
 		err = errors.New("bootstrap died without a word (killed, or out of memory)")
 	}
 	return pid, err
 }
 
-// bindCPUs frees the process of the runtime's own CPU affinity, now that its cpuset limits it, or binds it as asked.
-func (s *starter) bindCPUs(pid int) error {
+// affinity is what the process is to be bound to; only later processes of a container are.
+func (s *starter) affinity() specs.CPUAffinity {
 	if a := s.config.Process.ExecCPUAffinity; a != nil && s.config.Kind == handshake.Exec {
-		if a.Final != "" {
-			return attribute.SetAffinity(pid, a.Final)
-		}
-		if a.Initial != "" {
-			return attribute.SetAffinity(pid, a.Initial)
-		}
+		return *a
 	}
-	return attribute.ResetAffinity(pid)
+	return specs.CPUAffinity{}
+}
+
+// bindFinal comes when the process is in its cgroup, whose cpuset has the last word.
+func (s *starter) bindFinal(pid int) error {
+	if err := attribute.SetAffinity(pid, s.affinity().Final); err != nil {
+		return fmt.Errorf("set final CPU affinity: %w", err)
+	}
+	return nil
 }
 
 // failed kills and reaps init, and finds the best words for what happened: a cancelled context, else what init itself
@@ -214,7 +249,7 @@ func (s *starter) failed(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	}
 	if errors.Is(err, errDied) {
-		_, lateErr := bootstrap.ReadReply(s.boot)
+		_, lateErr := bootstrap.ReadReply(s.boot, s.log)
 		if late, ok := errors.AsType[*bootstrap.Error](lateErr); ok {
 			return late
 		}

@@ -91,7 +91,7 @@ func copyEntry(from, to *os.File, name string) error {
 }
 
 func copyFile(from, to *os.File, name string) error {
-	src, err := openAt(from, name, unix.O_RDONLY)
+	src, err := openAt(from, name, unix.O_RDONLY|unix.O_NONBLOCK) // it may have become a fifo
 	if err != nil {
 		return err
 	}

@@ -5,20 +5,35 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 
+	"github.com/cyphar/filepath-securejoin/pathrs-lite"
+	"github.com/cyphar/filepath-securejoin/pathrs-lite/procfs"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 )
 
+// errOccupied is a device whose name belongs to something else already.
+var errOccupied = errors.New("something else is there in its place")
+
 // Devices lists the nodes a container gets: the spec's, and those that every container has unless the spec defines
 // them itself.
 func Devices(spec *specs.Spec) []specs.LinuxDevice {
+	return append(ownDevices(spec), defaultDevices(spec)...)
+}
+
+func ownDevices(spec *specs.Spec) []specs.LinuxDevice {
+	if spec.Linux == nil {
+		return nil
+	}
+	return slices.Clone(spec.Linux.Devices)
+}
+
+func defaultDevices(spec *specs.Spec) []specs.LinuxDevice {
 	var list []specs.LinuxDevice
 	seen := map[string]bool{}
-	if spec.Linux != nil {
-		list = append(list, spec.Linux.Devices...)
-	}
-	for _, d := range list {
+	for _, d := range ownDevices(spec) {
 		seen[filepath.Clean(d.Path)] = true
 	}
 	for _, d := range []specs.LinuxDevice{
@@ -49,11 +64,20 @@ func (r *Root) ownsDev() bool {
 }
 
 func (r *Root) makeDev() error {
-	for _, d := range Devices(r.o.Spec) {
+	for _, d := range ownDevices(r.o.Spec) {
 		if filepath.Clean(d.Path) == "/dev/ptmx" {
 			continue // below, as a link into the container's own devpts
 		}
 		if err := r.makeDevice(&d); err != nil {
+			return fmt.Errorf("make device %s: %w", d.Path, err)
+		}
+	}
+	for _, d := range defaultDevices(r.o.Spec) {
+		if r.mountsOn(d.Path) {
+			continue // the user's own choice, as /dev/urandom for /dev/random
+		}
+		// Nobody asked for these: what the image or a volume has in the place stays.
+		if err := r.makeDevice(&d); err != nil && !errors.Is(err, errOccupied) {
 			return fmt.Errorf("make device %s: %w", d.Path, err)
 		}
 	}
@@ -75,6 +99,11 @@ func (r *Root) makeDev() error {
 		}
 	}
 	return nil
+}
+
+// mountsOn says that the spec mounts something on this very path.
+func (r *Root) mountsOn(path string) bool {
+	return slices.ContainsFunc(r.o.Spec.Mounts, func(m specs.Mount) bool { return filepath.Clean("/"+m.Destination) == path })
 }
 
 func (r *Root) makePtmx() error {
@@ -106,6 +135,7 @@ func (r *Root) makeDevice(d *specs.LinuxDevice) error {
 	return err
 }
 
+// mknod makes the node; one that is there already must be the same, as the specification demands.
 func mknod(dir *os.File, name string, d *specs.LinuxDevice) error {
 	kind, err := deviceKind(d.Type)
 	if err != nil {
@@ -120,27 +150,29 @@ func mknod(dir *os.File, name string, d *specs.LinuxDevice) error {
 		dev = 0
 	}
 	err = unix.Mknodat(int(dir.Fd()), name, kind|perm, int(dev))
-	if errors.Is(err, unix.EEXIST) {
-		return nil
-	}
-	if err != nil {
+	existed := errors.Is(err, unix.EEXIST)
+	if err != nil && !existed {
 		return os.NewSyscallError("mknodat", err)
 	}
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	// The directory may be a volume, where others put a link in the node's place at any time: from here on the name is
+	// not used again.
+	node, err := openAt(dir, name, unix.O_PATH)
 	if err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+	defer node.Close()
+	same, err := isDevice(node, kind, dev)
+	switch {
+	case err != nil:
 		return err
-	}
-	if st.Mode&unix.S_IFMT != kind || st.Rdev != dev {
-		return errors.New("the new node was replaced by another one")
+	case !same:
+		return errOccupied
+	case existed:
+		return nil
 	}
 	// The rights were not cut by a umask (it is 0), but a node in a directory with setgid or ACLs gets others.
-	if err := unix.Fchmodat(int(dir.Fd()), name, perm, 0); err != nil {
-		return os.NewSyscallError("fchmodat", err)
+	if err := chmod(node, perm); err != nil {
+		return err
 	}
 	uid, gid := 0, 0
 	if d.UID != nil {
@@ -149,7 +181,36 @@ func mknod(dir *os.File, name string, d *specs.LinuxDevice) error {
 	if d.GID != nil {
 		gid = int(*d.GID)
 	}
-	return os.NewSyscallError("fchownat", unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH))
+	return os.NewSyscallError("fchownat", unix.Fchownat(int(node.Fd()), "", uid, gid, unix.AT_EMPTY_PATH))
+}
+
+func isDevice(node *os.File, kind uint32, dev uint64) (bool, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(node.Fd()), &st); err != nil {
+		return false, os.NewSyscallError("fstat", err)
+	}
+	return st.Mode&unix.S_IFMT == kind && st.Rdev == dev, nil
+}
+
+// chmod changes what an O_PATH handle names. Linux 6.6 does it by itself (fchmodat2), before that it takes the link in
+// our directory of descriptors.
+func chmod(file *os.File, perm uint32) error {
+	err := unix.Fchmodat(int(file.Fd()), "", perm, unix.AT_EMPTY_PATH)
+	if !errors.Is(err, unix.EINVAL) && !errors.Is(err, errors.ErrUnsupported) { // ENOSYS or EOPNOTSUPP
+		return os.NewSyscallError("fchmodat2", err)
+	}
+	proc, err := procfs.OpenProcRoot()
+	if err != nil {
+		return fmt.Errorf("open procfs: %w", err)
+	}
+	defer proc.Close()
+	dir, done, err := proc.OpenThreadSelf("fd")
+	if err != nil {
+		return fmt.Errorf("open own descriptors: %w", err)
+	}
+	defer done()
+	defer dir.Close()
+	return os.NewSyscallError("fchmodat", unix.Fchmodat(int(dir.Fd()), strconv.Itoa(int(file.Fd())), perm, 0))
 }
 
 func deviceKind(name string) (uint32, error) {
@@ -164,19 +225,64 @@ func deviceKind(name string) (uint32, error) {
 	return 0, fmt.Errorf("unknown device type %q", name)
 }
 
+// bindDevice binds the host's node of the same name, which must be the device that is meant.
 func bindDevice(dir *os.File, name string, d *specs.LinuxDevice) error {
-	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return &os.PathError{Op: "create", Path: d.Path, Err: err}
-	}
-	target := os.NewFile(uintptr(fd), d.Path)
-	defer target.Close()
 	mnt, err := clone(unix.AT_FDCWD, d.Path, false)
 	if err != nil {
 		return err
 	}
 	defer mnt.Close()
-	return attach(mnt, target)
+	kind, err := deviceKind(d.Type)
+	if err != nil {
+		return err
+	}
+	if kind != unix.S_IFIFO {
+		same, err := isDevice(mnt, kind, unix.Mkdev(uint32(d.Major), uint32(d.Minor)))
+		if err != nil {
+			return err
+		}
+		if !same {
+			return fmt.Errorf("bind the host's %s: it is another device", d.Path)
+		}
+	}
+	return cover(mnt, dir, name)
+}
+
+// BindConsole puts a terminal on /dev/console. To be called inside.
+func BindConsole(terminal *os.File) error {
+	dir, err := os.OpenFile("/dev", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	mnt, err := clone(int(terminal.Fd()), "", false)
+	if err != nil {
+		return err
+	}
+	defer mnt.Close()
+	return cover(mnt, dir, "console")
+}
+
+// cover attaches the mount of a file to name in dir, where an empty file is made if there is none. What is there is not
+// opened: a fifo would hold us up for ever. A link is refused, wherever it leads.
+func cover(mnt, dir *os.File, name string) error {
+	fd, err := unix.Openat(int(dir.Fd()), name, unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o666)
+	if errors.Is(err, unix.EEXIST) {
+		fd, err = unix.Openat(int(dir.Fd()), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return &os.PathError{Op: "open mount point", Path: name, Err: err}
+	}
+	point := os.NewFile(uintptr(fd), name)
+	defer point.Close()
+	info, err := point.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode()&os.ModeSymlink != 0 {
+		return &os.PathError{Op: "open mount point", Path: name, Err: unix.ELOOP}
+	}
+	return attach(mnt, point)
 }
 
 // reopenNull makes those of 0, 1 and 2 that are the host's /dev/null the container's, so that no descriptor of a mount
@@ -199,9 +305,10 @@ func reopenNull() error {
 	return nil
 }
 
-// openNull opens the container's /dev/null and makes sure that it is one: an image may bring something else.
+// openNull opens the container's /dev/null and makes sure that it is one before it really opens it: an image may bring
+// something else, such as a link to a file of /proc that a mask would then make writable (CVE-2025-31133).
 func openNull(flags int) (*os.File, error) {
-	null, err := os.OpenFile("/dev/null", flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	null, err := os.OpenFile("/dev/null", unix.O_PATH|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +316,11 @@ func openNull(flags int) (*os.File, error) {
 	if err := unix.Fstat(int(null.Fd()), &st); err != nil || !isNull(&st) {
 		return nil, errors.Join(errors.New("the container's /dev/null is something else"), err, null.Close())
 	}
-	return null, nil
+	if flags == unix.O_PATH {
+		return null, nil
+	}
+	defer null.Close()
+	return pathrs.Reopen(null, flags)
 }
 
 func isNull(st *unix.Stat_t) bool {

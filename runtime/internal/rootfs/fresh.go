@@ -65,37 +65,22 @@ func fsError(fd int, op string, err error) error {
 }
 
 // legacy mounts by mount(2) for options longer than fsconfig(2) takes, such as an overlay of many layers, and returns a
-// detached mount like fresh: it is made on the target, cloned, and taken off again.
-func legacy(fstype, source string, options []string, attrs uint64, target *os.File) (*os.File, error) {
-	path := fmt.Sprintf("/proc/self/fd/%d", target.Fd())
-	flags := uintptr(0)
-	for _, f := range []struct {
-		attr uint64
-		flag uintptr
-	}{
-		{unix.MOUNT_ATTR_RDONLY, unix.MS_RDONLY},
-		{unix.MOUNT_ATTR_NOSUID, unix.MS_NOSUID},
-		{unix.MOUNT_ATTR_NODEV, unix.MS_NODEV},
-		{unix.MOUNT_ATTR_NOEXEC, unix.MS_NOEXEC},
-		{unix.MOUNT_ATTR_NOATIME, unix.MS_NOATIME},
-		{unix.MOUNT_ATTR_NODIRATIME, unix.MS_NODIRATIME},
-	} {
-		if attrs&f.attr != 0 {
-			flags |= f.flag
-		}
-	}
-	if err := unix.Mount(source, path, fstype, flags, strings.Join(options, ",")); err != nil {
+// detached mount like fresh: it is made on top of the container's root, cloned, and taken off again. Not on its real
+// mount point, which would have to be looked up by name: once it is there, its descriptor names what it covers, and in a
+// volume the name may lead anywhere meanwhile.
+func legacy(fstype, source string, options []string, attrs uint64, root string) (*os.File, error) {
+	if err := unix.Mount(source, root, fstype, 0, strings.Join(options, ",")); err != nil {
 		return nil, fmt.Errorf("mount %s: %w", fstype, err)
 	}
-	where, err := os.Readlink(path)
-	if err != nil {
-		return nil, err
-	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, where, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err := errors.Join(err, unix.Unmount(where, unix.MNT_DETACH)); err != nil {
+	fd, err := unix.OpenTree(unix.AT_FDCWD, root, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err := errors.Join(err, unix.Unmount(root, unix.MNT_DETACH)); err != nil {
 		return nil, fmt.Errorf("detach mount of %s: %w", fstype, err)
 	}
-	return os.NewFile(uintptr(fd), fstype), nil
+	mnt := os.NewFile(uintptr(fd), fstype)
+	if err := setAttributes(mnt, attrs, unix.MOUNT_ATTR__ATIME, false); err != nil {
+		return nil, errors.Join(fmt.Errorf("set attributes of %s: %w", fstype, err), mnt.Close())
+	}
+	return mnt, nil
 }
 
 // clone makes a detached copy of the mount, or with recursive the tree of mounts, at path; or of the file itself when

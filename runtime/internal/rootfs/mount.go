@@ -17,7 +17,7 @@ func (r *Root) mountAll() error {
 			return err
 		}
 		if err := r.mountOne(m, i); err != nil {
-			return fmt.Errorf("mount %q (%s) on %q: %w", m.source, m.fstype, m.dest, err)
+			return fmt.Errorf("error mounting %q to rootfs at %q (%s): %w", m.source, m.dest, m.fstype, err)
 		}
 	}
 	return nil
@@ -36,7 +36,7 @@ func (r *Root) mountOne(m *mount, index int) error {
 
 // mountFresh mounts a filesystem that does not come from the host's tree.
 func (r *Root) mountFresh(m *mount) error {
-	point, existed, err := r.tree.mountPoint(m, func() (bool, error) { return true, nil })
+	point, existed, err := r.tree.mountPoint(m, nil)
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (r *Root) mountFresh(m *mount) error {
 	if l := r.o.Spec.Linux.MountLabel; l != "" && m.fstype != "proc" && m.fstype != "sysfs" && m.fstype != "mqueue" {
 		options = append(options, label.FormatMountLabel("", l))
 	}
-	mnt, err := newMount(m, options, attrs, point)
+	mnt, err := r.newMount(m, options, attrs)
 	if err != nil {
 		return err
 	}
@@ -86,10 +86,10 @@ func (r *Root) mountFresh(m *mount) error {
 	return errors.Join(err, mnt.Close())
 }
 
-func newMount(m *mount, options []string, attrs uint64, point *os.File) (*os.File, error) {
+func (r *Root) newMount(m *mount, options []string, attrs uint64) (*os.File, error) {
 	for _, option := range options {
 		if len(option) >= maxOption {
-			return legacy(m.fstype, m.source, options, attrs, point)
+			return legacy(m.fstype, m.source, options, attrs, r.tree.path)
 		}
 	}
 	return fresh(m.fstype, m.source, options, attrs)

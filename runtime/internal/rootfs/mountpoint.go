@@ -110,31 +110,35 @@ func (t *tree) inside(handle *os.File) (string, error) {
 }
 
 // mountPoint opens what m is to be mounted on, and makes it where it does not exist: a file for a file, else a
-// directory. existed tells the two cases apart.
-func (t *tree) mountPoint(m *mount, sourceIsDir func() (bool, error)) (point *os.File, existed bool, err error) {
+// directory. source is what a bind mount shows, nil for another one. existed tells whether it was there.
+func (t *tree) mountPoint(m *mount, source *os.File) (point *os.File, existed bool, err error) {
 	point, err = t.open(m.dest)
 	existed = err == nil
 	if errors.Is(err, os.ErrNotExist) {
-		isDir, statErr := sourceIsDir()
-		switch {
-		case statErr != nil:
-			return nil, false, statErr
-		case isDir:
+		isDir := true
+		if source != nil {
+			info, err := source.Stat()
+			if err != nil {
+				return nil, false, fmt.Errorf("stat source: %w", err)
+			}
+			isDir = info.IsDir()
+		}
+		if isDir {
 			point, err = t.mkdirAll(m.dest)
-		default:
+		} else {
 			point, err = t.create(m.dest)
 		}
 	}
 	if err != nil {
 		return nil, false, fmt.Errorf("make mount point: %w", err)
 	}
-	if err := t.checkMountPoint(m, point); err != nil {
+	if err := t.checkMountPoint(m, source, point); err != nil {
 		return nil, false, errors.Join(err, point.Close())
 	}
 	return point, existed, nil
 }
 
-func (t *tree) checkMountPoint(m *mount, point *os.File) error {
+func (t *tree) checkMountPoint(m *mount, source, point *os.File) error {
 	where, err := t.inside(point)
 	if err != nil {
 		return err
@@ -143,21 +147,17 @@ func (t *tree) checkMountPoint(m *mount, point *os.File) error {
 		return fmt.Errorf("mount point %q is the root itself", m.dest)
 	}
 	// A link in the image must not decide where the kernel's own trees appear: masks and sysctls rely on the place.
-	if (m.fstype == "proc" || m.fstype == "sysfs") && !m.bind && where != m.dest {
+	if m.kernelTree() && where != m.dest {
 		return fmt.Errorf("filesystem %q must be mounted on ordinary directory, %s leads to %s", m.fstype, m.dest, where)
 	}
-	return checkProc(m, where)
+	return checkProc(m, source, where)
 }
 
 // checkProc refuses what would hide or fake a part of /proc, which the runtime itself writes to and security modules
 // are switched by. The files that lxcfs emulates are allowed.
-func checkProc(m *mount, where string) error {
+func checkProc(m *mount, source *os.File, where string) error {
 	if where == "/proc" {
-		if m.fstype == "proc" && !m.bind {
-			return nil
-		}
-		var st unix.Statfs_t
-		if m.bind && unix.Statfs(m.source, &st) == nil && st.Type == unix.PROC_SUPER_MAGIC {
+		if m.fstype == "proc" && !m.bind || m.bind && isProcRoot(source) {
 			return nil
 		}
 		return fmt.Errorf("%q cannot be mounted because it is not of type proc", where)
@@ -171,4 +171,14 @@ func checkProc(m *mount, where string) error {
 		return nil
 	}
 	return fmt.Errorf("%q cannot be mounted because it is inside /proc", where)
+}
+
+// isProcRoot says that the handle is the root of a procfs, which has a fixed inode number (PROC_ROOT_INO): the directory
+// of a process is on procfs, too, and looks nothing like it.
+func isProcRoot(dir *os.File) bool {
+	const rootInode = 1
+	var fs unix.Statfs_t
+	var st unix.Stat_t
+	return unix.Fstatfs(int(dir.Fd()), &fs) == nil && fs.Type == unix.PROC_SUPER_MAGIC &&
+		unix.Fstat(int(dir.Fd()), &st) == nil && st.Ino == rootInode
 }

@@ -17,6 +17,8 @@ type mount struct {
 	bind, recursive    bool
 	set, clear         uint64 // MOUNT_ATTR_* of this mount alone
 	recSet, recClear   uint64 // of it and everything below
+	atime              bool   // an atime mode was asked for
+	refusesAtime       bool   // "atime": noatime is not wanted
 	propagation        []propagation
 	superblock         []string // flags of the filesystem itself: sync, dirsync, lazytime ...
 	options            []string // the filesystem's own, as "key" or "key=value"
@@ -112,11 +114,12 @@ func parseMount(m *specs.Mount, bundle string) (*mount, error) {
 			p.idmap, p.idmapRecurs = true, option == "ridmap"
 		case has(attrs, option):
 			p.set, p.clear = attrs[option].merge(p.set, p.clear)
+			p.noteAtime(option)
 		case has(props, option):
 			p.propagation = append(p.propagation, propagation{kind: props[option]})
 		case super[option]:
 			p.superblock = append(p.superblock, option)
-		case ignored[option]:
+		case option == "" || ignored[option]: // buildah 1.28 gives an empty one for a volume without options
 		case isRec && has(attrs, recName):
 			p.recSet, p.recClear = attrs[recName].merge(p.recSet, p.recClear)
 		case isRec && has(props, recName):
@@ -135,6 +138,7 @@ func parseMount(m *specs.Mount, bundle string) (*mount, error) {
 		if p.source == "" {
 			return nil, fmt.Errorf("bind mount on %s has no source", m.Destination)
 		}
+		p.source = filepath.Clean(p.source)
 		if !filepath.IsAbs(p.source) {
 			p.source = filepath.Join(bundle, p.source)
 		}
@@ -147,9 +151,24 @@ func parseMount(m *specs.Mount, bundle string) (*mount, error) {
 	return p, nil
 }
 
+// kernelTree says that a procfs or sysfs of the container's own is mounted.
+func (m *mount) kernelTree() bool {
+	return !m.bind && (m.fstype == "proc" || m.fstype == "sysfs")
+}
+
 // merge lets a later option win over an earlier one.
 func (a attribute) merge(set, unset uint64) (uint64, uint64) {
 	return set&^a.clear | a.set, unset&^a.set | a.clear
+}
+
+// noteAtime keeps what the bits cannot say: relatime is the same zero as no mode at all.
+func (m *mount) noteAtime(option string) {
+	switch option {
+	case "relatime", "noatime", "strictatime":
+		m.atime, m.refusesAtime = true, false
+	case "atime":
+		m.atime, m.refusesAtime = false, true
+	}
 }
 
 // splitOption cuts a list in one option ("mode=755,size=1m") apart, except where quotes say that a comma is meant.

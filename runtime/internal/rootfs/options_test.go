@@ -33,11 +33,12 @@ func TestMountOptionsMeanWhatMountSays(t *testing.T) {
 			return slices.Equal(m.options, []string{"size=64k", "mode=755", "nr_inodes=5", "newinstance"})
 		}},
 		{"quoted comma", `context="a:b:c0,c1"`, func(m *mount) bool { return len(m.options) == 1 }},
+		{"an empty one", " rw", func(m *mount) bool { return len(m.options) == 0 }},
 		{"no options of the filesystem", "defaults remount silent", func(m *mount) bool { return m.set|m.clear == 0 && len(m.options) == 0 }},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			m, err := parseMount(&specs.Mount{Type: "tmpfs", Source: "s", Destination: "d/../e/", Options: strings.Fields(tt.options)}, "/bundle")
+			m, err := parseMount(&specs.Mount{Type: "tmpfs", Source: "s", Destination: "d/../e/", Options: strings.Split(tt.options, " ")}, "/bundle")
 			if err != nil || !tt.check(m) {
 				t.Errorf("parsed to %+v, %v", m, err)
 			}

@@ -1,7 +1,6 @@
 package rootfs
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -17,25 +16,21 @@ func Protect(spec *specs.Spec) error {
 	if spec.Linux == nil {
 		return nil
 	}
+	v, err := openView(spec)
+	if err != nil {
+		return err
+	}
+	defer v.close()
 	for _, path := range spec.Linux.ReadonlyPaths {
-		if err := makeReadOnly(path); err != nil {
+		if err := v.makeReadOnly(path); err != nil {
 			return fmt.Errorf("make %s read-only: %w", path, err)
 		}
 	}
-	return maskAll(spec.Linux.MaskedPaths, spec.Linux.MountLabel)
+	return v.maskAll(spec.Linux.MaskedPaths, spec.Linux.MountLabel)
 }
 
-// openExisting returns nil without an error for a path that is not there: an image need not have what others hide.
-func openExisting(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		return nil, nil
-	}
-	return f, err
-}
-
-func makeReadOnly(path string) error {
-	target, err := openExisting(path)
+func (v *view) makeReadOnly(path string) error {
+	target, err := v.open(path)
 	if target == nil {
 		return err
 	}
@@ -53,7 +48,7 @@ func makeReadOnly(path string) error {
 
 // maskAll covers files with /dev/null and directories with an empty read-only tmpfs. All directories share one tmpfs:
 // a checkpoint pays for each.
-func maskAll(paths []string, mountLabel string) error {
+func (v *view) maskAll(paths []string, mountLabel string) error {
 	if len(paths) == 0 {
 		return nil
 	}
@@ -71,7 +66,7 @@ func maskAll(paths []string, mountLabel string) error {
 			continue
 		}
 		done[path] = true
-		if err := maskOne(path, null, &empty, mountLabel); err != nil {
+		if err := v.maskOne(path, null, &empty, mountLabel); err != nil {
 			return fmt.Errorf("mask %s: %w", path, err)
 		}
 	}
@@ -79,8 +74,8 @@ func maskAll(paths []string, mountLabel string) error {
 }
 
 // maskOne covers one path. The first directory makes the empty tmpfs.
-func maskOne(path string, null *os.File, empty **os.File, mountLabel string) error {
-	target, err := openExisting(path)
+func (v *view) maskOne(path string, null *os.File, empty **os.File, mountLabel string) error {
+	target, err := v.open(path)
 	if target == nil {
 		return err
 	}

@@ -94,14 +94,18 @@ func TestExternalMountsFollowTheConvention(t *testing.T) {
 		},
 		Linux: &specs.Linux{MaskedPaths: []string{"/proc/kcore"}},
 	}
-	got, err := ExternalMounts(spec, "/bundle", nil)
+	got, err := ExternalMounts(spec, "/bundle", Here{})
 	want := []ExternalMount{{"/data", "/bundle/volume"}, {"/dev/null", "/dev/null"}}
 	if err != nil || !slices.Equal(got, want) {
 		t.Errorf("ExternalMounts: %v, %v; want %v", got, err, want)
 	}
 	spec.Linux.Namespaces = []specs.LinuxNamespace{{Type: specs.UserNamespace}}
-	got, err = ExternalMounts(spec, "/bundle", nil)
+	got, err = ExternalMounts(spec, "/bundle", Here{})
 	if err != nil || !slices.Contains(got, ExternalMount{"/dev/tty", "/dev/tty"}) {
 		t.Errorf("bound devices of a user namespace are missing: %v, %v", got, err)
+	}
+	spec.Mounts[1].Options = append(spec.Mounts[1].Options, "idmap")
+	if got, err := ExternalMounts(spec, "/bundle", Here{}); err == nil {
+		t.Errorf("a mount that would lose its id maps is carried: %v", got)
 	}
 }

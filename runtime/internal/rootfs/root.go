@@ -30,9 +30,11 @@ type Options struct {
 	UserNS      bool   // the container has a user namespace
 	Rootless    bool   // the runtime is not root
 	CgroupPath2 string // the container's directory on cgroup v2; "" on v1
-	// OpenSource asks the runtime, outside, for the source of Spec.Mounts[index] as a detached mount.
+	// OpenSource asks the runtime, outside, for the source of Spec.Mounts[index] as a detached mount, its ids mapped.
 	OpenSource func(index int) (*os.File, error)
-	Log        *slog.Logger
+	// MapSource asks it to map the ids of that source, which is open already and detached.
+	MapSource func(index int, mnt *os.File) error
+	Log       *slog.Logger
 }
 
 // Root is a root that is mounted but maybe not yet entered.

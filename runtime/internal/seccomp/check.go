@@ -10,7 +10,7 @@ import (
 	libseccomp "github.com/seccomp/libseccomp-golang"
 )
 
-// Check says what Load would refuse, without a process to load it into. nil is fine: no filter.
+// Check says what Compile would refuse, without a process that needs the filter. nil is fine: no filter.
 func Check(spec *specs.LinuxSeccomp) error {
 	if spec == nil || spec.DefaultAction == "" && len(spec.Syscalls) == 0 {
 		return nil
@@ -24,6 +24,12 @@ func Check(spec *specs.LinuxSeccomp) error {
 	}
 	filter.Release()
 	return nil
+}
+
+// NoFlags tells whether the spec has a list of no flags, which asks for none. Without a list it gets the default ones. JSON
+// that is made of the spec cannot tell the two apart, so whoever stores one stores this too.
+func NoFlags(spec *specs.LinuxSeccomp) bool {
+	return spec != nil && spec.Flags != nil && len(spec.Flags) == 0
 }
 
 // Actions are what a rule of a profile may do; with Operators, Archs and Flags it is what the features document lists.
@@ -54,7 +60,7 @@ func Archs() []string {
 // Flags are those of seccomp(2) that are known here.
 func Flags() []string {
 	return []string{
-		string(specs.LinuxSeccompFlagLog), string(specs.LinuxSeccompFlagSpecAllow), "SECCOMP_FILTER_FLAG_TSYNC",
+		string(specs.LinuxSeccompFlagLog), string(specs.LinuxSeccompFlagSpecAllow), string(flagSync),
 		string(specs.LinuxSeccompFlagWaitKillableRecv),
 	}
 }

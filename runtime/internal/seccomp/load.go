@@ -3,7 +3,6 @@ package seccomp
 import (
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"unsafe"
@@ -21,25 +20,26 @@ const (
 	flagWaitKillable = 1 << 5
 )
 
-// load takes libseccomp's program, puts the prologue before it and loads both into the calling thread. libseccomp would
-// load it itself, but not with a prologue.
-func load(filter *libseccomp.ScmpFilter, spec *specs.LinuxSeccomp) (int, error) {
-	program, err := export(filter)
-	if err != nil {
-		return -1, fmt.Errorf("export filter: %w", err)
+// Flags are those that the kernel gets with the filter.
+func (f *Filter) Flags() uintptr { return f.flags }
+
+// Empty tells whether there is nothing to load.
+func (f *Filter) Empty() bool { return len(f.program) == 0 }
+
+// Load loads the filter into the calling thread. It returns the descriptor of the listener when a rule notifies one,
+// else -1. Without no-new-privileges it takes CAP_SYS_ADMIN. libseccomp would load its own program, but not with a
+// prologue.
+func (f *Filter) Load() (int, error) {
+	if f.Empty() {
+		return -1, nil
 	}
-	program = append(prologue(spec), program...)
-	if len(program) > 4096 { // BPF_MAXINSNS
-		return -1, fmt.Errorf("filter has %d instructions, the kernel takes 4096", len(program))
-	}
-	flags := kernelFlags(spec)
-	fprog := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
+	fprog := unix.SockFprog{Len: uint16(len(f.program)), Filter: &f.program[0]}
 	const setModeFilter = 1
-	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, flags, uintptr(unsafe.Pointer(&fprog)))
+	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, setModeFilter, f.flags, uintptr(unsafe.Pointer(&fprog)))
 	if errno != 0 {
 		return -1, os.NewSyscallError("seccomp", errno)
 	}
-	if flags&flagNewListener == 0 {
+	if f.flags&flagNewListener == 0 {
 		return -1, nil
 	}
 	return int(fd), nil
@@ -65,62 +65,6 @@ func kernelFlags(spec *specs.LinuxSeccomp) (flags uintptr) {
 		flags |= flagNewListener
 	}
 	return flags
-}
-
-// prologue answers ENOSYS to system calls that are newer than the profile, which has no opinion of them. C libraries
-// probe new calls and fall back on old ones when they get ENOSYS; the profile's EPERM would make them fail. Newer is
-// what has a higher number than every call that the profile names, on the machine's own architecture.
-func prologue(spec *specs.LinuxSeccomp) []unix.SockFilter {
-	switch spec.DefaultAction {
-	case specs.ActErrno, specs.ActKill, specs.ActKillProcess, specs.ActKillThread, specs.ActTrap:
-	default:
-		return nil
-	}
-	audit, known := auditArch()
-	highest := -1
-	for i := range spec.Syscalls {
-		for _, name := range spec.Syscalls[i].Names {
-			if number, err := libseccomp.GetSyscallFromName(name); err == nil {
-				highest = max(highest, int(number))
-			}
-		}
-	}
-	if !known || highest < 0 {
-		return nil
-	}
-	const (
-		loadWord = unix.BPF_LD | unix.BPF_W | unix.BPF_ABS
-		jumpEq   = unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K
-		jumpGt   = unix.BPF_JMP | unix.BPF_JGT | unix.BPF_K
-		jumpGe   = unix.BPF_JMP | unix.BPF_JGE | unix.BPF_K
-		ret      = unix.BPF_RET | unix.BPF_K
-
-		offsetNumber, offsetArch = 0, 4 // in struct seccomp_data
-		x32Bit                   = 0x40000000
-		retErrno                 = 0x00050000
-	)
-	return []unix.SockFilter{
-		{Code: loadWord, K: offsetArch},
-		{Code: jumpEq, K: audit, Jf: 4}, // another architecture: to the profile
-		{Code: loadWord, K: offsetNumber},
-		{Code: jumpGe, K: x32Bit, Jt: 2}, // x32 has the same audit value, and numbers of its own
-		{Code: jumpGt, K: uint32(highest), Jf: 1},
-		{Code: ret, K: retErrno | uint32(unix.ENOSYS)},
-	}
-}
-
-// auditArch is the AUDIT_ARCH_* of the machine's own architecture, include/uapi/linux/audit.h.
-func auditArch() (uint32, bool) {
-	native, err := libseccomp.GetNativeArch()
-	if err != nil {
-		return 0, false
-	}
-	values := map[libseccomp.ScmpArch]uint32{
-		libseccomp.ArchAMD64: 0xc000003e, libseccomp.ArchARM64: 0xc00000b7, libseccomp.ArchPPC64LE: 0xc0000015,
-		libseccomp.ArchS390X: 0x80000016, libseccomp.ArchRISCV64: 0xc00000f3, libseccomp.ArchLOONGARCH64: 0xc0000102,
-	}
-	value, ok := values[native]
-	return value, ok
 }
 
 // export reads the program that libseccomp generated.

@@ -11,22 +11,37 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Load builds the filter and loads it. It returns the descriptor of the listener when a rule notifies one, else -1.
-// Without no-new-privileges it takes CAP_SYS_ADMIN.
-func Load(spec *specs.LinuxSeccomp, log *slog.Logger) (int, error) {
-	if spec.DefaultAction == "" && len(spec.Syscalls) == 0 {
-		return -1, nil
+// Filter is a spec's filter as the kernel takes it. It holds nothing but memory. The zero Filter allows everything.
+type Filter struct {
+	program []unix.SockFilter
+	flags   uintptr
+}
+
+// Compile makes the filter. That takes memory and system calls which the program's limits and the filter itself may
+// deny; Load takes neither. noFlags is NoFlags of the spec before it went through JSON.
+func Compile(spec *specs.LinuxSeccomp, noFlags bool, log *slog.Logger) (*Filter, error) {
+	if spec == nil || spec.DefaultAction == "" && len(spec.Syscalls) == 0 {
+		return &Filter{}, nil
+	}
+	if noFlags {
+		profile := *spec
+		profile.Flags = []specs.LinuxSeccompFlag{}
+		spec = &profile
 	}
 	filter, err := build(spec, log)
 	if err != nil {
-		return -1, err
+		return nil, err
 	}
 	defer filter.Release()
-	fd, err := load(filter, spec)
+	program, err := export(filter)
 	if err != nil {
-		return -1, fmt.Errorf("load filter: %w", err)
+		return nil, fmt.Errorf("export filter: %w", err)
 	}
-	return fd, nil
+	program = append(prologue(spec), program...)
+	if len(program) > 4096 { // BPF_MAXINSNS
+		return nil, fmt.Errorf("filter has %d instructions, the kernel takes 4096", len(program))
+	}
+	return &Filter{program: program, flags: kernelFlags(spec)}, nil
 }
 
 func notifies(spec *specs.LinuxSeccomp) bool {
@@ -88,29 +103,34 @@ func fill(filter *libseccomp.ScmpFilter, spec *specs.LinuxSeccomp, fallback libs
 	return nil
 }
 
+// flagSync asks for the filter in every thread of the process. It is known and left out: only the thread that loads the
+// filter outlives execve(2).
+const flagSync specs.LinuxSeccompFlag = "SECCOMP_FILTER_FLAG_TSYNC"
+
 // setFlags gives the flags to libseccomp, which knows what the kernel supports. kernelFlags repeats them for the load.
 func setFlags(filter *libseccomp.ScmpFilter, flags []specs.LinuxSeccompFlag) error {
 	if flags == nil {
 		if err := filter.SetSSB(true); err != nil && !isVersionError(err) {
-			return fmt.Errorf("set seccomp flag SPEC_ALLOW: %w", err)
+			return fmt.Errorf("error adding SSB flag to seccomp filter: %w", err)
 		}
 		return nil
 	}
 	for _, flag := range flags {
 		var err error
+		name := string(flag) // in runc's words, where they differ
 		switch flag {
-		case "SECCOMP_FILTER_FLAG_TSYNC": // libseccomp-golang always sets it
+		case flagSync:
 		case specs.LinuxSeccompFlagLog:
-			err = filter.SetLogBit(true)
+			name, err = "log", filter.SetLogBit(true)
 		case specs.LinuxSeccompFlagSpecAllow:
-			err = filter.SetSSB(true)
+			name, err = "SSB", filter.SetSSB(true)
 		case specs.LinuxSeccompFlagWaitKillableRecv:
-			err = filter.SetWaitKill(true)
+			name, err = "WaitKill", filter.SetWaitKill(true)
 		default:
 			err = errors.New("flag is not known")
 		}
 		if err != nil {
-			return fmt.Errorf("set seccomp flag %s: %w", flag, err)
+			return fmt.Errorf("error adding %s flag to seccomp filter: %w", name, err)
 		}
 	}
 	return nil
@@ -129,6 +149,11 @@ func addRule(filter *libseccomp.ScmpFilter, rule *specs.LinuxSyscall, fallback l
 	act, err := action(rule.Action, rule.ErrnoRet)
 	if err != nil {
 		return err
+	}
+	for i := range rule.Args { // also of a rule that changes nothing, and is not added
+		if _, err := condition(&rule.Args[i]); err != nil {
+			return err
+		}
 	}
 	for _, name := range rule.Names {
 		if name == "write" && act == libseccomp.ActNotify {
@@ -194,8 +219,12 @@ func condition(arg *specs.LinuxSeccompArg) (libseccomp.ScmpCondition, error) {
 }
 
 func action(name specs.LinuxSeccompAction, errno *uint) (libseccomp.ScmpAction, error) {
+	const most = 4095 // MAX_ERRNO: the kernel makes it of anything larger
 	code := int16(unix.EPERM)
 	if errno != nil {
+		if name == specs.ActErrno && *errno > most {
+			return libseccomp.ActInvalid, fmt.Errorf("errnoRet %d of a seccomp action is above %d", *errno, most)
+		}
 		code = int16(*errno)
 	}
 	switch name {
