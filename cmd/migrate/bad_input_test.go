@@ -55,7 +55,7 @@ func TestInvalidIDIsRefusedByEveryVerb(t *testing.T) {
 		{"events"},
 		{"update"},
 	} {
-		for _, id := range []string{"a/b", "..", "../" + filepath.Base(h.bundle)} {
+		for _, id := range []string{"a/b", "..", "../" + filepath.Base(h.bundle), strings.Repeat("x", 300)} {
 			got := h.run(append(args, id)...)
 			if got.code != 1 || !strings.Contains(message(t, got.stderr), "invalid container ID format: ") {
 				t.Errorf("%v %s: exit code %d, stderr %q", args, id, got.code, got.stderr)
@@ -133,7 +133,6 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"kill"}, `"kill" requires a minimum of 1 argument(s)`},
 		{[]string{"kill", "a", "b", "c"}, `"kill" requires a maximum of 2 argument(s)`},
 		{[]string{"list", "x"}, `"list" requires exactly 0 argument(s)`},
-		{[]string{"nonsense"}, `unknown command "nonsense"`},
 		{[]string{"list", "--nonsense"}, "unknown flag: --nonsense"},
 	} {
 		got := h.run(c.args...)
@@ -148,6 +147,37 @@ func TestWrongCommandLines(t *testing.T) {
 		if got := h.finish(cmd); got.code != 1 || !strings.Contains(got.stderr, c.want) {
 			t.Errorf("%s %s: exit code %d, stderr %q", c.flag, c.value, got.code, got.stderr)
 		}
+	}
+}
+
+func TestWrongArgumentsAreNamedByEveryVerb(t *testing.T) {
+	h := newHost(t)
+	h.configureRootfs()
+	for verb, c := range map[string]struct {
+		least, most int // arguments; most -1: any number
+		code        int
+	}{
+		"create": {1, 1, 1}, "run": {1, 1, 1}, "start": {1, 1, 1}, "state": {1, 1, 1}, "delete": {1, 1, 1}, "pause": {1, 1, 1},
+		"resume": {1, 1, 1}, "events": {1, 1, 1}, "update": {1, 1, 1}, "kill": {1, 2, 1}, "ps": {1, -1, 1}, "exec": {1, -1, 1},
+		"checkpoint": {1, 1, 1}, "restore": {1, 1, 1}, "list": {0, 0, 1}, "features": {0, 0, 1}, "spec": {0, 0, 1},
+	} {
+		lines := [][]string{{verb, "--nonsense"}}
+		if c.least > 0 {
+			lines = append(lines, []string{verb})
+		}
+		if c.most >= 0 {
+			lines = append(lines, append([]string{verb}, strings.Fields(strings.Repeat("x ", c.most+1))...))
+		}
+		for _, args := range lines {
+			got := h.run(args...)
+			text := message(t, got.stderr)
+			if got.code != c.code || got.stdout != "" || !strings.Contains(text, "requires") && !strings.Contains(text, "--nonsense") {
+				t.Errorf("%v: exit code %d, stdout %q, stderr %q", args, got.code, got.stdout, got.stderr)
+			}
+		}
+	}
+	if left, _ := os.ReadDir(h.root); len(left) > 0 {
+		t.Errorf("left in the root: %v", left)
 	}
 }
 
@@ -173,5 +203,22 @@ func TestLogHasTheFormOfRunc(t *testing.T) {
 	h.run("--log", file, "--log-format", "json", "kill") // a usage error
 	if data, _ := os.ReadFile(file); strings.Count(string(data), "\n") != 2 {
 		t.Errorf("log is %s", data)
+	}
+}
+
+// A profile for many kernels names capabilities that this one has not. It is said once, and nothing else is wrong.
+func TestUnknownCapabilityIsSaidOnce(t *testing.T) {
+	h := newContainerHost(t, "true", func(s *specs.Spec) {
+		s.Process.Capabilities.Bounding = append(s.Process.Capabilities.Bounding, "CAP_PRAY")
+		s.Process.Capabilities.Permitted = append(s.Process.Capabilities.Permitted, "CAP_PRAY", "CAP_HOPE")
+	})
+	const want = "ignoring unknown or unavailable capabilities: [CAP_HOPE CAP_PRAY]"
+	if got := h.run("run", h.id("caps")); got.code != 0 || strings.Count(got.stderr, "\n") != 1 || !strings.Contains(got.stderr, want) {
+		t.Errorf("run: exit code %d: %s", got.code, got.stderr)
+	}
+	h.configure("sleep 100")
+	h.ok("run", "-d", h.id("caps"))
+	if got := h.run("exec", "--cap", "CAP_PRAY", h.id("caps"), "true"); got.code != 0 || strings.Count(got.stderr, "capabilities: [CAP_PRAY]") != 1 {
+		t.Errorf("exec: exit code %d: %s", got.code, got.stderr)
 	}
 }

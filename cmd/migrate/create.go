@@ -59,7 +59,7 @@ func createOptions(process *processFlags, plan *runtime.Plan) (o *runtime.Create
 	if err := process.check(terminal); err != nil {
 		return nil, err
 	}
-	o = &runtime.CreateOptions{}
+	o = &runtime.CreateOptions{Notify: fromServiceManager()}
 	if !terminal {
 		o.Stdin, o.Stdout, o.Stderr = os.Stdin, os.Stdout, os.Stderr
 	}

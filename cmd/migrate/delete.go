@@ -27,7 +27,7 @@ func newDeleteCommand(g *globals) *cobra.Command {
 			// A creation that was cut short leaves a directory without a state; it goes with or without force.
 			rt, openErr := g.runtime()
 			if openErr == nil {
-				openErr = rt.Remove(cmd.Context(), args[0])
+				openErr = rt.Remove(cmd.Context(), args[0], force)
 			}
 			switch {
 			case openErr != nil:

@@ -51,12 +51,12 @@ func newExecCommand(g *globals) *cobra.Command {
 			return exit(status)
 		},
 	}
+	argumentsFirst(cmd)
 	f.add(cmd.Flags())
 	return cmd
 }
 
 func (f *execFlags) add(flags *pflag.FlagSet) {
-	flags.SetInterspersed(false) // what follows the container is the command's
 	f.process.add(flags)
 	f.process.addDetach(flags)
 	flags.StringVarP(&f.processFile, "process", "p", "", "path to the process.json")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"strings"
 
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/spf13/cobra"
@@ -16,7 +17,7 @@ func newFeaturesCommand(_ *globals) *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			enc := json.NewEncoder(cmd.OutOrStdout())
 			enc.SetIndent("", "    ")
-			return enc.Encode(runtime.Features(version, commit))
+			return enc.Encode(runtime.Features(strings.TrimPrefix(version, "v"), buildCommit()))
 		},
 	}
 }

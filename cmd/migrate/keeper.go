@@ -25,6 +25,7 @@ func newKeeperCommand(g *globals) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&order.Journals, "journals", keeper.DefaultJournals, "directory of journals")
 	bundlesFlag(flags, &order.Bundles)
+	feedFlag(flags, &order.Feed)
 	tlsFlags(flags, &order.Certificates)
 	return cmd
 }

@@ -38,7 +38,7 @@ func newKillCommand(g *globals) *cobra.Command {
 			return err
 		},
 	}
-	cmd.Flags().SetInterspersed(false)
+	argumentsFirst(cmd)
 	cmd.Flags().BoolVarP(&all, "all", "a", false, "send the signal to all processes of the container; none is no error")
 	return cmd
 }

@@ -113,7 +113,8 @@ func (h *host) checkLists(id string, pid int) {
 
 func TestDeleteCleansUpWhatCannotBeLoaded(t *testing.T) {
 	h := newContainerHost(t, "true")
-	for name, text := range map[string]string{"corrupt": "{", "unborn": ""} {
+	corrupt := h.id("corrupt") // its default cgroup is looked into
+	for name, text := range map[string]string{corrupt: "{", "unborn": ""} {
 		dir := filepath.Join(h.root, name)
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			t.Fatal(err)
@@ -124,13 +125,18 @@ func TestDeleteCleansUpWhatCannotBeLoaded(t *testing.T) {
 			}
 		}
 	}
-	if got := h.run("list"); got.code != 0 || !strings.Contains(got.stderr, "load container corrupt: ") {
+	if got := h.run("list"); got.code != 0 || !strings.Contains(got.stderr, "load container "+corrupt+": ") {
 		t.Errorf("list: exit code %d: %s", got.code, got.stderr)
 	}
-	if got := h.run("delete", "corrupt"); got.code != 1 || !strings.Contains(message(t, got.stderr), "delete --force removes it") {
+	if got := h.run("delete", corrupt); got.code != 1 || !strings.Contains(message(t, got.stderr), "delete --force removes it") {
 		t.Errorf("delete: exit code %d: %s", got.code, got.stderr)
 	}
-	h.ok("delete", "--force", "corrupt")
+	if got := h.run("delete", "--force", corrupt); got.code != 0 || !strings.Contains(got.stderr, "no record of the container can be read") {
+		t.Errorf("delete --force: exit code %d: %s", got.code, got.stderr)
+	}
+	if _, err := os.Stat(filepath.Join(h.root, corrupt)); err == nil {
+		t.Error("the directory of the corrupt container is left")
+	}
 	if got := h.run("delete", "unborn"); got.code != 1 || message(t, got.stderr) != "container does not exist" {
 		t.Errorf("delete: exit code %d: %s", got.code, got.stderr)
 	}
@@ -227,7 +233,8 @@ func TestRunForwardsSignals(t *testing.T) {
 
 func TestRunThatCannotStartLeavesNothing(t *testing.T) {
 	h := newContainerHost(t, "true", func(s *specs.Spec) { s.Process.Args = []string{"/nonexistent"} })
-	for _, args := range [][]string{{"run", "x"}, {"run", "-d", "x"}, {"create", "x"}} {
+	id := h.id("none")
+	for _, args := range [][]string{{"run", id}, {"run", "-d", id}, {"create", id}} {
 		if got := h.run(args...); got.code != 1 || !strings.Contains(message(t, got.stderr), "no such file or directory") {
 			t.Errorf("%v: exit code %d: %s", args, got.code, got.stderr)
 		}

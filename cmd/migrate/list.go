@@ -20,9 +20,10 @@ func newListCommand(g *globals) *cobra.Command {
 	var format string
 	var quiet bool
 	cmd := &cobra.Command{
-		Use:   "list [flags]",
-		Short: "List the containers of this root",
-		Args:  exactArgs(0),
+		Use:         "list [flags]",
+		Short:       "List the containers of this root",
+		Annotations: map[string]string{readsOnly: ""},
+		Args:        exactArgs(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			list, err := listContainers(g)
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -70,6 +71,9 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 		attrs = append(attrs, a)
 		return true
 	})
+	if h.level <= slog.LevelDebug {
+		attrs = append(attrs, caller(r)...)
+	}
 	line := textLine(r.Time, levelName(r.Level), r.Message, attrs)
 	if h.json {
 		var err error
@@ -81,6 +85,19 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 	defer h.mu.Unlock()
 	_, err := h.out.Write(line)
 	return err
+}
+
+// caller names the code that wrote the line, as runc's log does with --debug. What init wrote has none.
+func caller(r slog.Record) []slog.Attr {
+	source := r.Source()
+	if source == nil || source.Function == "" {
+		return nil
+	}
+	file := filepath.Join(filepath.Base(filepath.Dir(source.File)), filepath.Base(source.File))
+	return []slog.Attr{
+		slog.String("func", filepath.Base(source.Function)+"()"),
+		slog.String("file", file+":"+strconv.Itoa(source.Line)),
+	}
 }
 
 func levelName(level slog.Level) string {

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 type host struct {
 	t            *testing.T
 	root, bundle string
+	as           *person // whose commands they are; nil: root's
 }
 
 func newHost(t *testing.T) *host {
@@ -58,7 +59,7 @@ func newContainerHost(t *testing.T, script string, changes ...func(*specs.Spec))
 	if err := os.WriteFile(filepath.Join(bin, "busybox"), data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"sh", "cat", "sleep", "ls", "id", "true", "env", "ip", "stty", "tty"} {
+	for _, name := range []string{"sh", "cat", "sleep", "ls", "id", "true", "env", "ip", "stty", "tty", "mkdir", "dd"} {
 		if err := os.Symlink("busybox", filepath.Join(bin, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -103,9 +104,15 @@ type result struct {
 
 // command is migrate on this host, in the bundle's directory.
 func (h *host) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(os.Args[0], append([]string{"--root", h.root}, args...)...)
+	if h.root != "" {
+		args = append([]string{"--root", h.root}, args...)
+	}
+	cmd := exec.Command(os.Args[0], args...)
 	cmd.Dir = h.bundle
 	cmd.Env = append(os.Environ(), asMigrate+"=1", "XDG_RUNTIME_DIR=")
+	if h.as != nil {
+		h.as.become(cmd)
+	}
 	return cmd
 }
 
@@ -140,7 +147,7 @@ func (h *host) start(cmd *exec.Cmd) func() result {
 	}
 	return func() result {
 		h.t.Helper()
-		timer := time.AfterFunc(20*time.Second, func() { _ = cmd.Process.Kill() })
+		timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
 		err := cmd.Wait()
 		if !timer.Stop() {
 			h.t.Fatalf("%v did not end", cmd.Args[1:])
@@ -195,7 +202,7 @@ func message(t *testing.T, stderr string) string {
 
 func eventually(t *testing.T, what string, check func() bool) {
 	t.Helper()
-	for range 500 {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); { // an emulated machine takes its time
 		if check() {
 			return
 		}

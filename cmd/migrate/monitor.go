@@ -104,7 +104,7 @@ func (m *monitored) Create(ctx context.Context, stdio *monitor.Stdio) (pid int, 
 	}
 	m.container, err = rt.Create(ctx, m.config.ID, plan, &runtime.CreateOptions{
 		Stdin: stdio.Stdin, Stdout: stdio.Stdout, Stderr: stdio.Stderr, ConsoleSocket: console,
-		PidFile: m.pidFile, LogFile: m.config.LogFile, MonitorPid: os.Getpid(),
+		PidFile: m.pidFile, LogFile: m.config.LogFile, MonitorPid: os.Getpid(), Notify: fromServiceManager(),
 	})
 	if err != nil {
 		return 0, err
@@ -112,6 +112,10 @@ func (m *monitored) Create(ctx context.Context, stdio *monitor.Stdio) (pid int, 
 	return m.container.State().InitProcessPid, nil
 }
 
-func (m *monitored) Start(ctx context.Context) error { return m.container.Start(ctx) }
+// Start leaves the relay to the end of this process.
+func (m *monitored) Start(ctx context.Context) error {
+	_, err := startNotifying(ctx, m.container, m.container.State().InitProcessPid, m.log)
+	return err
+}
 
 func (m *monitored) Delete(ctx context.Context) error { return m.container.Delete(ctx, true) }

@@ -6,7 +6,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"golang.org/x/term"
 
 	"github.com/livemigrate/migrate"
@@ -16,7 +15,7 @@ import (
 type progress struct {
 	out      io.Writer
 	terminal bool
-	bar      *progressbar.ProgressBar
+	bar      *bar // nil between the phases
 	phase    migrate.Phase
 }
 
@@ -31,14 +30,19 @@ func (p *progress) Event(e migrate.Event) {
 		p.endBar()
 		p.phase = e.Phase
 		if p.terminal {
-			p.bar = newBar(p.out, string(e.Phase))
+			p.bar = &bar{out: p.out, title: string(e.Phase)}
 			return
 		}
 		fmt.Fprintf(p.out, "%s %s\n", e.At.Format(time.TimeOnly+".000"), e.Phase)
 	case "progress":
 		if p.bar != nil && e.Total > 0 {
-			p.bar.ChangeMax64(int64(e.Total))
-			_ = p.bar.Set64(int64(e.Bytes)) // only a picture
+			p.bar.draw(e.At, e.Bytes, e.Total)
+		}
+	case "round":
+		p.endBar()
+		p.round(e.Round)
+		if p.terminal && !e.Round.Frozen { // the phase goes on
+			p.bar = &bar{out: p.out, title: string(p.phase)}
 		}
 	case "warning":
 		p.endBar()
@@ -49,20 +53,17 @@ func (p *progress) Event(e migrate.Event) {
 	}
 }
 
-func newBar(out io.Writer, phase string) *progressbar.ProgressBar {
-	return progressbar.NewOptions64(-1,
-		progressbar.OptionSetWriter(out),
-		progressbar.OptionSetDescription(fmt.Sprintf("%-10s", phase)),
-		progressbar.OptionShowBytes(true),
-		progressbar.OptionSetWidth(30),
-		progressbar.OptionThrottle(50*time.Millisecond),
-		progressbar.OptionClearOnFinish(),
-	)
+func (p *progress) round(r *migrate.Round) {
+	rest := ""
+	if r.PredictedMS > 0 {
+		rest = fmt.Sprintf(", a stop now: %.0f ms", r.PredictedMS)
+	}
+	fmt.Fprintf(p.out, "  round %d: %.1f MB in %.0f ms%s\n", r.Number, float64(r.Bytes)/1e6, r.MS, rest)
 }
 
 func (p *progress) endBar() {
 	if p.bar != nil {
-		_ = p.bar.Finish()
+		p.bar.clear()
 		p.bar = nil
 	}
 }
@@ -70,8 +71,12 @@ func (p *progress) endBar() {
 func (p *progress) summary(r *migrate.Result) {
 	switch r.Outcome {
 	case migrate.Moved:
-		fmt.Fprintf(p.out, "%s moved from %s to %s: away for %.0f ms, %.1f s in all, %.1f MB sent\n",
-			r.Container, r.Source, r.Destination, r.DowntimeMS, r.TotalMS/1000, float64(r.BytesSent)/1e6)
+		predicted := ""
+		if r.Prediction != nil {
+			predicted = fmt.Sprintf(" (%.0f ms predicted)", r.Prediction.DowntimeMS)
+		}
+		fmt.Fprintf(p.out, "%s moved from %s to %s: away for %.0f ms%s, %.1f s in all, %.1f MB sent\n",
+			r.Container, r.Source, r.Destination, r.DowntimeMS, predicted, r.TotalMS/1000, float64(r.BytesSent)/1e6)
 	case migrate.Kept:
 		fmt.Fprintf(p.out, "%s was not moved: it is left to run on here\n", r.Container)
 	case migrate.Refused:

@@ -46,7 +46,7 @@ func newPsCommand(g *globals) *cobra.Command {
 			return printProcesses(cmd.OutOrStdout(), string(table), pids)
 		},
 	}
-	cmd.Flags().SetInterspersed(false)
+	argumentsFirst(cmd)
 	cmd.Flags().StringVarP(&format, "format", "f", "table", "select one of: table or json")
 	return cmd
 }

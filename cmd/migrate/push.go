@@ -62,7 +62,10 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&mode, "mode", "auto", "which pages are at the peer when it resumes there: auto, stop-copy")
+	flags.StringVar(&mode, "mode", "auto", "how its memory moves: auto (while it runs, until the stop is short), pre-copy (the same, as short as can be) or stop-copy")
+	flags.DurationVar(&opts.MaxDowntime, "max-downtime", 300*time.Millisecond, "auto: how long it may be away")
+	feedFlag(flags, &opts.Feed)
+	flags.IntVar(&opts.MaxRounds, "max-rounds", 30, "passes over its memory while it runs, at most")
 	flags.IntVar(&opts.Lanes, "lanes", 2, "parallel data connections")
 	flags.StringVar(&bandwidth, "bandwidth-limit", "", "at most this much per second, such as 100MB/s")
 	flags.BoolVar(&opts.Keep, "keep", false, "leave the stopped container here")
@@ -79,9 +82,15 @@ func checkPush(peer, mode, story string, o *migrate.PushOptions) error {
 	if _, err := transport.ParseAddress(peer); err != nil {
 		return err
 	}
+	var err error
+	if o.Mode, err = migrate.ParseMode(mode); err != nil {
+		return fmt.Errorf("--%w", err)
+	}
 	switch {
-	case mode != "auto" && mode != "stop-copy":
-		return fmt.Errorf("--mode %s is not there yet: use auto or stop-copy", mode)
+	case o.MaxDowntime <= 0:
+		return fmt.Errorf("--max-downtime %v: want a time such as 300ms", o.MaxDowntime)
+	case o.MaxRounds < 1:
+		return fmt.Errorf("--max-rounds %d: want at least 1, or --mode stop-copy", o.MaxRounds)
 	case o.Lanes < 1 || o.Lanes >= transport.MaxLanes:
 		return fmt.Errorf("--lanes %d: want 1 to %d", o.Lanes, transport.MaxLanes-1)
 	case o.Volumes != "copy" && o.Volumes != "shared" && o.Volumes != "refuse":

@@ -118,7 +118,7 @@ func (f *restoreFlags) restore(ctx context.Context, rt *runtime.Runtime, id stri
 	if err != nil {
 		return nil, err
 	}
-	return restore.Run(ctx, rt, id, plan, &runtime.PrepareOptions{PidFile: pidFile}, &f.options)
+	return restore.Run(ctx, rt, id, plan, &runtime.PrepareOptions{PidFile: pidFile, Notify: fromServiceManager()}, &f.options)
 }
 
 func restoreForeground(ctx context.Context, g *globals, rt *runtime.Runtime, id string, plan *runtime.Plan, f *restoreFlags) (status int, err error) {

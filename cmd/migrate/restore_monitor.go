@@ -97,7 +97,8 @@ func (m *restored) Create(ctx context.Context, stdio *monitor.Stdio) (pid int, e
 	o := &m.flags.options
 	o.Stdin, o.Stdout, o.Stderr, o.ConsoleSocket = stdio.Stdin, stdio.Stdout, stdio.Stderr, stdio.ConsoleSocket
 	o.LogFile, o.MonitorPid = m.config.LogFile, os.Getpid()
-	m.prepared, err = restore.Prepare(ctx, rt, m.config.ID, plan, &runtime.PrepareOptions{PidFile: m.flags.process.pidFile}, o)
+	prepare := &runtime.PrepareOptions{PidFile: m.flags.process.pidFile, Notify: fromServiceManager()}
+	m.prepared, err = restore.Prepare(ctx, rt, m.config.ID, plan, prepare, o)
 	if err != nil {
 		return 0, err
 	}

@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	goruntime "runtime"
-	"syscall"
+	"runtime/debug"
+	"strings"
 
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -32,12 +32,16 @@ type globals struct {
 	systemdCgroup bool
 	rootless      string
 
-	rootSet bool         // --root was given
-	log     *slog.Logger // never nil once a verb runs
+	rootSet bool          // --root was given
+	log     *slog.Logger  // never nil once a verb runs
+	signals chan struct{} // closed when interrupts are taken; nil when the verb takes none
 }
 
-// runtime opens the root directory that the flags name.
+// runtime opens the root directory that the flags name. What is begun from here on is undone when we are interrupted.
 func (g *globals) runtime() (*runtime.Runtime, error) {
+	if g.signals != nil {
+		<-g.signals
+	}
 	return runtime.Open(&runtime.Options{Root: g.root, SystemdCgroup: g.systemdCgroup, Rootless: g.rootless, Log: g.log})
 }
 
@@ -98,12 +102,13 @@ func exit(status int) error {
 
 // run executes one command line and returns the exit code.
 func run(args []string) int {
-	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	defer stop()
 	g := &globals{}
 	root := newRootCommand(g, filepath.Base(args[0]))
-	root.SetArgs(args[1:])
-	err := root.ExecuteContext(ctx)
+	line, err := canonical(root, args[1:])
+	if err == nil {
+		root.SetArgs(line)
+		err = root.ExecuteContext(context.Background())
+	}
 	if err == nil {
 		return 0
 	}
@@ -116,9 +121,9 @@ func run(args []string) int {
 	}
 	if g.log == nil { // the command line is wrong, which is found before a verb runs
 		log, logErr := openLog(g.logPath, g.logFormat, g.debug)
-		if logErr != nil {
-			fmt.Fprintln(os.Stderr, err)
-			return code
+		if logErr != nil { // that may be the very error
+			g.logPath = ""
+			log, _ = openLog("", "text", false)
 		}
 		g.log = log
 	}
@@ -132,34 +137,37 @@ func run(args []string) int {
 func newRootCommand(g *globals, name string) *cobra.Command {
 	root := &cobra.Command{
 		Use:           name,
-		Short:         "An OCI container runtime that can move running containers",
-		Version:       version,
+		Short:         "Open Container Initiative runtime that can move running containers to other hosts",
+		Version:       strings.TrimPrefix(version, "v"),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		// Flags before the verb are the program's, even where a verb has one of the same name: spec --rootless.
 		TraverseChildren: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if _, reads := cmd.Annotations[readsOnly]; !reads {
+				g.interruptible(cmd)
+			}
 			return g.prepare(cmd)
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q (see %s --help)", args[0], name)
-			}
-			return cmd.Help()
-		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate(versionText(name))
-	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetHelpFunc(printHelp)
+	root.SetHelpCommand(newHelpCommand())
+	root.CompletionOptions.DisableDefaultCmd = true
 	flags := root.PersistentFlags()
+	flags.SortFlags = false
+	flags.BoolVar(&g.debug, "debug", false, "log more, and where in the program it comes from")
 	flags.StringVar(&g.root, "root", "", "root directory of the containers' state; should be on tmpfs (default /run/migrate, rootless $XDG_RUNTIME_DIR/migrate)")
 	flags.StringVar(&g.criu, "criu", "", "path of the CRIU program (default: MIGRATE_CRIU, PATH, /opt/migrate/criu/criu)")
 	flags.StringVar(&g.logPath, "log", "", "file for log messages (default: standard error)")
 	flags.StringVar(&g.logFormat, "log-format", "text", "format of log messages: text or json")
-	flags.BoolVar(&g.debug, "debug", false, "log more")
 	flags.BoolVar(&g.systemdCgroup, "systemd-cgroup", false, "let systemd make the cgroups; cgroupsPath is then \"slice:prefix:name\"")
 	flags.StringVar(&g.rootless, "rootless", "auto", "ignore cgroup permission errors: true, false or auto")
 	root.Flags().BoolP("version", "v", false, "print the version")
 	root.AddCommand(commands(g)...)
+	root.InitDefaultHelpCmd()
+	addHelpFlags(root)
 	return root
 }
 
@@ -183,13 +191,30 @@ func (g *globals) prepare(cmd *cobra.Command) error {
 	return err
 }
 
-// versionText has runc's form, which engines take apart.
+// versionText has runc's form, which engines take apart: the version is numbers, the commit comes second.
 func versionText(name string) string {
-	text := fmt.Sprintf("%s version %s\n", name, version)
-	if commit != "" {
-		text += fmt.Sprintf("commit: %s\n", commit)
+	text := fmt.Sprintf("%s version %s\n", name, strings.TrimPrefix(version, "v"))
+	if revision := buildCommit(); revision != "" {
+		text += fmt.Sprintf("commit: %s\n", revision)
 	}
 	return text + fmt.Sprintf("spec: %s\ngo: %s\nlibseccomp: %s\n", specs.Version, goruntime.Version(), runtime.LibseccompVersion())
+}
+
+// buildCommit is what the linker was told, else what the go command has written down about the checkout.
+func buildCommit() string {
+	if commit != "" {
+		return commit
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return ""
+	}
+	for _, setting := range info.Settings {
+		if setting.Key == "vcs.revision" {
+			return setting.Value
+		}
+	}
+	return ""
 }
 
 // commands lists every verb, each in the file of its name.
@@ -201,6 +226,7 @@ func commands(g *globals) []*cobra.Command {
 		newEventsCommand(g),
 		newExecCommand(g),
 		newFeaturesCommand(g),
+		newFeedCommand(g),
 		newKeeperCommand(g),
 		newKillCommand(g),
 		newListCommand(g),

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"syscall"
 
+	"github.com/livemigrate/migrate/internal/sdnotify"
 	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/spf13/cobra"
@@ -62,12 +64,12 @@ func runContainer(ctx context.Context, g *globals, id string, f *runFlags) (stat
 	case f.logFile != "":
 		return 0, runMonitored(ctx, g, rt, id, plan, f)
 	case f.process.detach:
-		return 0, runDetached(ctx, rt, id, plan, f)
+		return 0, runDetached(ctx, g, rt, id, plan, f)
 	}
 	return runForeground(ctx, g, rt, id, plan, f)
 }
 
-func runDetached(ctx context.Context, rt *runtime.Runtime, id string, plan *runtime.Plan, f *runFlags) error {
+func runDetached(ctx context.Context, g *globals, rt *runtime.Runtime, id string, plan *runtime.Plan, f *runFlags) error {
 	o, err := createOptions(&f.process, plan)
 	if err != nil {
 		return err
@@ -75,21 +77,19 @@ func runDetached(ctx context.Context, rt *runtime.Runtime, id string, plan *runt
 	if o.ConsoleSocket, err = dial(f.process.consoleSocket); err != nil {
 		return err
 	}
-	_, err = createAndStart(ctx, rt, id, plan, o, func() error { return nil })
+	_, err = createAndStart(ctx, rt, id, plan, o, func(c *runtime.Container) error { return startUntilReady(ctx, c, g.log) })
 	return err
 }
 
-// createAndStart calls between before the program runs, and leaves nothing of a container that could not be started.
+// createAndStart leaves nothing of a container that could not be started.
 func createAndStart(
-	ctx context.Context, rt *runtime.Runtime, id string, plan *runtime.Plan, o *runtime.CreateOptions, between func() error,
+	ctx context.Context, rt *runtime.Runtime, id string, plan *runtime.Plan, o *runtime.CreateOptions, start func(*runtime.Container) error,
 ) (*runtime.Container, error) {
 	c, err := rt.Create(ctx, id, plan, o)
 	if err != nil {
 		return nil, err
 	}
-	if err = between(); err == nil {
-		err = c.Start(ctx)
-	}
+	err = start(c)
 	if err != nil {
 		return nil, errors.Join(err, c.Delete(context.WithoutCancel(ctx), true))
 	}
@@ -117,9 +117,23 @@ func runForeground(ctx context.Context, g *globals, rt *runtime.Runtime, id stri
 	}
 	o.Stdin, o.Stdout, o.Stderr, o.ConsoleSocket = io.Stdin, io.Stdout, io.Stderr, io.Console
 	signals := newForeground(g.log)
-	c, err := createAndStart(ctx, rt, id, plan, o, io.connect)
+	var relay *sdnotify.Relay
+	c, err := createAndStart(ctx, rt, id, plan, o, func(c *runtime.Container) (err error) {
+		if err := io.connect(); err != nil {
+			return err
+		}
+		relay, err = startNotifying(ctx, c, os.Getpid(), g.log) // whom the service manager watches
+		return err
+	})
 	if err != nil {
 		return 0, err
+	}
+	if relay != nil {
+		defer func() {
+			if err := relay.Close(); err != nil { // the exit status is the program's, whoever heard its last words
+				g.log.Warn("the service manager did not hear all that the container said", "error", err)
+			}
+		}()
 	}
 	// From here on the container decides when it ends: SIGINT and SIGTERM are forwarded.
 	ctx = context.WithoutCancel(ctx)

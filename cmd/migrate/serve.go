@@ -32,6 +32,13 @@ func bundlesFlag(flags *pflag.FlagSet, bundles *string) {
 	flags.StringVar(bundles, "bundles", envOr("MIGRATE_BUNDLES", "/var/lib/migrate/bundles"), "directory that containers are received in")
 }
 
+// feedFlag is experimental, so it is not shown: memory goes in pages, and is fed to the container while it runs on the peer
+// already. Both hosts must want it; serve and receive hand the variable on to their keepers.
+func feedFlag(flags *pflag.FlagSet, feed *bool) {
+	flags.BoolVar(feed, "feed", envOr("MIGRATE_FEED", "") == "1", "send memory in pages")
+	_ = flags.MarkHidden("feed") // it is there
+}
+
 // tlsFlags are the same for whoever connects and whoever listens: both sides prove who they are.
 func tlsFlags(flags *pflag.FlagSet, files *migrate.Certificates) {
 	flags.StringVar(&files.Cert, "tls-cert", envOr("MIGRATE_TLS_CERT", ""), "certificate of this host, PEM")

@@ -12,7 +12,7 @@ func newStartCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.Start(cmd.Context())
+			return startUntilReady(cmd.Context(), c, g.log)
 		},
 	}
 }

@@ -39,16 +39,17 @@ func describe(c *runtime.Container) (*containerState, error) {
 		Annotations: state.Plan.Spec.Annotations,
 	}
 	if status != runtime.Stopped {
-		out.Pid = state.InitProcessPid
+		out.Pid = c.InitPid() // 0 when only others are left of a paused container: the number may be a stranger's
 	}
 	return out, nil
 }
 
 func newStateCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
-		Use:   "state CONTAINER",
-		Short: "Print the state of a container as JSON",
-		Args:  exactArgs(1),
+		Use:         "state CONTAINER",
+		Short:       "Print the state of a container as JSON",
+		Annotations: map[string]string{readsOnly: ""},
+		Args:        exactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := g.container(args[0])
 			if err != nil {

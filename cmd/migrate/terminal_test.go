@@ -117,6 +117,12 @@ func TestExecOnATerminal(t *testing.T) {
 	h := newContainerHost(t, forever)
 	id := h.id("exectty")
 	h.ok("run", "-d", id)
+	execOnTerminal(t, h, id)
+}
+
+// execOnTerminal wants exec -t to give a program a terminal, and its exit code to its caller.
+func execOnTerminal(t *testing.T, h *host, id string) {
+	t.Helper()
 	master, path, err := console.NewPty()
 	if err != nil {
 		t.Fatal(err)

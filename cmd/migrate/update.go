@@ -34,7 +34,12 @@ read from a file in the form of linux.resources in config.json, and all other fl
 			if m := resources.Memory; m != nil && (m.Kernel != nil || m.KernelTCP != nil) { //nolint:staticcheck // SA1019: still given by engines.
 				g.log.Warn("Kernel memory settings are ignored and will be removed")
 			}
-			return c.Set(resources)
+			var shares *specs.LinuxIntelRdt
+			if cmd.Flags().Changed("l3-cache-schema") || cmd.Flags().Changed("mem-bw-schema") {
+				p := &parser{flags: cmd.Flags()}
+				shares = &specs.LinuxIntelRdt{L3CacheSchema: p.text("l3-cache-schema"), MemBwSchema: p.text("mem-bw-schema")}
+			}
+			return c.Set(resources, shares)
 		},
 	}
 	flags := cmd.Flags()
@@ -68,11 +73,6 @@ read from a file in the form of linux.resources in config.json, and all other fl
 }
 
 func wantedResources(cmd *cobra.Command, file string) (*specs.LinuxResources, error) {
-	for flag, what := range map[string]string{"l3-cache-schema": "CAT: l3 cache", "mem-bw-schema": "MBA: memory bandwidth"} {
-		if cmd.Flags().Changed(flag) {
-			return nil, fmt.Errorf("Intel RDT/%s schema is not enabled", what) //nolint:staticcheck // ST1005: runc's text
-		}
-	}
 	r := &specs.LinuxResources{}
 	var err error
 	if file != "" {
