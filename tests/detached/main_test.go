@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -19,6 +18,7 @@ import (
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/restore"
 	"github.com/livemigrate/migrate/runtime"
+	"github.com/livemigrate/migrate/tests/sandbox"
 )
 
 // program is the path of the built command, and tells the second run of the test program from the first.
@@ -63,9 +63,9 @@ func again() int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	built := filepath.Join(dir, "migrate")
-	if text, err := exec.CommandContext(context.Background(), "go", "build", "-o", built, "../../cmd/migrate").CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "%v: %s", err, text)
+	built, err := sandbox.Build(dir)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	cmd := exec.CommandContext(context.Background(), "/proc/self/exe", os.Args[1:]...)
