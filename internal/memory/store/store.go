@@ -1,0 +1,145 @@
+// Package store keeps the pages that arrived until they are fed to the restored tasks: slot s is the page at s*4096 of one
+// file, in memory (memfd) or, where that is wanted, in a directory. What is fed is punched out, so that the pages are not there twice.
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+
+	"github.com/livemigrate/migrate/internal/memory"
+	"github.com/livemigrate/migrate/internal/memory/pages"
+	"github.com/livemigrate/migrate/internal/sys/hole"
+)
+
+var (
+	// ErrNoRoom: the file system of the store, or the memory it lies in, is full.
+	ErrNoRoom = errors.New("no room for the store of pages")
+	// ErrSlot: slots outside of the store.
+	ErrSlot = errors.New("slot is not in the store of pages")
+)
+
+// Options are where a store is and how large it may get.
+type Options struct {
+	Dir   string // a directory that the file is in, without a name; memory if empty
+	Limit uint64 // bytes of all pages at most; a multiple of the page size. 0: no limit but the machine's
+}
+
+// Store is safe for use by several goroutines, as long as no two write one slot.
+type Store struct {
+	file  *os.File
+	where string
+	last  uint64 // slot
+	idle  sync.Pool
+}
+
+// Open makes an empty store. nil options mean one in memory without a limit. The caller closes it.
+func Open(options *Options) (*Store, error) {
+	o := Options{}
+	if options != nil {
+		o = *options
+	}
+	s := &Store{where: o.Dir, last: pages.MaxSlot}
+	if o.Limit > 0 {
+		s.last = min(o.Limit/memory.PageSize, pages.MaxSlot)
+	}
+	var err error
+	if o.Dir == "" {
+		s.where = "memory"
+		s.file, err = hole.Memory("pages")
+	} else {
+		s.file, err = hole.Nameless(o.Dir)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open store of pages: %w", err)
+	}
+	return s, nil
+}
+
+// Last is the last slot that the store may hold: what the ledger at the source must keep to.
+func (s *Store) Last() uint64 { return s.last }
+
+// Put checks a frame and stores its pages. A frame that was altered, or that names slots outside of the store, is refused with one of
+// the errors of package pages, and nothing of it is stored; ErrNoRoom may come when some of it is.
+func (s *Store) Put(frame []byte) error {
+	d, _ := s.idle.Get().(*pages.Decoder)
+	if d == nil {
+		var err error
+		if d, err = pages.NewDecoder(s.last); err != nil {
+			return fmt.Errorf("store pages: %w", err)
+		}
+	}
+	err := d.Decode(frame, s.write)
+	s.idle.Put(d)
+	if err != nil {
+		return fmt.Errorf("store pages: %w", err)
+	}
+	return nil
+}
+
+func (s *Store) write(slots pages.Slots, bytes []byte) error {
+	_, err := s.file.WriteAt(bytes, int64(slots.First*memory.PageSize))
+	if err == nil {
+		return nil
+	}
+	if !hole.NoRoom(err) {
+		return err
+	}
+	cure := "free memory there, raise the memory limit of the receiving process, or keep the store in a directory"
+	if s.where != "memory" {
+		cure = "free space there, or keep the store in another directory or in memory"
+	}
+	used, usedErr := s.Used()
+	return errors.Join(fmt.Errorf("%w in %s, which has %d MiB of it: %s (%w)", ErrNoRoom, s.where, used>>20, cure, err), usedErr)
+}
+
+// ReadAt reads pages from a slot on. Slots that were never put, or were punched, are zeros.
+func (s *Store) ReadAt(buf []byte, slot uint64) error {
+	if err := s.check(pages.Slots{First: slot, Pages: uint64(len(buf)+memory.PageSize-1) / memory.PageSize}); err != nil {
+		return err
+	}
+	n, err := s.file.ReadAt(buf, int64(slot*memory.PageSize))
+	if n < len(buf) && errors.Is(err, io.EOF) {
+		clear(buf[n:]) // behind the last slot that was ever put
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read slot %d: %w", slot, err)
+	}
+	return nil
+}
+
+// Punch frees the memory, or the disk, of slots that nobody needs any more.
+func (s *Store) Punch(slots pages.Slots) error {
+	if err := s.check(slots); err != nil {
+		return err
+	}
+	if err := hole.Punch(s.file, int64(slots.First*memory.PageSize), int64(slots.Pages*memory.PageSize)); err != nil {
+		return fmt.Errorf("free slots %d to %d: %w", slots.First, slots.First+slots.Pages-1, err)
+	}
+	return nil
+}
+
+func (s *Store) check(slots pages.Slots) error {
+	if slots.First == 0 || slots.Pages == 0 || slots.First > s.last || slots.Pages-1 > s.last-slots.First {
+		return fmt.Errorf("%w: %d slots from %d on; the last is %d", ErrSlot, slots.Pages, slots.First, s.last)
+	}
+	return nil
+}
+
+// Used is how many bytes the store takes now, as the kernel counts them.
+func (s *Store) Used() (uint64, error) {
+	n, err := hole.Allocated(s.file)
+	if err != nil {
+		return 0, fmt.Errorf("measure store of pages: %w", err)
+	}
+	return n, nil
+}
+
+// File is the store's file, to be handed to the process that feeds. It stays the store's to close.
+func (s *Store) File() *os.File { return s.file }
+
+// Close frees the store, unless another process has its file open.
+func (s *Store) Close() error { return s.file.Close() }
