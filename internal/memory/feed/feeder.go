@@ -1,0 +1,408 @@
+package feed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/sys/descriptor"
+	"github.com/livemigrate/migrate/internal/sys/mapping"
+	"github.com/livemigrate/migrate/internal/sys/poll"
+	"github.com/livemigrate/migrate/internal/sys/uffd"
+)
+
+var (
+	// ErrUnknownTask: CRIU restored a process that the layout does not know. Kill the tree: its memory is not here.
+	ErrUnknownTask = errors.New("a restored process is not in the memory layout")
+	// ErrLost: a process that is not fed yet waits for a descriptor that nobody holds any more. Kill the tree.
+	ErrLost = errors.New("a userfaultfd is lost")
+	// ErrNoTasks: CRIU hung up before all tasks were there, and those that were are dead.
+	ErrNoTasks = errors.New("the restore ended before its memory was fed")
+)
+
+// feeder is one generation.
+type feeder struct {
+	log        *slog.Logger
+	journal    *journal
+	generation int
+	open       func() (Source, error) // once the layout has come: the store grows until then
+	source     Source
+	layout     map[int]runs // by pid; nil until it has come
+	slots      *slots
+	set        *poll.Set
+	conn       *os.File // CRIU's; nil before and after
+
+	mu     sync.Mutex
+	spaces []*space // not closed, in the order of their ids
+
+	faulted atomic.Int64 // when the last fault was served, in ns
+	pushing sync.WaitGroup
+	work    chan struct{} // a token for each pusher when there is something new to push
+}
+
+// connID is the id of CRIU's connection in the poll set; spaces have theirs.
+const connID = -1
+
+// Things that the supervisor sends, each with a descriptor.
+const (
+	sentLayout = "layout"
+	sentConn   = "conn"
+)
+
+// sent is one of them.
+type sent struct {
+	what string
+	file *os.File
+}
+
+// receive takes what the supervisor sends until it hangs up.
+func receive(control *net.UnixConn, to chan<- sent) {
+	defer close(to)
+	for {
+		file, what, err := descriptor.Receive(control)
+		if err != nil {
+			return
+		}
+		to <- sent{what, file}
+	}
+}
+
+// tick is how often the loop looks for what no descriptor tells: processes that are gone.
+const tick = 100 * time.Millisecond
+
+// run serves until everything is fed. This goroutine alone reads messages and CRIU's connection.
+func (f *feeder) run(ctx context.Context, inbox <-chan sent) error {
+	runtime.LockOSThread() // a fault waits for this loop: no other goroutine delays it
+	defer runtime.UnlockOSThread()
+	ctx, cancel := context.WithCancel(ctx)
+	defer f.pushing.Wait()
+	defer cancel()
+	for range pushers {
+		f.pushing.Go(func() { f.push(ctx) })
+	}
+	var ids []int
+	looked := time.Now()
+	for {
+		var err error
+		if inbox, err = f.look(ctx, inbox); err != nil {
+			return err
+		}
+		if ids, err = f.set.Wait(ids[:0], f.patience()); err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if id == connID {
+				err = f.handshake()
+			} else {
+				err = f.drain(ctx, id)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		if time.Since(looked) >= tick {
+			looked = time.Now()
+			f.bury()
+		}
+		if over, err := f.over(); over {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+	}
+}
+
+var errAlone = errors.New("the supervisor is gone, and has not said what to feed")
+
+// look takes what the supervisor has sent. As long as there is nothing else it waits for that: without the layout a feeder
+// does not even know what an earlier one has left to it.
+func (f *feeder) look(ctx context.Context, inbox <-chan sent) (<-chan sent, error) {
+	for f.layout == nil || f.expectant() && len(f.list()) == 0 {
+		if inbox == nil {
+			return nil, errAlone
+		}
+		select {
+		case <-ctx.Done():
+			return inbox, ctx.Err()
+		case got, ok := <-inbox:
+			var err error
+			if inbox, err = f.deliver(got, ok, inbox); err != nil {
+				return inbox, err
+			}
+		}
+	}
+	select {
+	case got, ok := <-inbox:
+		return f.deliver(got, ok, inbox)
+	default:
+		return inbox, nil
+	}
+}
+
+// expectant: CRIU's connection is to come from the supervisor.
+func (f *feeder) expectant() bool {
+	head := f.journal.head
+	return f.conn == nil && atomic.LoadUint32(&head.complete) == 0 && atomic.LoadUint32(&head.ended) == 0
+}
+
+// patience is short while something is about to come that the poll set does not see.
+func (f *feeder) patience() time.Duration {
+	if f.expectant() {
+		return time.Millisecond
+	}
+	return tick / 10
+}
+
+// deliver takes what the supervisor sent.
+func (f *feeder) deliver(got sent, ok bool, inbox <-chan sent) (<-chan sent, error) {
+	head := f.journal.head
+	switch {
+	case !ok: // it is gone; without a connection nobody comes any more
+		if f.layout != nil && f.expectant() {
+			atomic.StoreUint32(&head.ended, 1)
+		}
+		return nil, nil
+	case got.what == sentLayout:
+		return inbox, f.load(got.file)
+	case atomic.LoadUint32(&head.complete) != 0 || atomic.LoadUint32(&head.ended) != 0:
+		return inbox, got.file.Close()
+	default:
+		f.conn = got.file
+		return inbox, f.set.Add(int(got.file.Fd()), connID)
+	}
+}
+
+// load reads the layout, and takes over what an earlier feeder has left.
+func (f *feeder) load(file *os.File) error {
+	defer file.Close()
+	if f.layout != nil {
+		return nil
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	l, err := ReadLayout(file, info.Size())
+	if err != nil {
+		return err
+	}
+	if f.source, err = f.open(); err != nil {
+		return err
+	}
+	if s, ok := f.source.(*fileSource); ok {
+		if err := s.check(l); err != nil {
+			return err
+		}
+	}
+	if f.slots, err = newSlots(l.Slots(), f.journal); err != nil {
+		return err
+	}
+	f.layout = make(map[int]runs, len(l.Spaces))
+	for _, s := range l.Spaces {
+		f.layout[s.Pid] = makeRuns(s.Runs)
+	}
+	atomic.CompareAndSwapUint64(&f.journal.head.total, 0, l.Pages())
+	return f.inherit()
+}
+
+// join has a space fed from now on.
+func (f *feeder) join(s *space) error {
+	if err := syscall.SetNonblock(int(s.fd), true); err != nil {
+		return fmt.Errorf("take process %d: %w", s.pid, err)
+	}
+	f.slots.need(s.left.all(nil))
+	f.mu.Lock()
+	f.spaces = append(f.spaces, s)
+	f.mu.Unlock()
+	if err := f.set.Add(int(s.fd), s.id); err != nil {
+		return fmt.Errorf("take process %d: %w", s.pid, err)
+	}
+	f.wakePushers()
+	return nil
+}
+
+func (f *feeder) find(id int) *space {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	i, ok := slices.BinarySearchFunc(f.spaces, id, func(s *space, id int) int { return s.id - id })
+	if !ok {
+		return nil
+	}
+	return f.spaces[i]
+}
+
+// messagesAtOnce is how many a space may have served before the others get their turn.
+const messagesAtOnce = 32
+
+// drain reads a space's messages.
+func (f *feeder) drain(ctx context.Context, id int) error {
+	s := f.find(id)
+	if s == nil {
+		return nil
+	}
+	for range messagesAtOnce {
+		e, err := f.read(s)
+		if err != nil {
+			return err
+		}
+		if e == nil {
+			return nil
+		}
+		if e.Kind == uffd.Pagefault {
+			f.fault(ctx, s, e.Address&^(pageSize-1))
+		}
+	}
+	return nil
+}
+
+// read takes one message and applies it, if it is an event. nil: there is none.
+func (f *feeder) read(s *space) (*uffd.Event, error) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.closed {
+		return nil, nil
+	}
+	entry, err := f.journal.entry(f.journal.next)
+	if err != nil {
+		return nil, err
+	}
+	entry.begin(s.id, f.generation)
+	n, err := s.fd.Read(entry.message[:])
+	if n != uffd.MessageSize {
+		atomic.StoreUint32(&entry.state, entryFree)
+		if err != nil && !errors.Is(err, syscall.EAGAIN) {
+			// A child's descriptor had no room in our table: the kernel keeps the message.
+			f.log.Warn("cannot read a message, trying again", "process", s.pid, "error", err)
+			time.Sleep(memoryWait)
+		}
+		return nil, nil
+	}
+	e, err := uffd.Parse(entry.message[:])
+	if err != nil {
+		return nil, err
+	}
+	if e.Kind == uffd.Pagefault {
+		atomic.StoreUint32(&entry.state, entryFree)
+		return &e, nil
+	}
+	changed, lost := s.apply(&e)
+	f.release(lost)
+	if !changed {
+		atomic.StoreUint32(&entry.state, entryFree)
+		return &e, nil
+	}
+	atomic.StoreUint32(&entry.state, entryEvent)
+	f.journal.next++
+	if e.Kind == uffd.Fork {
+		child := &space{id: f.journal.next - 1, pid: s.pid, fd: e.Child, known: s.known, left: s.left}
+		atomic.AddUint64(&f.journal.head.total, child.left.pages())
+		return &e, f.join(child)
+	}
+	return &e, nil
+}
+
+// release gives up pages that are fed or needed no more.
+func (f *feeder) release(list []Run) {
+	if len(list) == 0 {
+		return
+	}
+	var pages uint64
+	for _, r := range list {
+		pages += r.Pages
+	}
+	atomic.AddUint64(&f.journal.head.fed, pages)
+	for _, r := range f.slots.done(list) {
+		if err := f.source.Punch(r.Slot, r.Pages); err != nil {
+			f.log.Warn("cannot free pages of the store", "error", err)
+		}
+	}
+}
+
+// finish lets a space go: it is fed, or gone. The kernel wakes whoever waits there.
+func (f *feeder) finish(s *space) {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.closed {
+		return
+	}
+	s.closed = true
+	f.release(s.fed(0, ^uint64(0)&^(pageSize-1)))
+	if entry, err := f.journal.entry(s.id); err == nil { // it was there before
+		atomic.StoreUint32(&entry.closed, 1)
+	}
+	if err := errors.Join(f.set.Remove(int(s.fd)), s.fd.Close()); err != nil {
+		f.log.Warn("cannot let a process go", "process", s.pid, "error", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.spaces = slices.DeleteFunc(f.spaces, func(other *space) bool { return other == s })
+}
+
+func (f *feeder) list() []*space {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.spaces)
+}
+
+// bury finishes the spaces that are fed and those whose process is gone, which nothing tells us of.
+func (f *feeder) bury() {
+	complete := atomic.LoadUint32(&f.journal.head.complete) != 0
+	for _, s := range f.list() {
+		if complete && s.complete() || !s.alive() {
+			f.finish(s)
+		}
+	}
+}
+
+// over tells that nothing is left to do.
+func (f *feeder) over() (bool, error) {
+	head := f.journal.head
+	complete := atomic.LoadUint32(&head.complete) != 0
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case len(f.spaces) > 0 || f.layout == nil:
+		return false, nil
+	case complete:
+		return true, nil
+	case atomic.LoadUint32(&head.ended) != 0:
+		return true, ErrNoTasks
+	}
+	return false, nil
+}
+
+// hang closes CRIU's connection.
+func (f *feeder) hang() error {
+	if f.conn == nil {
+		return nil
+	}
+	err := errors.Join(f.set.Remove(int(f.conn.Fd())), f.conn.Close())
+	f.conn = nil
+	return err
+}
+
+func openSource(o *order, files []*os.File) (Source, error) {
+	if len(files) != len(o.Slots) {
+		return nil, fmt.Errorf("open store: %d files for %d parts", len(files), len(o.Slots))
+	}
+	parts := make([]Part, len(files))
+	for i, file := range files {
+		parts[i] = Part{File: file, Slot: o.Slots[i]}
+	}
+	return openFiles(parts, o.Punch)
+}
+
+// ready maps pages before the gate is taken, which they would else be brought in under.
+func ready(view []byte) {
+	_ = mapping.Populate(view) // without it the kernel brings them in one by one
+}

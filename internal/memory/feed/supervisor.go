@@ -1,0 +1,411 @@
+package feed
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/sys/descriptor"
+	"github.com/livemigrate/migrate/internal/sys/hole"
+	"github.com/livemigrate/migrate/internal/sys/socket"
+)
+
+// SocketName is the socket that CRIU looks for in its work directory, or in the image directory when it has no other.
+const SocketName = "lazy-pages.socket"
+
+// ErrClosed: Close was called before everything was fed.
+var ErrClosed = errors.New("feeding was ended")
+
+// Options of Start.
+type Options struct {
+	// Dir is CRIU's work directory: the socket is made there. Nobody else may be able to connect to it.
+	Dir string
+	// Store is where the pages are. The files stay the caller's, who may close them once Start has returned. They may grow until Load; then every page that the layout names must be there.
+	Store []Part
+	// Punch frees the store's pages as they are fed. The files must be open for writing, and nobody else's need.
+	Punch bool
+	// Program and Args start a process that calls Serve: /proc/self/exe and "feed" if empty.
+	Program string
+	Args    []string
+	Log     *slog.Logger // nil discards
+}
+
+// Progress is how far the feeding is.
+type Progress struct {
+	Fed, Total uint64 // bytes; Total grows when a process forks before it is fed
+	Faults     uint64 // pages that a thread waited for
+	Restarts   int    // feeders that died and were replaced
+	Feeders    int    // feeders that came to work so far: they know the layout, and have taken over
+	Complete   bool   // CRIU has handed over every process
+}
+
+// Supervisor keeps a feeder at work, whatever happens to it.
+type Supervisor struct {
+	options  Options
+	log      *slog.Logger
+	store    []Part // our own descriptors
+	journal  *journal
+	listener *net.UnixListener
+
+	mu      sync.Mutex
+	layout  *os.File
+	conn    *os.File
+	control *net.UnixConn // of the feeder that runs
+	cmd     *exec.Cmd
+	closed  bool
+	said    string // the feeder's last line
+
+	restarts atomic.Int32
+	done     chan struct{}
+	err      error // after done
+}
+
+// Start makes the socket and starts the first feeder; it waits for Load and for CRIU. ctx is not the feeder's life: the
+// processes' memory does not end with whoever asked for it. The caller calls Close.
+func Start(ctx context.Context, o *Options) (_ *Supervisor, err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	s := &Supervisor{options: *o, log: o.Log, done: make(chan struct{})}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.options.Program == "" {
+		s.options.Program, s.options.Args = "/proc/self/exe", []string{"feed"}
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("start feeder: %w", err), s.release())
+		}
+	}()
+	for _, p := range o.Store {
+		fd, err := syscall.Dup(int(p.File.Fd()))
+		if err != nil {
+			return nil, os.NewSyscallError("dup", err)
+		}
+		syscall.CloseOnExec(fd)
+		s.store = append(s.store, Part{File: os.NewFile(uintptr(fd), p.File.Name()), Slot: p.Slot})
+	}
+	file, err := hole.Memory("feed-journal")
+	if err != nil {
+		return nil, err
+	}
+	if s.journal, err = openJournal(file); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	if s.listener, err = listen(o.Dir); err != nil {
+		return nil, err
+	}
+	if err := s.spawn(); err != nil {
+		return nil, err
+	}
+	go s.accept()
+	go s.watch()
+	return s, nil
+}
+
+// listen makes the socket. Its path may be longer than an address has room for.
+func listen(dir string) (*net.UnixListener, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	if err := os.Remove(filepath.Join(dir, SocketName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	path := "/proc/self/fd/" + strconv.Itoa(int(d.Fd())) + "/" + SocketName
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false) // the path means something else later
+	return l, nil
+}
+
+// Load hands over the layout, before CRIU's restore begins. The file stays the caller's. ErrLayout when it is damaged.
+func (s *Supervisor) Load(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("load layout: %w", err)
+	}
+	if _, err := ReadLayout(f, info.Size()); err != nil {
+		return fmt.Errorf("load layout: %w", err)
+	}
+	fd, err := syscall.Dup(int(f.Fd()))
+	if err != nil {
+		return fmt.Errorf("load layout: %w", os.NewSyscallError("dup", err))
+	}
+	syscall.CloseOnExec(fd)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.layout != nil || s.closed {
+		return errors.Join(errors.New("load layout: there is one"), syscall.Close(fd))
+	}
+	s.layout = os.NewFile(uintptr(fd), LayoutName)
+	s.tell(s.layout, sentLayout)
+	s.tell(s.conn, sentConn)
+	return nil
+}
+
+// accept takes CRIU's connection; there is one.
+func (s *Supervisor) accept() {
+	conn, err := s.listener.AcceptUnix()
+	_ = s.listener.Close()
+	_ = os.Remove(filepath.Join(s.options.Dir, SocketName))
+	if err != nil {
+		return
+	}
+	file, err := conn.File()
+	_ = conn.Close()
+	if err != nil {
+		s.log.Error("cannot take CRIU's connection", "error", err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		file.Close()
+		return
+	}
+	s.conn = file
+	if s.layout != nil {
+		s.tell(s.conn, sentConn)
+	}
+}
+
+// tell sends the feeder a descriptor; a feeder that is dead learns it from its successor's start. Under mu.
+func (s *Supervisor) tell(file *os.File, what string) {
+	if file == nil {
+		return
+	}
+	if err := descriptor.Send(s.control, file, what); err != nil {
+		s.log.Debug("a feeder does not listen", "error", err)
+	}
+}
+
+// spawn starts a feeder and tells it what is known so far.
+func (s *Supervisor) spawn() error {
+	o := order{Punch: s.options.Punch, Slots: []uint64{}}
+	for _, p := range s.store {
+		o.Slots = append(o.Slots, p.Slot)
+	}
+	text, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	orders, err := pipeWith(text)
+	if err != nil {
+		return err
+	}
+	defer orders.Close()
+	control, theirs, err := socket.Pair()
+	if err != nil {
+		return err
+	}
+	defer theirs.Close()
+	says, stderr, err := os.Pipe()
+	if err != nil {
+		return errors.Join(err, control.Close())
+	}
+	defer stderr.Close()
+
+	cmd := exec.Command(s.options.Program, s.options.Args...) //nolint:noctx // see Start
+	cmd.Args[0] = os.Args[0]
+	cmd.Stderr = stderr // a file, not a copying goroutine: holders have it open for long
+	cmd.ExtraFiles = []*os.File{theirs, orders, s.journal.file}
+	for _, p := range s.store {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, p.File)
+	}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := cmd.Start(); err != nil {
+		return errors.Join(err, control.Close(), says.Close())
+	}
+	go s.listen(says)
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.control != nil {
+		_ = s.control.Close()
+	}
+	s.control, s.cmd = control, cmd
+	if s.closed {
+		_ = cmd.Process.Kill()
+	}
+	s.tell(s.layout, sentLayout)
+	if s.layout != nil {
+		s.tell(s.conn, sentConn)
+	}
+	return nil
+}
+
+// pipeWith is the read end of a pipe with the text in it.
+func pipeWith(text []byte) (*os.File, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(w, bytes.NewReader(text))
+	return r, errors.Join(err, w.Close())
+}
+
+// listen logs what a feeder says, until its holder is gone too.
+func (s *Supervisor) listen(says *os.File) {
+	defer says.Close()
+	for lines := bufio.NewScanner(says); lines.Scan(); {
+		s.mu.Lock()
+		s.said = lines.Text()
+		s.mu.Unlock()
+		s.log.Info("feeder: " + lines.Text())
+	}
+}
+
+// lastWords is why a feeder gave up. What it said may still be on its way.
+func (s *Supervisor) lastWords() string {
+	for begun := time.Now(); time.Since(begun) < youth; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		said := s.said
+		s.mu.Unlock()
+		if said != "" {
+			return said
+		}
+	}
+	return "the feeder has given up without a word"
+}
+
+// restartWait is between feeders that die young, so that a machine which cannot run one is not busy with trying.
+const (
+	youth       = time.Second
+	restartWait = 100 * time.Millisecond
+)
+
+// watch replaces the feeder until one ends by itself.
+func (s *Supervisor) watch() {
+	defer close(s.done)
+	for {
+		begun := time.Now()
+		err := s.cmd.Wait() // all of it is gone then, so no call of it is under way in the kernel
+		s.mu.Lock()
+		closed := s.closed
+		s.mu.Unlock()
+		switch {
+		case err == nil:
+			s.endHolders(true)
+			return
+		case closed:
+			s.err = ErrClosed
+			return
+		case s.cmd.ProcessState.ExitCode() == ExitHopeless:
+			s.err = fmt.Errorf("feed memory: %s", s.lastWords())
+			return
+		}
+		s.restarts.Add(1)
+		s.log.Warn("the feeder died; another one takes over", "pid", s.cmd.Process.Pid, "why", err)
+		s.endHolders(false)
+		if time.Since(begun) < youth && s.restarts.Load() > 1 {
+			time.Sleep(restartWait)
+		}
+		for s.spawn() != nil {
+			time.Sleep(youth)
+		}
+	}
+}
+
+// endHolders ends and reaps the holders that hold nothing any more: all, or all but the one that a successor takes over from.
+func (s *Supervisor) endHolders(all bool) {
+	head := s.journal.head
+	valid := int(atomic.LoadUint32(&head.generation))
+	for i := range head.holders {
+		pid := int(atomic.LoadUint32(&head.holders[i]))
+		if pid == 0 || !all && valid != 0 && i == valid&1 {
+			continue
+		}
+		// It is our child and not reaped, so the number is still its own.
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			s.log.Warn("cannot end a holder", "pid", pid, "error", err)
+		}
+		if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
+			s.log.Warn("cannot reap a holder", "pid", pid, "error", err)
+		}
+		atomic.StoreUint32(&head.holders[i], 0)
+	}
+}
+
+// Done is closed when everything is fed, or nothing more will be: Err tells.
+func (s *Supervisor) Done() <-chan struct{} { return s.done }
+
+// Err is nil when everything was fed. Not before Done.
+func (s *Supervisor) Err() error { return s.err }
+
+// Pid is that of the feeder at this moment.
+func (s *Supervisor) Pid() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.cmd.Process.Pid
+}
+
+// Progress is the state of this moment. Not after Close.
+func (s *Supervisor) Progress() Progress {
+	h := s.journal.head
+	return Progress{
+		Fed:      atomic.LoadUint64(&h.fed) * pageSize,
+		Total:    atomic.LoadUint64(&h.total) * pageSize,
+		Faults:   atomic.LoadUint64(&h.faults),
+		Restarts: int(s.restarts.Load()),
+		Feeders:  int(atomic.LoadUint32(&h.generation)),
+		Complete: atomic.LoadUint32(&h.complete) != 0,
+	}
+}
+
+// Close ends the feeding and frees everything. The processes that are not fed must be dead, or never have been: a living one
+// would read zeros where its memory is missing.
+func (s *Supervisor) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	_ = s.cmd.Process.Kill()
+	s.mu.Unlock()
+	<-s.done
+	s.endHolders(true)
+	return s.release()
+}
+
+func (s *Supervisor) release() error {
+	var err error
+	for _, p := range s.store {
+		err = errors.Join(err, p.File.Close())
+	}
+	for _, f := range []*os.File{s.layout, s.conn} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}
+	if s.listener != nil {
+		_ = s.listener.Close() // accept may have done it
+	}
+	if s.control != nil {
+		err = errors.Join(err, s.control.Close())
+	}
+	if s.journal != nil {
+		err = errors.Join(err, s.journal.close(), s.journal.file.Close())
+	}
+	return err
+}
