@@ -33,8 +33,14 @@ type dump struct {
 	terminals   []terminal.Blocking // CRIU may leave them otherwise
 	wasPaused   bool                // by its user: it stays so
 	frozen      bool                // by us
-	left        bool                // the link is off its bridge
+	unplugged   bool                // the link is off its bridge
 	locked      bool                // CRIU locks the network itself
+
+	way    Way         // of private memory
+	noSkip error       // why CRIU must not skip it, even if it could
+	config string      // CRIU's configuration for this request, until it is read
+	pids   map[int]int // by their number in the container; of the moment of the freeze
+	left   []Left      // memory that is in no file
 }
 
 // Begin dumps the container and returns with CRIU standing in post-dump: the images are complete, and every task stands
@@ -43,6 +49,12 @@ type dump struct {
 func Begin(ctx context.Context, c *runtime.Container, o *Options) (*Held, error) {
 	d := &dump{container: c, options: o, client: o.Client}
 	held, err := d.begin(ctx)
+	if err != nil && d.way == WaySkip && o.Way == "" && !d.frozen && ctx.Err() == nil {
+		// Refused with nothing stopped: its cache was replaced under it, say.
+		o.log().Warn("criu does not skip memory after all", "container", c.ID(), "error", err)
+		d.client, d.noSkip, d.pids = nil, err, nil
+		held, err = d.begin(ctx)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint container %s: %w", c.ID(), err)
 	}
@@ -52,13 +64,13 @@ func Begin(ctx context.Context, c *runtime.Container, o *Options) (*Held, error)
 func (d *dump) begin(ctx context.Context) (*Held, error) {
 	request, err := d.prepare(ctx)
 	if err != nil {
-		return nil, errors.Join(err, d.closeClient())
+		return nil, errors.Join(err, d.forget(), d.closeClient())
 	}
 	if d.call, err = d.client.Dump(ctx, request); err != nil {
-		return nil, errors.Join(err, d.closeClient())
+		return nil, errors.Join(err, d.forget(), d.closeClient())
 	}
 	if err := d.follow(ctx); err != nil {
-		return nil, errors.Join(err, d.release(context.WithoutCancel(ctx)))
+		return nil, errors.Join(err, d.forget(), d.release(context.WithoutCancel(ctx)))
 	}
 	return &Held{dump: d}, nil
 }
@@ -73,13 +85,19 @@ func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
 		return nil, fmt.Errorf("%w in %s state", ErrNotRunning, status)
 	}
 	d.wasPaused = status == runtime.Paused
+	if !d.wasPaused {
+		if err := settle(ctx, d.container.InitPid()); err != nil {
+			return nil, err
+		}
+	}
+	if err := Check(d.container, d.options); err != nil {
+		return nil, err
+	}
 	if err := d.options.prepare(); err != nil {
 		return nil, err
 	}
-	if d.client == nil {
-		if d.client, err = Start(ctx, d.options); err != nil {
-			return nil, err
-		}
+	if err := d.startClient(ctx); err != nil {
+		return nil, err
 	}
 	if err := d.checkFeatures(ctx); err != nil {
 		return nil, err
@@ -88,6 +106,11 @@ func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
 	d.descriptors = state.ExternalDescriptors
 	if err := image.WriteDescriptors(d.options.ImagesDir, d.descriptors); err != nil {
 		return nil, err
+	}
+	if state.Notify {
+		if err := image.WriteNotify(d.options.ImagesDir); err != nil {
+			return nil, err
+		}
 	}
 	if state.Network != nil {
 		if err := image.WriteNetwork(d.options.ImagesDir, remembered(state.Network)); err != nil {
@@ -121,7 +144,8 @@ func (d *dump) checkFeatures(ctx context.Context) error {
 		}
 		d.version = version
 	}
-	if d.options.ParentPath == "" && !d.options.LazyPages {
+	if d.options.ParentPath == "" && !d.options.LazyPages && !d.options.LeaveMemory {
+		d.way = WayFull
 		return nil
 	}
 	features, err := d.client.FeatureCheck(ctx)
@@ -133,7 +157,7 @@ func (d *dump) checkFeatures(ctx context.Context) error {
 	case d.options.LazyPages && !features.LazyPages:
 		return ErrNoLazyPages
 	}
-	return nil
+	return d.chooseWay(features)
 }
 
 // follow answers CRIU up to post-dump, which stays open.
@@ -182,21 +206,30 @@ func (d *dump) notified(ctx context.Context, script string) error {
 		}
 		// CRIU would freeze the cgroup too, but looks only every 100 ms whether it is.
 		d.frozen = true
-		if err := d.freeze(ctx); err != nil || d.options.AfterFreeze == nil {
+		if err := d.freeze(ctx); err != nil {
 			return err
 		}
-		return d.options.AfterFreeze(ctx)
+		if d.options.AfterFreeze != nil {
+			if err := d.options.AfterFreeze(ctx); err != nil {
+				return err
+			}
+		}
+		return d.claim()
 	case "network-lock":
 		if d.link != nil {
-			d.left = true
+			d.unplugged = true
 			return d.link.Leave()
 		}
 	case "network-unlock":
 		return d.rejoin()
 	case "post-dump":
-		if !d.options.LazyPages { // CRIU still has to kill the tasks by itself, after it has served their memory
-			return d.container.Freeze(ctx)
+		if d.options.LazyPages { // CRIU still has to kill the tasks by itself, after it has served their memory
+			return nil
 		}
+		if err := d.container.Freeze(ctx); err != nil {
+			return err
+		}
+		return d.leave()
 	case "status-ready":
 		return d.sayReady()
 	}
@@ -218,13 +251,13 @@ func (d *dump) freeze(ctx context.Context) error {
 
 // rejoin puts the link back on its bridge.
 func (d *dump) rejoin() error {
-	if !d.left {
+	if !d.unplugged {
 		return nil
 	}
 	if err := d.link.Join(); err != nil {
 		return err
 	}
-	d.left = false
+	d.unplugged = false
 	return nil
 }
 

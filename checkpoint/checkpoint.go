@@ -5,6 +5,7 @@
 //     cgroup is frozen; in network-lock the container's link leaves its bridge; in post-dump, when every image is written,
 //     the cgroup is frozen again, because CRIU thaws it as soon as it traces all tasks.
 //  2. The Held that Begin returns stands there: nothing of the container moves, even if CRIU is killed.
+//     With LeaveMemory the images lack private anonymous memory, and the caller reads it now.
 //  3. Commit kills the container (or lets it run on, with LeaveRunning); Rollback lets it run on as if nothing had been.
 //
 // Run is all three with a manifest between. PreDump writes memory only, for a later dump to refer to. Recover lets a
@@ -29,6 +30,8 @@ import (
 var (
 	// ErrNotRunning: only a running or paused container can be checkpointed. Start it first.
 	ErrNotRunning = errors.New("container cannot be checkpointed")
+	// ErrUnrestorable: it could be dumped, but not be made again of that. The text names what stands against it.
+	ErrUnrestorable = errors.New("container could not be restored from a checkpoint")
 	// ErrNoMemTrack: the kernel cannot tell which pages a process changed (CONFIG_MEM_SOFT_DIRTY), so there are no pre-dumps
 	// and no dumps with a parent. Take a whole checkpoint.
 	ErrNoMemTrack = errors.New("this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY)")
@@ -60,8 +63,10 @@ type Options struct {
 	LinkRemap       bool // give unlinked open files a name for the time of the checkpoint
 	AutoDedup       bool // punch pages out of the parent that this dump has newer
 	LazyPages       bool // serve memory to a restore after the dump, by CRIU's own page server
+	LeaveMemory     bool // private anonymous memory stays out of the images, and is the caller's: see Held.Left
 	EmptyNetwork    bool // leave the content of the network namespace out
 
+	Way               Way      // with LeaveMemory: this way or none; empty is the best that can be gone
 	ManageCgroupsMode string   // soft, full, strict, ignore; default soft, and ignore with NoManifest where that is enough
 	PageServer        string   // ADDRESS:PORT of CRIU's page server
 	StatusFD          *os.File // gets one zero byte when lazy pages can be fetched, and is closed
@@ -89,21 +94,15 @@ func (o *Options) log() *slog.Logger {
 	return o.Log
 }
 
-// Start runs CRIU ahead of time, for Options.Client: the first request then costs nothing but itself.
-func Start(ctx context.Context, o *Options) (*Client, error) {
-	path, err := criu.Locate(o.CRIU)
-	if err != nil {
-		return nil, err
-	}
-	return criu.Start(ctx, &criu.StartOptions{Path: path, Foreground: o.ShellJob, Log: o.log()})
-}
-
 // Run takes a whole checkpoint. When it fails the container runs on. When it succeeds the container is dead, or runs on
 // with LeaveRunning; deleting it is the caller's.
 func Run(ctx context.Context, c *runtime.Container, o *Options) error {
 	held, err := Begin(ctx, c, o)
 	if err != nil {
 		return err
+	}
+	if err := held.Fill(); err != nil {
+		return errors.Join(err, held.Rollback(ctx))
 	}
 	finish := func() error {
 		if err := held.manifest(); err != nil {

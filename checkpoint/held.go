@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/image"
 )
 
 // errRollback is the cause that Rollback gives CRIU, so that its answer is not taken for a failure.
@@ -24,6 +25,33 @@ func (h *Held) Descriptors() []string {
 	return h.descriptors
 }
 
+// Way is what became of private anonymous memory.
+func (h *Held) Way() Way {
+	return h.way
+}
+
+// Left is the memory that is in no file: with WaySkip and WayLazy private anonymous pages, and none with WayFull. Until
+// Commit or Rollback it can be read, by process_vm_readv(2) or from /proc/PID/mem.
+func (h *Held) Left() []Left {
+	return h.left
+}
+
+// Fill puts what is Left into the images: they are then what a dump without LeaveMemory makes.
+func (h *Held) Fill() error {
+	if len(h.left) == 0 {
+		return nil
+	}
+	pids := map[int]int{}
+	for _, l := range h.left {
+		pids[l.VPid] = l.Pid
+	}
+	if err := image.Fill(h.options.ImagesDir, func(vpid int) (image.Memory, error) { return openMemory(pids, vpid) }); err != nil {
+		return fmt.Errorf("checkpoint container %s: %w", h.container.ID(), err)
+	}
+	h.left = nil
+	return nil
+}
+
 // CRIUPid is the process that holds the tasks. Should it die, they still stand: end with Rollback.
 func (h *Held) CRIUPid() int {
 	return h.client.Pid()
@@ -35,6 +63,8 @@ func (h *Held) CRIUPid() int {
 func (h *Held) Commit(ctx context.Context) error {
 	var err error
 	switch {
+	case h.options.LeaveRunning && h.way == WayLazy:
+		return h.Rollback(ctx) // to CRIU it is the same
 	case h.options.LeaveRunning:
 		err = errors.Join(h.finish(ctx), h.release(context.WithoutCancel(ctx)))
 	case h.options.LazyPages:

@@ -22,6 +22,9 @@ func PreDump(ctx context.Context, c *runtime.Container, o *Options) error {
 }
 
 func (d *dump) preDump(ctx context.Context) error {
+	if d.options.LeaveMemory {
+		return fmt.Errorf("%w: a pre-dump is nothing but memory", ErrWay)
+	}
 	request, err := d.prepare(ctx)
 	if err != nil {
 		return err

@@ -68,6 +68,9 @@ func (d *dump) request() (*criu.Request, error) {
 			return nil, err
 		}
 	}
+	if err := d.addWay(options); err != nil {
+		return nil, err
+	}
 	return &criu.Request{ImagesDir: o.ImagesDir, WorkDir: o.WorkDir, LogFile: dumpLog, Options: options}, nil
 }
 
@@ -146,7 +149,7 @@ func (d *dump) addNamespaces(options *criu.Options, plan *runtime.Plan) error {
 
 // addMounts names the mounts whose content stays where it is: binds and the like.
 func (d *dump) addMounts(options *criu.Options, plan *runtime.Plan) error {
-	mounts, err := plan.ExternalMounts()
+	mounts, err := d.container.ExternalMounts()
 	if err != nil {
 		return err
 	}

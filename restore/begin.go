@@ -1,16 +1,20 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -85,6 +89,11 @@ func (a *attempt) prepare(ctx context.Context) (*criu.Request, error) {
 	if err := a.shareImages(); err != nil {
 		return nil, err
 	}
+	if a.options.LazyPages {
+		if err := awaitLazyPages(ctx, cmp.Or(a.options.WorkDir, a.options.ImagesDir), lazyPagesTime); err != nil {
+			return nil, err
+		}
+	}
 	return a.request()
 }
 
@@ -107,7 +116,7 @@ func (a *attempt) shareImages() error {
 // verify compares the pages while CRIU reads them.
 func (a *attempt) verify(ctx context.Context) {
 	a.verified = make(chan error, 1)
-	if a.options.AutoDedup {
+	if a.options.AutoDedup || a.options.TrustPages {
 		a.verified <- nil
 		return
 	}
@@ -169,6 +178,11 @@ func (a *attempt) setUp(ctx context.Context) error {
 	if err := a.prepared.PlaceInit(a.pid); err != nil {
 		return err
 	}
+	if a.plan.Private(specs.PIDNamespace) {
+		if err := a.keepPidsFree(); err != nil { // all the same it is likely to go well
+			a.options.log().Warn("the restored processes' pids may be taken for a moment", "error", err)
+		}
+	}
 	if a.emptyNet {
 		// As the runtime leaves a new one: connections over the loopback come back then.
 		ns, err := netns.OfProcess(a.pid)
@@ -181,6 +195,17 @@ func (a *attempt) setUp(ctx context.Context) error {
 		}
 	}
 	return a.prepared.RunHooks(ctx, a.pid)
+}
+
+// keepPidsFree has pids given from behind those of the set, as they would have been. CRIU starts processes of no such number
+// in the namespace while it restores (one for each pidfd of a process that has ended, which any Go program holds that starts
+// children): they would take the low numbers of threads that it has yet to make, and the restore would fail with EEXIST.
+func (a *attempt) keepPidsFree() error {
+	highest, err := image.HighestPid(a.options.ImagesDir)
+	if err != nil {
+		return err
+	}
+	return process.SetLastPid(a.pid, highest)
 }
 
 // adoptVeth takes over the link that CRIU made, whose other end is where CRIU itself is.

@@ -137,7 +137,7 @@ func joinName(kind specs.LinuxNamespaceType) (string, error) {
 
 // addMounts says where the mounts come from whose content is not in the images.
 func (a *attempt) addMounts(options *criu.Options) error {
-	mounts, err := a.plan.ExternalMounts()
+	mounts, err := a.prepared.ExternalMounts()
 	if err != nil {
 		return err
 	}

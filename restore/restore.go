@@ -57,7 +57,8 @@ type Options struct {
 	ShellJob       bool // take over the caller's terminal and session
 	FileLocks      bool
 	AutoDedup      bool // punch pages out of the images as they are read
-	LazyPages      bool // memory comes later, over lazy-pages.socket in the work directory
+	LazyPages      bool // memory comes later, over lazy-pages.socket in the work directory (ImagesDir without one)
+	TrustPages     bool // whoever serves lazy pages compares them with the manifest; here nobody does
 	EmptyNetwork   bool // do not restore the content of the network namespace
 
 	ManageCgroupsMode string // soft, full, strict, ignore; default ignore where that is enough
@@ -118,7 +119,17 @@ func Prepare(ctx context.Context, r *runtime.Runtime, id string, plan *runtime.P
 			plan = &with
 		}
 	}
-	p, err := r.Prepare(ctx, id, plan, prepare)
+	with := runtime.PrepareOptions{}
+	if prepare != nil {
+		with = *prepare
+	}
+	// An image set of runc does not tell: there the caller's own word counts.
+	notify, err := set.Notify()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("restore container %s: %w", id, err), o.closeClient())
+	}
+	with.Notify = with.Notify || notify
+	p, err := r.Prepare(ctx, id, plan, &with)
 	if err != nil {
 		return nil, errors.Join(err, o.closeClient())
 	}

@@ -155,9 +155,6 @@ func (k *Call) answer(ctx context.Context, ok bool) error {
 	return nil
 }
 
-// rootPid is how CRIU logs every process that it makes, the root first: "PID: real 4711 virt 1".
-var rootPid = regexp.MustCompile(`PID: real (\d+) virt \d+`)
-
 // RootPid is the restored tree's root in this process's pid namespace, once the call is over, also after a failure: killed
 // or not, it is a child of this process when rst_sibling was asked for. 0 when there was none.
 func (k *Call) RootPid() int {
@@ -169,7 +166,8 @@ func (k *Call) RootPid() int {
 	if err != nil {
 		return 0
 	}
-	match := rootPid.FindSubmatch(log)
+	// How CRIU logs every process that it makes, the root first: "PID: real 4711 virt 1".
+	match := regexp.MustCompile(`PID: real (\d+) virt \d+`).FindSubmatch(log)
 	if match == nil {
 		return 0
 	}

@@ -10,10 +10,6 @@ import (
 // maxLog bounds how much of a log is read for a cause: at level 4 a big tree writes tens of megabytes.
 const maxLog = 64 << 20
 
-// errorLine is how CRIU marks an error: "(00.012345) Error (criu/sk-inet.c:191): inet: Connected TCP socket, ...", with
-// the pid of a restored task before the word: "(00.1)      7: Error (...)".
-var errorLine = regexp.MustCompile(`Error \([^)]*\): (.*)`)
-
 // Cause is the line of CRIU's log that explains a failure: the first error that is not a consequence or a complaint that
 // comes with every run. Empty when there is none.
 func Cause(path string) string {
@@ -22,6 +18,9 @@ func Cause(path string) string {
 		return ""
 	}
 	defer f.Close()
+	// How CRIU marks an error: "(00.012345) Error (criu/sk-inet.c:191): inet: Connected TCP socket, ...", with the pid of a
+	// restored task before the word: "(00.1)      7: Error (...)".
+	errorLine := regexp.MustCompile(`Error \([^)]*\): (.*)`)
 	var late string
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, 1<<20)

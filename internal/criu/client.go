@@ -76,6 +76,8 @@ type Client struct {
 	stderr *tail
 	log    *slog.Logger
 
+	pretends bool
+
 	reap   sync.Once
 	exited chan struct{}
 	status error // of Wait; read after exited

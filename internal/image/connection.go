@@ -2,18 +2,12 @@ package image
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"syscall"
-
-	"github.com/checkpoint-restore/go-criu/v7/crit/images/fdinfo"
-	sk_inet "github.com/checkpoint-restore/go-criu/v7/crit/images/sk-inet"
-	tcp_stream "github.com/checkpoint-restore/go-criu/v7/crit/images/tcp-stream"
-	"google.golang.org/protobuf/proto"
 )
 
 // Connection is an established TCP connection of a set.
@@ -28,6 +22,21 @@ const (
 	tcpEstablished = 1 // TCP_ESTABLISHED of net/tcp_states.h
 )
 
+// Fields of CRIU's file_entry, inet_sk_entry and tcp_stream_entry (images/fdinfo.proto, sk-inet.proto, tcp-stream.proto).
+const (
+	fileSocket = 4
+
+	socketIno        = 2
+	socketProtocol   = 5
+	socketState      = 6
+	socketSourcePort = 7
+	socketDestPort   = 8
+	socketSource     = 11
+	socketDest       = 12
+
+	streamExpects = 2
+)
+
 // Connections lists the established IPv4 connections of the set in dir, those over the loopback left out: both ends of
 // them are in the set.
 func Connections(dir string) ([]Connection, error) {
@@ -37,15 +46,22 @@ func Connections(dir string) ([]Connection, error) {
 	}
 	var found []Connection
 	for _, record := range records {
-		var file fdinfo.FileEntry
-		if err := proto.Unmarshal(record, &file); err != nil {
+		file, err := parseEntry(record)
+		if err != nil {
 			return nil, damaged("files.img", "%v", err)
 		}
-		c, ok := connection(file.GetIsk())
+		socket, err := file.child(fileSocket)
+		if err != nil {
+			return nil, damaged("files.img", "%v", err)
+		}
+		c, ok, err := connection(socket)
+		if err != nil {
+			return nil, damaged("files.img", "%v", err)
+		}
 		if !ok {
 			continue
 		}
-		if c.Expects, err = expects(dir, file.GetIsk().GetIno()); err != nil {
+		if c.Expects, err = expects(dir, uint32(socket.number(socketIno))); err != nil {
 			return nil, err
 		}
 		found = append(found, c)
@@ -53,25 +69,33 @@ func Connections(dir string) ([]Connection, error) {
 	return found, nil
 }
 
-func connection(s *sk_inet.InetSkEntry) (c Connection, ok bool) {
-	if s.GetProto() != syscall.IPPROTO_TCP || s.GetState() != tcpEstablished {
-		return c, false
+func connection(s *entry) (c Connection, ok bool, err error) {
+	if s.number(socketProtocol) != syscall.IPPROTO_TCP || s.number(socketState) != tcpEstablished {
+		return c, false, nil
 	}
-	local, ok := address(s.GetSrcAddr())
-	remote, ok2 := address(s.GetDstAddr())
+	source, err := s.list(socketSource)
+	if err != nil {
+		return c, false, err
+	}
+	dest, err := s.list(socketDest)
+	if err != nil {
+		return c, false, err
+	}
+	local, ok := address(source)
+	remote, ok2 := address(dest)
 	if !ok || !ok2 || remote.IsLoopback() || local == remote {
-		return c, false
+		return c, false, nil
 	}
-	c.Local = netip.AddrPortFrom(local, uint16(s.GetSrcPort()))
-	c.Remote = netip.AddrPortFrom(remote, uint16(s.GetDstPort()))
-	return c, true
+	c.Local = netip.AddrPortFrom(local, uint16(s.number(socketSourcePort)))
+	c.Remote = netip.AddrPortFrom(remote, uint16(s.number(socketDestPort)))
+	return c, true, nil
 }
 
 // address reads an IPv4 address, plain or mapped into an IPv6 socket's. CRIU keeps the words as the kernel has them.
-func address(words []uint32) (netip.Addr, bool) {
+func address(words []uint64) (netip.Addr, bool) {
 	var b []byte
 	for _, word := range words {
-		b = binary.LittleEndian.AppendUint32(b, word)
+		b = binary.LittleEndian.AppendUint32(b, uint32(word))
 	}
 	a, ok := netip.AddrFromSlice(b)
 	a = a.Unmap()
@@ -102,9 +126,9 @@ func expects(dir string, ino uint32) (uint32, error) {
 	if _, err := io.ReadFull(file, record); err != nil {
 		return 0, damaged(name, "%v", err)
 	}
-	var stream tcp_stream.TcpStreamEntry
-	if err := proto.Unmarshal(record, &stream); err != nil {
-		return 0, errors.Join(damaged(name, "the record"), err)
+	stream, err := parseEntry(record)
+	if err != nil {
+		return 0, damaged(name, "%v", err)
 	}
-	return stream.GetInqSeq(), nil
+	return uint32(stream.number(streamExpects)), nil
 }

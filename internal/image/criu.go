@@ -4,15 +4,10 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
-
-	"github.com/checkpoint-restore/go-criu/v7/crit/images/inventory"
-	"github.com/checkpoint-restore/go-criu/v7/crit/images/pstree"
-	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
+	"slices"
 )
 
 // CRIU's file format (criu/include/magic.h, criu/image.c): two magics, little endian, then records of a length and a
@@ -94,12 +89,16 @@ func checkInventory(dir string) error {
 	if err != nil {
 		return err
 	}
-	entry := &inventory.InventoryEntry{}
-	if len(records) != 1 || proto.Unmarshal(records[0], entry) != nil {
+	if len(records) != 1 {
 		return damaged(inventoryName, "not CRIU's inventory")
 	}
-	if entry.GetImgVersion() != imgVersion {
-		return damaged(inventoryName, "image version %d, known is %d", entry.GetImgVersion(), imgVersion)
+	entry, err := parseEntry(records[0])
+	if err != nil {
+		return damaged(inventoryName, "not CRIU's inventory")
+	}
+	const version = 1 // field of images/inventory.proto
+	if got := entry.number(version); got != imgVersion {
+		return damaged(inventoryName, "image version %d, known is %d", got, imgVersion)
 	}
 	return nil
 }
@@ -107,23 +106,12 @@ func checkInventory(dir string) error {
 // CheckTree wants a core image for every task and thread of the tree. A dump can lack one though CRIU reports success: of a
 // thread that was just ending when its process was seized.
 func CheckTree(dir string) error {
-	const name = "pstree.img"
-	records, err := readRecords(dir, name, 0x50273030)
+	tasks, err := readTree(dir)
 	if err != nil {
 		return err
 	}
-	if len(records) == 0 {
-		return damaged(name, "no processes in it")
-	}
-	for _, record := range records {
-		entry := &pstree.PstreeEntry{}
-		if err := proto.Unmarshal(record, entry); err != nil {
-			return damaged(name, "%v", err)
-		}
-		for _, id := range append([]uint32{entry.GetPid()}, entry.GetThreads()...) {
-			if id == 0 {
-				continue // the thread of a zombie
-			}
+	for _, t := range tasks {
+		for _, id := range append(t.threads, t.pid) {
 			core := fmt.Sprintf("core-%d.img", id)
 			if _, err := os.Stat(filepath.Join(dir, core)); errors.Is(err, os.ErrNotExist) {
 				return damaged(core, "the file is missing")
@@ -131,6 +119,60 @@ func CheckTree(dir string) error {
 		}
 	}
 	return nil
+}
+
+// HighestPid is the greatest number that a process, thread, group or session of the set has in the container.
+func HighestPid(dir string) (int, error) {
+	tasks, err := readTree(dir)
+	if err != nil {
+		return 0, err
+	}
+	var highest uint64
+	for _, t := range tasks {
+		highest = max(highest, t.pid, t.group, t.session, slices.Max(append(t.threads, 0)))
+	}
+	if highest > maxPid {
+		return 0, damaged(treeName, "process number %d", highest)
+	}
+	return int(highest), nil
+}
+
+const (
+	treeName = "pstree.img"
+	maxPid   = 1 << 22 // PID_MAX_LIMIT of linux/threads.h
+)
+
+// task is one process of the tree.
+type task struct {
+	pid, group, session uint64
+	threads             []uint64 // none for a process of one thread
+}
+
+func readTree(dir string) ([]task, error) {
+	records, err := readRecords(dir, treeName, 0x50273030)
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, damaged(treeName, "no processes in it")
+	}
+	var tasks []task
+	for _, record := range records {
+		const pid, group, session, threads = 1, 3, 4, 5 // fields of images/pstree.proto
+		entry, err := parseEntry(record)
+		if err != nil {
+			return nil, damaged(treeName, "%v", err)
+		}
+		ids, err := entry.list(threads)
+		if err != nil {
+			return nil, damaged(treeName, "%v", err)
+		}
+		if len(ids) == 1 {
+			ids = nil // the task itself, or, of a zombie, what was in CRIU's memory: it never fills that in
+		}
+		tasks = append(tasks, task{entry.number(pid), entry.number(group), entry.number(session), ids})
+	}
+	return tasks, nil
 }
 
 // checkPages wants every page file to be as long as its maps say.
@@ -155,63 +197,75 @@ func checkPages(dir string, pages map[uint64]uint64) error {
 
 // readRecords splits an image into its messages. magic 0: the inventory's own.
 func readRecords(dir, name string, magic uint32) ([][]byte, error) {
-	f, err := os.Open(filepath.Join(dir, name))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, damaged(name, "the file is missing")
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > 16*maxRecord {
-		return nil, damaged(name, "%d bytes are too many", info.Size())
-	}
-	content, err := io.ReadAll(f)
+	content, err := readImage(dir, name)
 	if err != nil {
 		return nil, err
 	}
 	return parseRecords(name, content, magic)
 }
 
+func readImage(dir, name string) ([]byte, error) {
+	path := filepath.Join(dir, name)
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, damaged(name, "the file is missing")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > 16*maxRecord {
+		return nil, damaged(name, "%d bytes are too many", info.Size())
+	}
+	return os.ReadFile(path)
+}
+
 func parseRecords(name string, content []byte, magic uint32) ([][]byte, error) {
+	var records [][]byte
+	err := eachRecord(name, content, magic, func(record []byte) error {
+		records = append(records, record)
+		return nil
+	})
+	return records, err
+}
+
+// eachRecord calls f for one message after the other; it does not copy.
+func eachRecord(name string, content []byte, magic uint32, f func(record []byte) error) error {
 	want := []uint32{commonMagic, magic}
 	if magic == 0 {
 		want = []uint32{inventoryMagic}
 	}
 	for _, m := range want {
 		if len(content) < 4 || binary.LittleEndian.Uint32(content) != m {
-			return nil, damaged(name, "not the CRIU image that its name says")
+			return damaged(name, "not the CRIU image that its name says")
 		}
 		content = content[4:]
 	}
-	var records [][]byte
 	for len(content) > 0 {
 		if len(content) < 4 {
-			return nil, damaged(name, "cut in the middle of a record")
+			return damaged(name, "cut in the middle of a record")
 		}
 		size := binary.LittleEndian.Uint32(content)
 		content = content[4:]
 		if size > maxRecord || uint64(size) > uint64(len(content)) {
-			return nil, damaged(name, "cut in the middle of a record")
+			return damaged(name, "cut in the middle of a record")
 		}
-		records = append(records, content[:size])
+		if err := f(content[:size]); err != nil {
+			return err
+		}
 		content = content[size:]
 	}
-	return records, nil
+	return nil
 }
 
 // Fields of CRIU's pagemap_head and pagemap_entry (images/pagemap.proto), read by hand: the count of pages moved from the
 // 32 bits of field 2 to the 64 of field 5 in CRIU 4.2, and field 2 is no longer always there.
 const (
-	headPagesID = 1
-	entryPages  = 2
-	entryParent = 3
-	entryFlags  = 4
-	entryPages2 = 5
+	headPagesID  = 1
+	entryAddress = 1
+	entryPages   = 2
+	entryParent  = 3
+	entryFlags   = 4
+	entryPages2  = 5
 
 	flagParent  = 1
 	flagPresent = 4
@@ -222,53 +276,27 @@ func countPages(name string, records [][]byte, pages map[uint64]uint64) error {
 	if len(records) == 0 {
 		return damaged(name, "cut before its first record")
 	}
-	head, err := varints(records[0])
+	head, err := parseEntry(records[0])
 	if err != nil {
 		return damaged(name, "%v", err)
 	}
-	id := head[headPagesID]
+	id := head.number(headPagesID)
 	for _, record := range records[1:] {
-		entry, err := varints(record)
+		entry, err := parseEntry(record)
 		if err != nil {
 			return damaged(name, "%v", err)
 		}
-		count := max(entry[entryPages], entry[entryPages2])
+		count := max(entry.number(entryPages), entry.number(entryPages2))
 		if count > 1<<52 {
 			return damaged(name, "%d pages in one entry", count)
 		}
-		flags, known := entry[entryFlags]
-		if !known {
-			flags = flagPresent // CRIU before 2.4
+		flags := uint64(flagPresent) // what an entry of CRIU before 2.4 means
+		if len(entry.numbers[entryFlags]) > 0 {
+			flags = entry.number(entryFlags)
 		}
-		if entry[entryParent] == 0 && flags&flagParent == 0 && flags&flagPresent != 0 {
+		if entry.number(entryParent) == 0 && flags&flagParent == 0 && flags&flagPresent != 0 {
 			pages[id] += count
 		}
 	}
 	return nil
-}
-
-// varints are the message's integer fields by number.
-func varints(message []byte) (map[protowire.Number]uint64, error) {
-	fields := map[protowire.Number]uint64{}
-	for len(message) > 0 {
-		number, kind, n := protowire.ConsumeTag(message)
-		if n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		message = message[n:]
-		if kind == protowire.VarintType {
-			value, n := protowire.ConsumeVarint(message)
-			if n < 0 {
-				return nil, protowire.ParseError(n)
-			}
-			fields[number] = value
-			message = message[n:]
-			continue
-		}
-		if n = protowire.ConsumeFieldValue(number, kind, message); n < 0 {
-			return nil, protowire.ParseError(n)
-		}
-		message = message[n:]
-	}
-	return fields, nil
 }

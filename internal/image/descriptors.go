@@ -72,3 +72,23 @@ func (s *Set) Network(network any) (bool, error) {
 	}
 	return true, nil
 }
+
+// WriteNotify keeps that the container has a NOTIFY_SOCKET of the runtime, which is a mount that no config names.
+func WriteNotify(dir string) error {
+	if err := os.WriteFile(filepath.Join(dir, notifyName), []byte("true\n"), 0o600); err != nil {
+		return fmt.Errorf("write notify socket: %w", err)
+	}
+	return nil
+}
+
+// Notify tells whether it has.
+func (s *Set) Notify() (bool, error) {
+	_, err := os.Stat(filepath.Join(s.Dir, notifyName))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for notify socket: %w", err)
+	}
+	return true, nil
+}

@@ -43,9 +43,9 @@ func checkpoint(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
 	write(t, dir, "inventory.img", file(inventoryMagic, message(1, imgVersion)))
-	write(t, dir, "pstree.img", file(0x50273030, message(1, 7, 2, 0, 3, 7, 4, 7, 5, 7), message(1, 8, 2, 7, 3, 7, 4, 7, 5, 0)))
+	write(t, dir, "pstree.img", file(0x50273030, message(1, 7, 2, 0, 3, 7, 4, 7, 5, 7), message(1, 8, 2, 7, 3, 7, 4, 7, 5, 2132460496)))
 	write(t, dir, "core-7.img", file(0x55053847, message(1, 1)))
-	write(t, dir, "core-8.img", file(0x55053847, message(1, 1))) // a zombie
+	write(t, dir, "core-8.img", file(0x55053847, message(1, 1))) // a zombie, whose thread is a random number
 	write(t, dir, "pagemap-7.img", file(0x56084025, message(1, 1), message(1, 0x1000, 2, 2, 4, 4), message(1, 0x9000, 2, 1, 4, 2)))
 	write(t, dir, "pages-1.img", bytes.Repeat([]byte{0xaa}, 2*pageSize))
 	if err := WriteDescriptors(dir, []string{"/dev/null", "pipe:[1]", "pipe:[1]"}); err != nil {
@@ -250,4 +250,37 @@ func FuzzImages(f *testing.F) {
 			_ = countPages("pagemap-1.img", records, map[uint64]uint64{})
 		}
 	})
+}
+
+func TestSetWithoutAThreadIsDamaged(t *testing.T) {
+	dir := checkpoint(t)
+	write(t, dir, "pstree.img", file(0x50273030, message(1, 7, 2, 0, 3, 7, 4, 7, 5, 7, 5, 9)))
+	if err := CheckTree(dir); err == nil || !strings.Contains(err.Error(), "core-9.img") {
+		t.Errorf("a thread has no core image: %v", err)
+	}
+	write(t, dir, "core-9.img", file(0x55053847, message(1, 1)))
+	if err := CheckTree(dir); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestHighestPid(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		tree []byte
+		want int
+	}{
+		{"a thread", file(0x50273030, message(1, 7, 2, 0, 3, 7, 4, 7, 5, 7, 5, 9)), 9},
+		{"a process", file(0x50273030, message(1, 7, 3, 7, 4, 7, 5, 7, 5, 9), message(1, 12, 2, 7, 3, 7, 4, 7)), 12},
+		{"a session whose leader has ended", file(0x50273030, message(1, 7, 3, 7, 4, 7), message(1, 8, 2, 7, 3, 20, 4, 20)), 20},
+		{"a zombie, whose thread is not filled in", file(0x50273030, message(1, 8, 3, 7, 4, 7, 5, 2132460496)), 8},
+		{"no number", file(0x50273030, message(1, 1<<23, 3, 7, 4, 7)), 0},
+	} {
+		dir := t.TempDir()
+		write(t, dir, "pstree.img", c.tree)
+		got, err := HighestPid(dir)
+		if got != c.want || (err != nil) != (c.want == 0) {
+			t.Errorf("%s: %d, %v; want %d", c.name, got, err, c.want)
+		}
+	}
 }

@@ -11,6 +11,8 @@ const (
 	manifestName    = "manifest.json"
 	descriptorsName = "descriptors.json" // runc's name and format
 	networkName     = "network.json"     // ours; others overlook it
+	notifyName      = "notify.json"      // the same
+	layoutName      = "memory.layout"    // of memory that is not in the images; feed.LayoutName
 	inventoryName   = "inventory.img"
 	parentName      = "parent" // CRIU's symbolic link to the pre-dump below
 )
@@ -33,7 +35,7 @@ func IsPages(name string) bool {
 
 // IsMetadata tells a file that must be whole and right before a restore begins.
 func IsMetadata(name string) bool {
-	return name == descriptorsName || name == networkName || imagePattern().MatchString(name) && !IsPages(name)
+	return name == descriptorsName || name == networkName || name == notifyName || name == layoutName || imagePattern().MatchString(name) && !IsPages(name)
 }
 
 // CheckName refuses a name that no file of an image set has: what a peer sends is created only under names that pass.

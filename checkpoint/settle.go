@@ -1,0 +1,67 @@
+package checkpoint
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// settleTime is longer than a loaded machine takes from start to execve(2), unless hooks of the container come between.
+const settleTime = time.Second
+
+// errUnsettled is better than what CRIU says of an executable that it can't find.
+var errUnsettled = errors.New("its program does not run yet: startContainer hooks may still be busy, try again when start has returned")
+
+// settle waits until init has become its program. Start returns a moment earlier, when init is told to go on, and CRIU
+// cannot dump the runtime's own executable, which is on no mount of the container.
+func settle(ctx context.Context, pid int) error {
+	for end := time.Now().Add(settleTime); ; {
+		if !isRuntime(pid) {
+			return nil
+		}
+		if time.Now().After(end) {
+			return errUnsettled
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Millisecond):
+		}
+	}
+}
+
+// isRuntime tells whether init is the runtime still: by its name, which any program may give itself, and by its executable,
+// which was opened on a mount of its own, sealed. That a process is gone is found by the dump.
+func isRuntime(pid int) bool {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil || strings.TrimSpace(string(name)) != runtime.InitName {
+		return false
+	}
+	exe, err := os.Open(fmt.Sprintf("/proc/%d/exe", pid))
+	if err != nil {
+		return false
+	}
+	defer exe.Close()
+	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", exe.Fd()))
+	if err != nil {
+		return false
+	}
+	mounts, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+	if err != nil {
+		return false
+	}
+	_, id, _ := bytes.Cut(info, []byte("mnt_id:"))
+	id, _, _ = bytes.Cut(bytes.TrimSpace(id), []byte("\n"))
+	for line := range bytes.Lines(mounts) {
+		if bytes.HasPrefix(line, append(bytes.Clone(id), ' ')) {
+			return false
+		}
+	}
+	return true
+}
