@@ -117,6 +117,9 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	default:
 		result.Outcome = report.Unknown
 	}
+	if cerr := p.closeMemory(); cerr != nil {
+		p.Log.Debug("let go of the memory", "error", cerr)
+	}
 	p.talk.close()
 	if cerr := p.session.Close(); cerr != nil {
 		p.Log.Debug("close session", "error", cerr)

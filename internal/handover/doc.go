@@ -9,8 +9,10 @@
 //	1 Hello                                          -> can it be taken? reserve the id      <- Offer or Failure
 //	2 SyncTree, pass over each tree while it runs    -> apply                                <- TreeSynced
 //	3 Prepare                                        -> mounts, cgroups, network, CRIU       <- Prepared
+//	  memory, in rounds while it runs; PagesSent       -> store                                <- PagesStored
 //	4 dump: freeze, Frozen
 //	5 images and the trees' deltas while it dumps    -> spool, apply
+//	  the last of the memory
 //	  Images                                         -> verify, restore up to the gate
 //	6                                                                                        <- Ready
 //	7 journal commit-sent; Commit                    -> journal committed; open the gate

@@ -236,13 +236,12 @@ func TestResolveSaysThatNothingIsLeft(t *testing.T) {
 func TestLinkCutAnywhereNeverMakesTwoNorNone(t *testing.T) {
 	for _, reachable := range []bool{true, false} {
 		for cut := range 24 {
-			synctest.Test(t, func(t *testing.T) { cutOnce(t, cut, reachable) })
+			synctest.Test(t, func(t *testing.T) { cutOnce(t, newWorld(t), cut, reachable) })
 		}
 	}
 }
 
-func cutOnce(t *testing.T, cut int, reachable bool) {
-	w := newWorld(t)
+func cutOnce(t *testing.T, w *world, cut int, reachable bool) {
 	w.link = newCable(cut)
 	result := w.push(t.Context(), reachable)
 	synctest.Wait()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -60,26 +59,13 @@ func newImageReceiver(dir string) (*imageReceiver, error) {
 	return &imageReceiver{root: root, files: make(map[string]*imageFile), grown: make(chan struct{}, 1)}, nil
 }
 
-// Drain writes what one lane brings, until the lane ends.
-func (r *imageReceiver) Drain(ctx context.Context, lane Channel) error {
-	var buf []byte
-	for {
-		frame, err := lane.Recv(ctx, buf)
-		switch {
-		case errors.Is(err, io.EOF) || ctx.Err() != nil:
-			return nil //nolint:nilerr // the lane was ended, or is not wanted any more: no failure of its own
-		case err != nil:
-			return fmt.Errorf("%w: image lane: %w", ErrLinkLost, err)
-		}
-		buf = frame
-		chunk, err := wire.DecodeChunk(frame)
-		if err != nil {
-			return err
-		}
-		if err := r.write(chunk); err != nil {
-			return err
-		}
+// take writes the chunk that a lane has brought.
+func (r *imageReceiver) take(frame []byte) error {
+	chunk, err := wire.DecodeChunk(frame)
+	if err != nil {
+		return err
 	}
+	return r.write(chunk)
 }
 
 func (r *imageReceiver) write(c wire.Chunk) error {

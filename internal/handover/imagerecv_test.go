@@ -44,7 +44,7 @@ func TestLargeImageSetIsListedWhole(t *testing.T) {
 		files[i] = &wire.ImageFile{Name: fmt.Sprintf("core-%d.img", i)}
 	}
 	p := &Push{talk: &talk{control: source.Control()}}
-	if err := p.list(t.Context(), files, []byte("stdio")); err != nil {
+	if err := p.list(t.Context(), files, 7, []byte("stdio")); err != nil {
 		t.Fatal(err)
 	}
 	var listed []*wire.ImageFile
@@ -58,6 +58,9 @@ func TestLargeImageSetIsListedWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		listed = append(listed, m.GetImages().GetFiles()...)
+		if frames := m.GetImages().GetPageFrames(); m.GetImages().GetMore() == (frames == 7) {
+			t.Errorf("%d page frames: they are to be in the last message alone", frames)
+		}
 		if more = m.GetImages().GetMore(); more == (string(m.GetImages().GetStdio()) == "stdio") {
 			t.Error("stdio is not in the last message alone")
 		}

@@ -17,10 +17,12 @@ import (
 )
 
 // imageSender sends CRIU's images while CRIU still writes them. CRIU writes the pages first and only ever appends to
-// them, so what is there can go; everything else is small and goes when the dump is complete.
+// them, so what is there can go; everything else is small and goes when the dump is complete. Of a dump that leaves memory
+// out nothing goes before: its pages are put in order at the end.
 type imageSender struct {
 	dir   string
 	lanes []Channel
+	early bool // pages may go while CRIU writes
 
 	open   map[string]*os.File
 	queued map[string]uint64 // how much of each file is on its way
@@ -52,12 +54,8 @@ func (c chunkRef) release() error {
 // isPages tells the files that hold memory: the large ones, and those that CRIU only appends to.
 func isPages(name string) bool { return strings.HasPrefix(name, "pages-") }
 
-func newImageSender(dir string, lanes []Channel, m *meter) *imageSender {
-	s := &imageSender{dir: dir, open: make(map[string]*os.File), queued: make(map[string]uint64)}
-	for _, lane := range lanes {
-		s.lanes = append(s.lanes, metered{lane, m})
-	}
-	return s
+func newImageSender(dir string, lanes []Channel, early bool) *imageSender {
+	return &imageSender{dir: dir, lanes: lanes, early: early, open: make(map[string]*os.File), queued: make(map[string]uint64)}
 }
 
 // lookEvery is how often the images directory is looked at while CRIU writes. At memory speed 2 ms are some MB.
@@ -91,6 +89,9 @@ func (s *imageSender) follow(ctx context.Context, dumped <-chan struct{}, chunks
 		case <-dumped:
 			complete = true
 		case <-tick.C:
+			if !s.early {
+				continue
+			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}

@@ -25,6 +25,14 @@ type metered struct {
 	meter *meter
 }
 
+func meterAll(channels []Channel, m *meter) []Channel {
+	var all []Channel
+	for _, ch := range channels {
+		all = append(all, metered{ch, m})
+	}
+	return all
+}
+
 func (c metered) Send(ctx context.Context, parts ...[]byte) error {
 	if err := c.Channel.Send(ctx, parts...); err != nil {
 		return err

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"context"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/wire"
@@ -36,7 +37,12 @@ type Container interface {
 	Hello(ctx context.Context) (*wire.Hello, error)
 	// Trees are its directories that travel, in the order of Hello.Trees. Their change logs run already.
 	Trees() []Tree
-	// Dump stops it and writes its images to dir, which is empty and private. It returns with everything stopped. On an
+	// Memory takes hold of its memory, so that it is sent in rounds while the container runs, and what is left when it has
+	// been dumped. nil when that can't be done here: the memory then goes by CRIU's images. Close it in any case. It is
+	// called only when the peer can feed.
+	Memory(ctx context.Context) (Memory, error)
+	// Dump stops it and writes its images to dir, which is empty and private. With an open Memory they lack what that
+	// sends; after its Close they hold everything. It returns with everything stopped. On an
 	// error the container runs as before, or the error wraps ErrStillFrozen.
 	Dump(ctx context.Context, dir string, gates DumpGates) (Held, error)
 	// Stdio tells, while the container stands still, where its descriptors 0-2 pointed and how far its log is.
@@ -47,6 +53,26 @@ type Container interface {
 	Stop(ctx context.Context) error
 	// Revive makes it run on after the process that held it is gone: the end of a failed move without a Held.
 	Revive(ctx context.Context) error
+}
+
+// Memory is the container's memory at the source. Rounds, then at most one Final, then Close; one call at a time.
+type Memory interface {
+	// Round reads what was written since the round before, the first one all there is, while the container runs, and sends it
+	// as page frames. When it returns nothing is being sent any more. After an error only Close may be called.
+	Round(ctx context.Context, lanes []Lane) (Round, error)
+	// Final sends the rest of what the images lack, and completes them with what the peer needs to put it in its place. The
+	// container has been dumped and stands still; files of memory are not touched, because they travel already.
+	Final(ctx context.Context, lanes []Lane) (Round, error)
+	// Close undoes what was done to the container in order to follow its memory. Its processes may run, stand still or be gone.
+	Close() error
+}
+
+// Round is what one pass over the memory did.
+type Round struct {
+	Scanned uint64 // bytes that were read, or compared
+	Sent    uint64 // bytes of page frames
+	Frames  int
+	Took    time.Duration
 }
 
 // DumpGates are called on the way of a dump.
@@ -75,7 +101,8 @@ type Tree interface {
 
 // Host is the peer's machine.
 type Host interface {
-	// Reserve decides whether the container can be taken, and takes its id. Errors wrap wire's sentinels.
+	// Reserve decides whether the container can be taken, and takes its id. The offer says whether its memory may come in page
+	// frames. Errors wrap wire's sentinels.
 	Reserve(ctx context.Context, hello *wire.Hello) (Place, *wire.Offer, error)
 	// Discard destroys what is left of a container whose move did not get as far as "running", when the process that
 	// received it is gone.
@@ -92,7 +119,12 @@ type Place interface {
 	Sync(ctx context.Context, index int, ch Channel) (uint64, error)
 	// Prepare does everything for the restore that needs no images.
 	Prepare(ctx context.Context) error
-	// Restore restores from Images up to the gate. On an error nothing of it is left.
+	// Pages stores the pages of one frame; what is stored for a page later replaces what was before. It is called by several
+	// goroutines, one for each lane, and must not keep the frame. An error that wraps wire.ErrNoSpace says that it is full.
+	Pages(frame []byte) error
+	// Forget drops every page that was stored: the container's memory will be in the images after all.
+	Forget() error
+	// Restore restores from Images, and from the pages if there are any, up to the gate. On an error nothing of it is left.
 	Restore(ctx context.Context, stdio []byte) (Gate, error)
 	// Discard undoes all of it, Restore included.
 	Discard(ctx context.Context) error

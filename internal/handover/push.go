@@ -23,15 +23,26 @@ type Push struct {
 	Images    string           // empty private directory, in memory where possible, for CRIU's images
 	Retry     time.Duration    // how long a peer that can't be reached after COMMIT is asked again
 	Keep      bool             // the stopped container stays
-	Record    *report.Recorder
-	Log       *slog.Logger
+
+	Mode        Mode          // empty: Auto
+	MaxDowntime time.Duration // what Auto aims at; 0: DefaultMaxDowntime
+	MaxRounds   int           // 0: DefaultMaxRounds
+	Costs       *Costs        // of a stop, to predict it; nil: DefaultCosts
+
+	Record *report.Recorder
+	Log    *slog.Logger
 
 	session Session
 	talk    *talk
 	held    Held
 	hello   *wire.Hello
 	offer   *wire.Offer
+	memory  Memory  // nil: its memory goes by CRIU's images
 	thawed  float64 // downtime until a failed move's container ran on, in ms
+
+	told       []report.Round // of memory
+	mode       Mode           // as it came out
+	prediction *report.Prediction
 }
 
 // Attempt is how one try at a move ended. Its times are filled in when the Recorder finishes the story.
@@ -45,6 +56,10 @@ type Attempt struct {
 // Run moves the container and reports how it ended. Whatever it returns, never two copies run; with report.Unknown the
 // source stays frozen until Resolve. A cancelled ctx rolls back before COMMIT was sent and is ignored afterwards.
 func (p *Push) Run(ctx context.Context) *Attempt {
+	p.mode = StopCopy
+	if p.Mode == "" {
+		p.Mode = Auto
+	}
 	settled := context.WithoutCancel(ctx)
 	ctx, alarm := context.WithCancelCause(ctx)
 	defer alarm(nil)
@@ -77,6 +92,9 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 	if err := p.prepare(ctx); err != nil { // 3
 		return err
 	}
+	if err := p.rounds(ctx, undo); err != nil {
+		return err
+	}
 	if err := p.dump(ctx, alarm, undo); err != nil { // 4, 5
 		return err
 	}
@@ -93,7 +111,7 @@ func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *r
 	if p.hello, err = p.Container.Hello(ctx); err != nil {
 		return &refusedError{err}
 	}
-	p.hello.Protocol, p.hello.Move = wire.Protocol, p.Move
+	p.hello.Protocol, p.hello.Move, p.hello.Mode = wire.Protocol, p.Move, string(p.Mode)
 	if p.session, err = p.Dial(ctx, false); err != nil {
 		return err
 	}
@@ -171,14 +189,17 @@ func (p *Push) prepare(ctx context.Context) error {
 	return nil
 }
 
-// dump stops the container. While CRIU still writes, its images and the trees' deltas are on their way already.
+// dump stops the container. While CRIU still writes, its images and the trees' deltas are on their way already. The images
+// are complete when the last of the memory has been sent: that adds to them where each page belongs.
 func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) error {
 	work, workCtx := errgroup.WithContext(ctx)
 	frozen, dumped := make(chan struct{}), make(chan struct{})
 	dog := new(watchdog)
 	watching, stop := context.WithCancel(ctx)
 	defer stop()
-	images := newImageSender(p.Images, dog.watchAll(p.session.Images()), &meter{total: p.hello.GetMemoryBytes(), record: p.Record})
+	progress := &meter{total: p.hello.GetMemoryBytes(), record: p.Record}
+	channels := meterAll(shareAll(dog.watchAll(p.session.Images())), progress)
+	images, lanes := newImageSender(p.Images, channels, p.memory == nil), newPageLanes(workCtx, channels)
 	work.Go(func() (err error) {
 		p.held, err = p.Container.Dump(workCtx, p.Images, DumpGates{
 			Freezing: func() { p.Record.Enter(report.Freeze) },
@@ -194,6 +215,9 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 		}
 		undo.Add("thaw the container", p.thaw)
 		p.Record.Enter(report.Transfer)
+		if err := p.final(workCtx, lanes); err != nil {
+			return err
+		}
 		close(dumped)
 		return nil
 	})
@@ -209,17 +233,17 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 	if err != nil {
 		return err
 	}
-	return p.list(ctx, images.Files(), stdio)
+	return p.list(ctx, images.Files(), lanes.frames.Load(), stdio)
 }
 
-// list tells the peer what the complete set is.
-func (p *Push) list(ctx context.Context, files []*wire.ImageFile, stdio []byte) error {
+// list tells the peer what the complete set is: files, and page frames since the last round.
+func (p *Push) list(ctx context.Context, files []*wire.ImageFile, frames uint64, stdio []byte) error {
 	for {
 		part := files[:min(len(files), wire.MaxListed)]
 		files = files[len(part):]
 		set := &wire.Images{Files: part, More: len(files) > 0}
 		if !set.GetMore() {
-			set.Stdio = stdio
+			set.Stdio, set.PageFrames = stdio, frames
 		}
 		err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Images{Images: set}})
 		if err != nil || !set.GetMore() {
@@ -311,7 +335,9 @@ func (p *Push) keep(ctx context.Context, err error, undo *rollback) *Attempt {
 func (p *Push) result(outcome report.Outcome) report.Result {
 	r := report.Result{
 		Outcome:     outcome,
-		Mode:        p.hello.GetMode(),
+		Mode:        string(p.mode),
+		Rounds:      p.told,
+		Prediction:  p.prediction,
 		MemoryBytes: p.hello.GetMemoryBytes(),
 		Container:   p.hello.GetContainer(),
 		Source:      p.hello.GetSource(),

@@ -25,6 +25,8 @@ type Receive struct {
 	hello   *wire.Hello
 	place   Place
 	images  *imageReceiver
+	feeds   bool          // the place takes pages
+	pages   *pageReceiver // nil when it does not
 	listed  []*wire.ImageFile
 	lanes   *errgroup.Group // the image lanes
 	stop    context.CancelFunc
@@ -77,12 +79,14 @@ func (r *Receive) take(ctx context.Context, alarm context.CancelCauseFunc, undo 
 			err = r.sync(ctx, m.GetSyncTree())
 		case m.GetPrepare() != nil: // 3
 			err = r.prepare(ctx, alarm)
+		case m.GetPagesSent() != nil: // after 3
+			err = r.round(ctx, m.GetPagesSent())
 		case m.GetFrozen() != nil: // 4
 			r.Log.Debug("frozen at the source")
 		case m.GetImages() != nil: // 5, 6
 			r.listed = append(r.listed, m.GetImages().GetFiles()...)
 			if !m.GetImages().GetMore() {
-				return r.restore(ctx, m.GetImages().GetStdio())
+				return r.restore(ctx, m.GetImages())
 			}
 			if len(r.listed) > wire.MaxImages {
 				return fmt.Errorf("%w: more than %d image files", wire.ErrMalformed, wire.MaxImages)
@@ -104,11 +108,14 @@ func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 	if got := r.hello.GetProtocol(); got != wire.Protocol {
 		return fmt.Errorf("%w: it speaks protocol %d, this host %d: install the same release of migrate on both", wire.ErrVersion, got, wire.Protocol)
 	}
+	if _, err := ParseMode(r.hello.GetMode()); err != nil {
+		return fmt.Errorf("%w: %w", wire.ErrIncompatible, err)
+	}
 	place, offer, err := r.Host.Reserve(ctx, r.hello)
 	if err != nil {
 		return err
 	}
-	r.place = place
+	r.place, r.feeds = place, offer.GetFeeds()
 	undo.Add("discard the container", place.Discard)
 	r.journal, err = journal.Create(r.Journals, journal.Move{
 		Name:      r.hello.GetMove(),
@@ -149,10 +156,13 @@ func (r *Receive) prepare(ctx context.Context, alarm context.CancelCauseFunc) er
 	if r.images, err = newImageReceiver(r.place.Images()); err != nil {
 		return err
 	}
+	if r.feeds {
+		r.pages = newPageReceiver(r.place.Pages)
+	}
 	r.lanes = new(errgroup.Group)
 	for _, lane := range r.session.Images() {
 		r.lanes.Go(func() error {
-			err := r.images.Drain(ctx, lane)
+			err := r.drain(ctx, lane)
 			if err != nil {
 				alarm(err)
 			}
@@ -162,15 +172,20 @@ func (r *Receive) prepare(ctx context.Context, alarm context.CancelCauseFunc) er
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepared{Prepared: &wire.Prepared{}}})
 }
 
-func (r *Receive) restore(ctx context.Context, stdio []byte) error {
-	if r.images == nil {
-		return fmt.Errorf("%w: images before prepare", wire.ErrMalformed)
+func (r *Receive) restore(ctx context.Context, last *wire.Images) error {
+	if r.images == nil || r.pages == nil && last.GetPageFrames() > 0 {
+		return fmt.Errorf("%w: images before prepare, or pages not asked for", wire.ErrMalformed)
 	}
 	if err := r.images.Complete(ctx, r.listed); err != nil {
 		return err
 	}
+	if r.pages != nil {
+		if err := r.pages.wait(ctx, last.GetPageFrames()); err != nil {
+			return err
+		}
+	}
 	began := time.Now()
-	gate, err := r.place.Restore(ctx, stdio)
+	gate, err := r.place.Restore(ctx, last.GetStdio())
 	if err != nil {
 		return fmt.Errorf("%w: %w", wire.ErrRestore, err)
 	}

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
@@ -22,19 +24,24 @@ import (
 type world struct {
 	t *testing.T
 
-	mu       sync.Mutex
-	source   copyState
-	peer     copyState
-	failAt   string // name of the twin's step that fails
-	thawAt   bool   // and thawing fails then as well
-	keep     bool
-	linked   bool   // the dump makes names in the tree
-	hangAt   string // and of the one at the peer that does not come to an end
-	steps    []string
-	journals [2]string
-	images   string
-	link     *cable
-	busy     sync.WaitGroup // the peer's processes
+	mu         sync.Mutex
+	source     copyState
+	peer       copyState
+	failAt     string // name of the twin's step that fails
+	thawAt     bool   // and thawing fails then as well
+	keep       bool
+	closeFails bool   // and letting go of the memory
+	linked     bool   // the dump makes names in the tree
+	hangAt     string // and of the one at the peer that does not come to an end
+	steps      []string
+	journals   [2]string
+	images     string
+	link       *cable
+	memory     *twinMemory // nil: as on a host that can't
+	offers     *wire.Offer // what the peer can; nil: no feeding
+	mode       Mode
+	events     []report.Event
+	busy       sync.WaitGroup // the peer's processes
 }
 
 type copyState string
@@ -64,7 +71,7 @@ func (w *world) step(name string) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.steps = append(w.steps, name)
-	if w.failAt == name || w.thawAt && name == "thaw" {
+	if w.failAt == name || w.thawAt && name == "thaw" || w.closeFails && name == "close memory" {
 		return fmt.Errorf("%s: %w", name, errTwin)
 	}
 	return nil
@@ -88,7 +95,7 @@ func (w *world) states() (source, peer copyState) {
 // --- the source's twin
 
 func (w *world) Hello(context.Context) (*wire.Hello, error) {
-	return &wire.Hello{Container: "web", Mode: "stop-copy", Trees: []*wire.Tree{{Name: "rootfs"}}}, w.step("hello")
+	return &wire.Hello{Container: "web", MemoryBytes: twinPages * pageSize, Trees: []*wire.Tree{{Name: "rootfs"}}}, w.step("hello")
 }
 
 func (w *world) Trees() []Tree { return []Tree{w} }
@@ -121,6 +128,16 @@ func (w *world) Dump(_ context.Context, dir string, gates DumpGates) (Held, erro
 		}
 	}
 	return w, nil
+}
+
+func (w *world) Memory(context.Context) (Memory, error) {
+	if err := w.step("memory"); err != nil {
+		return nil, err
+	}
+	if w.memory == nil {
+		return nil, nil
+	}
+	return w.memory, nil
 }
 
 func (w *world) Stdio(context.Context) ([]byte, error) { return []byte("{}"), w.step("stdio") }
@@ -164,7 +181,11 @@ func (h twinHost) Reserve(context.Context, *wire.Hello) (Place, *wire.Offer, err
 		return nil, nil, fmt.Errorf("%w: %w", wire.ErrExists, err)
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(h.images), "spool")
-	return twinPlace{h.world, dir}, &wire.Offer{Destination: "b"}, err
+	offer := &wire.Offer{Destination: "b"}
+	if h.offers != nil {
+		offer = proto.CloneOf(h.offers)
+	}
+	return twinPlace{h.world, dir, new(twinStore)}, offer, err
 }
 
 func (h twinHost) Discard(context.Context, journal.Move) error {
@@ -177,6 +198,7 @@ func (h twinHost) Settle(context.Context, journal.Move) error { return h.step("s
 type twinPlace struct {
 	*world
 	spool string
+	store *twinStore
 }
 
 func (p twinPlace) Images() string { return p.spool }
@@ -204,6 +226,7 @@ func (p twinPlace) Restore(context.Context, []byte) (Gate, error) {
 			p.t.Errorf("image %s: %v, %v", name, info, err)
 		}
 	}
+	p.checkPages()
 	p.set(&p.peer, frozen)
 	return p, nil
 }
@@ -365,7 +388,7 @@ func (w *world) push(ctx context.Context, reachable bool) *report.Result {
 	defer j.Close()
 	p := &Push{
 		Move: twinMove, Container: w, Dial: w.dial(reachable), Journal: j, Images: w.images,
-		Record: report.NewRecorder(nil), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval, Keep: w.keep,
+		Mode: w.mode, Record: report.NewRecorder(func(e report.Event) { w.events = append(w.events, e) }), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval, Keep: w.keep,
 	}
 	return p.Record.Finish(p.Run(ctx).Result)
 }

@@ -17,6 +17,8 @@ type Recorder struct {
 	entered time.Time
 	spent   map[Phase]time.Duration
 	shown   time.Time
+	full    bool // the last progress was at its end
+	warned  []string
 }
 
 // NewRecorder starts the clock. sink gets every event, one at a time; nil drops them.
@@ -64,17 +66,27 @@ func (r *Recorder) Progress(bytes, total uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	if now.Sub(r.shown) < progressEvery && bytes < total {
+	full := bytes >= total
+	if now.Sub(r.shown) < progressEvery && (!full || r.full) {
 		return
 	}
-	r.shown = now
+	r.shown, r.full = now, full
 	r.sink(Event{Event: "progress", Phase: r.phase, Bytes: bytes, Total: total})
+}
+
+// Round reports a pass over memory that has ended. The one who calls keeps it for the result.
+func (r *Recorder) Round(round Round) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.full = false
+	r.sink(Event{Event: "round", Phase: r.phase, At: r.now(), Round: &round})
 }
 
 // Warn reports something that the user should know and that does not end the move.
 func (r *Recorder) Warn(text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.warned = append(r.warned, text)
 	r.sink(Event{Event: "warning", Text: text})
 }
 
@@ -87,13 +99,14 @@ func (r *Recorder) Finish(result Result) *Result {
 	r.leave(now)
 	r.phase = ""
 	if !r.frozen.IsZero() && result.DowntimeMS == 0 {
-		result.DowntimeMS = ms(now.Sub(r.frozen))
+		result.DowntimeMS = Milliseconds(now.Sub(r.frozen))
 	}
-	result.TotalMS = ms(now.Sub(r.began))
+	result.TotalMS = Milliseconds(now.Sub(r.began))
 	result.Phases = make(map[Phase]float64)
 	for _, p := range Phases() {
-		result.Phases[p] = ms(r.spent[p])
+		result.Phases[p] = Milliseconds(r.spent[p])
 	}
+	result.Warnings = r.warned
 	if result.Rounds == nil {
 		result.Rounds = []Round{}
 	}
@@ -108,9 +121,10 @@ func (r *Recorder) Downtime() float64 {
 	if r.frozen.IsZero() {
 		return 0
 	}
-	return ms(r.now().Sub(r.frozen))
+	return Milliseconds(r.now().Sub(r.frozen))
 }
 
-func ms(d time.Duration) float64 {
+// Milliseconds is a time as reports have it.
+func Milliseconds(d time.Duration) float64 {
 	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
 }

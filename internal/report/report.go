@@ -4,6 +4,7 @@
 //
 //	{"event":"phase","phase":"rootfs","at":"2026-01-02T15:04:05.123Z"}
 //	{"event":"progress","phase":"rootfs","bytes":1048576,"total":52428800}
+//	{"event":"round","phase":"precopy","at":"...","round":{"number":1,"pages":131072,"bytes":536870912,"ms":301.5}}
 //	{"event":"result","outcome":"moved","downtime_ms":87.2, ...}
 package report
 
@@ -56,34 +57,49 @@ func Phases() []Phase {
 
 // Event is one thing that happened. Which fields are set depends on Event.
 type Event struct {
-	Event string    `json:"event"` // phase, progress, warning or result
+	Event string    `json:"event"` // phase, progress, round, warning or result
 	Phase Phase     `json:"phase,omitempty"`
 	At    time.Time `json:"at,omitzero"`
 	Bytes uint64    `json:"bytes,omitempty"`
 	Total uint64    `json:"total,omitempty"`
 	Text  string    `json:"text,omitempty"`
+	Round *Round    `json:"round,omitempty"`
 	*Result
 }
 
-// Round is one pass over memory while the container ran.
+// Round is one pass over memory, while the container ran or, the last one, while it stood still.
 type Round struct {
-	Pages uint64  `json:"pages"`
-	Bytes uint64  `json:"bytes"`
-	MS    float64 `json:"ms"`
+	Number      int     `json:"number"`                          // from 1
+	Pages       uint64  `json:"pages"`                           // of 4096 bytes, that were read or compared
+	Bytes       uint64  `json:"bytes"`                           // on the wire
+	MS          float64 `json:"ms"`                              // until the peer had stored them; until they were sent, of a frozen one
+	PredictedMS float64 `json:"predicted_downtime_ms,omitempty"` // of a stop right after it
+	Frozen      bool    `json:"frozen,omitempty"`                // inside the stop
+}
+
+// Prediction is what was expected of the stop when the rounds had ended: what came of it is the Result's DowntimeMS.
+type Prediction struct {
+	DowntimeMS  float64 `json:"downtime_ms"`
+	TargetMS    float64 `json:"target_ms,omitempty"` // what --max-downtime asks for, in the mode auto
+	Reason      string  `json:"reason"`              // why there were no more rounds
+	DirtyBytes  uint64  `json:"dirty_bytes"`         // to be sent in the stop, on the wire
+	BytesPerSec uint64  `json:"bytes_per_second"`    // what the link has shown
 }
 
 // Result is the end of the story. Times are milliseconds on the source's clock.
 type Result struct {
 	Outcome     Outcome           `json:"outcome"`
-	Mode        string            `json:"mode"`
+	Mode        string            `json:"mode"`        // as it came out: stop-copy, or pre-copy with rounds
 	DowntimeMS  float64           `json:"downtime_ms"` // from the freeze to DONE
 	TotalMS     float64           `json:"total_ms"`
 	BytesSent   uint64            `json:"bytes_sent"`
 	MemoryBytes uint64            `json:"memory_bytes"`
 	Rounds      []Round           `json:"rounds"`
+	Prediction  *Prediction       `json:"prediction,omitempty"` // of a move that made rounds
 	Phases      map[Phase]float64 `json:"phases"`
 	Container   string            `json:"container"`
 	Source      string            `json:"source"`
 	Destination string            `json:"destination"`
+	Warnings    []string          `json:"warnings,omitempty"`
 	Error       string            `json:"error,omitempty"`
 }

@@ -36,12 +36,14 @@ type Message struct {
 	//	*Message_Commit
 	//	*Message_Abort
 	//	*Message_Ask
+	//	*Message_PagesSent
 	//	*Message_Offer
 	//	*Message_TreeSynced
 	//	*Message_Prepared
 	//	*Message_Ready
 	//	*Message_Done
 	//	*Message_Aborted
+	//	*Message_PagesStored
 	//	*Message_Failure
 	Body          isMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -157,6 +159,15 @@ func (x *Message) GetAsk() *Ask {
 	return nil
 }
 
+func (x *Message) GetPagesSent() *PagesSent {
+	if x != nil {
+		if x, ok := x.Body.(*Message_PagesSent); ok {
+			return x.PagesSent
+		}
+	}
+	return nil
+}
+
 func (x *Message) GetOffer() *Offer {
 	if x != nil {
 		if x, ok := x.Body.(*Message_Offer); ok {
@@ -211,6 +222,15 @@ func (x *Message) GetAborted() *Aborted {
 	return nil
 }
 
+func (x *Message) GetPagesStored() *PagesStored {
+	if x != nil {
+		if x, ok := x.Body.(*Message_PagesStored); ok {
+			return x.PagesStored
+		}
+	}
+	return nil
+}
+
 func (x *Message) GetFailure() *Failure {
 	if x != nil {
 		if x, ok := x.Body.(*Message_Failure); ok {
@@ -257,6 +277,10 @@ type Message_Ask struct {
 	Ask *Ask `protobuf:"bytes,8,opt,name=ask,proto3,oneof"`
 }
 
+type Message_PagesSent struct {
+	PagesSent *PagesSent `protobuf:"bytes,9,opt,name=pages_sent,json=pagesSent,proto3,oneof"`
+}
+
 type Message_Offer struct {
 	// from the peer
 	Offer *Offer `protobuf:"bytes,16,opt,name=offer,proto3,oneof"`
@@ -282,6 +306,10 @@ type Message_Aborted struct {
 	Aborted *Aborted `protobuf:"bytes,21,opt,name=aborted,proto3,oneof"`
 }
 
+type Message_PagesStored struct {
+	PagesStored *PagesStored `protobuf:"bytes,22,opt,name=pages_stored,json=pagesStored,proto3,oneof"`
+}
+
 type Message_Failure struct {
 	// from either
 	Failure *Failure `protobuf:"bytes,32,opt,name=failure,proto3,oneof"`
@@ -303,6 +331,8 @@ func (*Message_Abort) isMessage_Body() {}
 
 func (*Message_Ask) isMessage_Body() {}
 
+func (*Message_PagesSent) isMessage_Body() {}
+
 func (*Message_Offer) isMessage_Body() {}
 
 func (*Message_TreeSynced) isMessage_Body() {}
@@ -314,6 +344,8 @@ func (*Message_Ready) isMessage_Body() {}
 func (*Message_Done) isMessage_Body() {}
 
 func (*Message_Aborted) isMessage_Body() {}
+
+func (*Message_PagesStored) isMessage_Body() {}
 
 func (*Message_Failure) isMessage_Body() {}
 
@@ -332,7 +364,7 @@ type Hello struct {
 	Identity       []byte                 `protobuf:"bytes,10,opt,name=identity,proto3" json:"identity,omitempty"`                           // Identity, JSON: what the runtime's state holds beyond the config
 	MemoryBytes    uint64                 `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // resident in the container now
 	Trees          []*Tree                `protobuf:"bytes,12,rep,name=trees,proto3" json:"trees,omitempty"`                                 // what is synchronised, in order
-	Mode           string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // stop-copy
+	Mode           string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // stop-copy, pre-copy or auto: which pages are at the peer when it resumes there
 	TcpEstablished bool                   `protobuf:"varint,14,opt,name=tcp_established,json=tcpEstablished,proto3" json:"tcp_established,omitempty"`
 	Source         string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"` // name of the sending host, for messages
 	unknownFields  protoimpl.UnknownFields
@@ -542,6 +574,8 @@ type Offer struct {
 	MigrateVersion string                 `protobuf:"bytes,2,opt,name=migrate_version,json=migrateVersion,proto3" json:"migrate_version,omitempty"`
 	Kernel         string                 `protobuf:"bytes,3,opt,name=kernel,proto3" json:"kernel,omitempty"`
 	CriuVersion    uint32                 `protobuf:"varint,4,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
+	Feeds          bool                   `protobuf:"varint,5,opt,name=feeds,proto3" json:"feeds,omitempty"`                          // it stores page frames and feeds them to a container that runs already
+	FeedLimit      uint64                 `protobuf:"varint,6,opt,name=feed_limit,json=feedLimit,proto3" json:"feed_limit,omitempty"` // most bytes of memory that it takes so; 0: as much as the container has
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -600,6 +634,20 @@ func (x *Offer) GetKernel() string {
 func (x *Offer) GetCriuVersion() uint32 {
 	if x != nil {
 		return x.CriuVersion
+	}
+	return 0
+}
+
+func (x *Offer) GetFeeds() bool {
+	if x != nil {
+		return x.Feeds
+	}
+	return false
+}
+
+func (x *Offer) GetFeedLimit() uint64 {
+	if x != nil {
+		return x.FeedLimit
 	}
 	return 0
 }
@@ -783,6 +831,104 @@ func (*Prepared) Descriptor() ([]byte, []int) {
 	return file_handover_proto_rawDescGZIP(), []int{7}
 }
 
+// PagesSent ends a round of memory: so many page frames are on the lanes since the last PagesSent.
+type PagesSent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Frames        uint64                 `protobuf:"varint,1,opt,name=frames,proto3" json:"frames,omitempty"`
+	Forget        bool                   `protobuf:"varint,2,opt,name=forget,proto3" json:"forget,omitempty"` // memory goes by CRIU's images after all: what was stored is of no use any more
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PagesSent) Reset() {
+	*x = PagesSent{}
+	mi := &file_handover_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PagesSent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PagesSent) ProtoMessage() {}
+
+func (x *PagesSent) ProtoReflect() protoreflect.Message {
+	mi := &file_handover_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PagesSent.ProtoReflect.Descriptor instead.
+func (*PagesSent) Descriptor() ([]byte, []int) {
+	return file_handover_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *PagesSent) GetFrames() uint64 {
+	if x != nil {
+		return x.Frames
+	}
+	return 0
+}
+
+func (x *PagesSent) GetForget() bool {
+	if x != nil {
+		return x.Forget
+	}
+	return false
+}
+
+// PagesStored answers PagesSent when all of them are stored, and everything before them.
+type PagesStored struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Failure       *Failure               `protobuf:"bytes,1,opt,name=failure,proto3" json:"failure,omitempty"` // they could not be: the container's memory is not here
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PagesStored) Reset() {
+	*x = PagesStored{}
+	mi := &file_handover_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PagesStored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PagesStored) ProtoMessage() {}
+
+func (x *PagesStored) ProtoReflect() protoreflect.Message {
+	mi := &file_handover_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PagesStored.ProtoReflect.Descriptor instead.
+func (*PagesStored) Descriptor() ([]byte, []int) {
+	return file_handover_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *PagesStored) GetFailure() *Failure {
+	if x != nil {
+		return x.Failure
+	}
+	return nil
+}
+
 // Frozen tells that the container stands still.
 type Frozen struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -792,7 +938,7 @@ type Frozen struct {
 
 func (x *Frozen) Reset() {
 	*x = Frozen{}
-	mi := &file_handover_proto_msgTypes[8]
+	mi := &file_handover_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -804,7 +950,7 @@ func (x *Frozen) String() string {
 func (*Frozen) ProtoMessage() {}
 
 func (x *Frozen) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[8]
+	mi := &file_handover_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -817,22 +963,23 @@ func (x *Frozen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frozen.ProtoReflect.Descriptor instead.
 func (*Frozen) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{8}
+	return file_handover_proto_rawDescGZIP(), []int{10}
 }
 
 // Images lists the image set, in as many messages as it takes: it is complete when every file has its size.
 type Images struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Files         []*ImageFile           `protobuf:"bytes,1,rep,name=files,proto3" json:"files,omitempty"`
-	Stdio         []byte                 `protobuf:"bytes,2,opt,name=stdio,proto3" json:"stdio,omitempty"` // in the last: Stdio, JSON: where descriptors 0-2 pointed, and the log's offset
-	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`  // another one follows
+	Stdio         []byte                 `protobuf:"bytes,2,opt,name=stdio,proto3" json:"stdio,omitempty"`                              // in the last: Stdio, JSON: where descriptors 0-2 pointed, and the log's offset
+	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`                               // another one follows
+	PageFrames    uint64                 `protobuf:"varint,4,opt,name=page_frames,json=pageFrames,proto3" json:"page_frames,omitempty"` // in the last: page frames on the lanes since the last PagesSent; they are part of the set
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Images) Reset() {
 	*x = Images{}
-	mi := &file_handover_proto_msgTypes[9]
+	mi := &file_handover_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +991,7 @@ func (x *Images) String() string {
 func (*Images) ProtoMessage() {}
 
 func (x *Images) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[9]
+	mi := &file_handover_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1004,7 @@ func (x *Images) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Images.ProtoReflect.Descriptor instead.
 func (*Images) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{9}
+	return file_handover_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Images) GetFiles() []*ImageFile {
@@ -881,6 +1028,13 @@ func (x *Images) GetMore() bool {
 	return false
 }
 
+func (x *Images) GetPageFrames() uint64 {
+	if x != nil {
+		return x.PageFrames
+	}
+	return 0
+}
+
 type ImageFile struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -892,7 +1046,7 @@ type ImageFile struct {
 
 func (x *ImageFile) Reset() {
 	*x = ImageFile{}
-	mi := &file_handover_proto_msgTypes[10]
+	mi := &file_handover_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -904,7 +1058,7 @@ func (x *ImageFile) String() string {
 func (*ImageFile) ProtoMessage() {}
 
 func (x *ImageFile) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[10]
+	mi := &file_handover_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -917,7 +1071,7 @@ func (x *ImageFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageFile.ProtoReflect.Descriptor instead.
 func (*ImageFile) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{10}
+	return file_handover_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ImageFile) GetName() string {
@@ -951,7 +1105,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_handover_proto_msgTypes[11]
+	mi := &file_handover_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -963,7 +1117,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[11]
+	mi := &file_handover_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -976,7 +1130,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{11}
+	return file_handover_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Ready) GetRestoreUs() uint64 {
@@ -995,7 +1149,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_handover_proto_msgTypes[12]
+	mi := &file_handover_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1161,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[12]
+	mi := &file_handover_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1174,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{12}
+	return file_handover_proto_rawDescGZIP(), []int{14}
 }
 
 // Done tells that the container runs at the peer and is the peer's.
@@ -1033,7 +1187,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_handover_proto_msgTypes[13]
+	mi := &file_handover_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1199,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[13]
+	mi := &file_handover_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1212,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{13}
+	return file_handover_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Done) GetResumeUs() uint64 {
@@ -1078,7 +1232,7 @@ type Aborted struct {
 
 func (x *Aborted) Reset() {
 	*x = Aborted{}
-	mi := &file_handover_proto_msgTypes[14]
+	mi := &file_handover_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1090,7 +1244,7 @@ func (x *Aborted) String() string {
 func (*Aborted) ProtoMessage() {}
 
 func (x *Aborted) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[14]
+	mi := &file_handover_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1103,7 +1257,7 @@ func (x *Aborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aborted.ProtoReflect.Descriptor instead.
 func (*Aborted) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{14}
+	return file_handover_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Aborted) GetCause() *Failure {
@@ -1123,7 +1277,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_handover_proto_msgTypes[15]
+	mi := &file_handover_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1135,7 +1289,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[15]
+	mi := &file_handover_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1148,7 +1302,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{15}
+	return file_handover_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Abort) GetReason() string {
@@ -1168,7 +1322,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_handover_proto_msgTypes[16]
+	mi := &file_handover_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1180,7 +1334,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[16]
+	mi := &file_handover_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1193,7 +1347,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{16}
+	return file_handover_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Ask) GetMove() string {
@@ -1214,7 +1368,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_handover_proto_msgTypes[17]
+	mi := &file_handover_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1226,7 +1380,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[17]
+	mi := &file_handover_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1239,7 +1393,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{17}
+	return file_handover_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Failure) GetCode() string {
@@ -1260,7 +1414,7 @@ var File_handover_proto protoreflect.FileDescriptor
 
 const file_handover_proto_rawDesc = "" +
 	"\n" +
-	"\x0ehandover.proto\x12\x0fmigrate.wire.v1\"\x96\x06\n" +
+	"\x0ehandover.proto\x12\x0fmigrate.wire.v1\"\x96\a\n" +
 	"\aMessage\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.migrate.wire.v1.HelloH\x00R\x05hello\x128\n" +
 	"\tsync_tree\x18\x02 \x01(\v2\x19.migrate.wire.v1.SyncTreeH\x00R\bsyncTree\x124\n" +
@@ -1269,14 +1423,17 @@ const file_handover_proto_rawDesc = "" +
 	"\x06images\x18\x05 \x01(\v2\x17.migrate.wire.v1.ImagesH\x00R\x06images\x121\n" +
 	"\x06commit\x18\x06 \x01(\v2\x17.migrate.wire.v1.CommitH\x00R\x06commit\x12.\n" +
 	"\x05abort\x18\a \x01(\v2\x16.migrate.wire.v1.AbortH\x00R\x05abort\x12(\n" +
-	"\x03ask\x18\b \x01(\v2\x14.migrate.wire.v1.AskH\x00R\x03ask\x12.\n" +
+	"\x03ask\x18\b \x01(\v2\x14.migrate.wire.v1.AskH\x00R\x03ask\x12;\n" +
+	"\n" +
+	"pages_sent\x18\t \x01(\v2\x1a.migrate.wire.v1.PagesSentH\x00R\tpagesSent\x12.\n" +
 	"\x05offer\x18\x10 \x01(\v2\x16.migrate.wire.v1.OfferH\x00R\x05offer\x12>\n" +
 	"\vtree_synced\x18\x11 \x01(\v2\x1b.migrate.wire.v1.TreeSyncedH\x00R\n" +
 	"treeSynced\x127\n" +
 	"\bprepared\x18\x12 \x01(\v2\x19.migrate.wire.v1.PreparedH\x00R\bprepared\x12.\n" +
 	"\x05ready\x18\x13 \x01(\v2\x16.migrate.wire.v1.ReadyH\x00R\x05ready\x12+\n" +
 	"\x04done\x18\x14 \x01(\v2\x15.migrate.wire.v1.DoneH\x00R\x04done\x124\n" +
-	"\aaborted\x18\x15 \x01(\v2\x18.migrate.wire.v1.AbortedH\x00R\aaborted\x124\n" +
+	"\aaborted\x18\x15 \x01(\v2\x18.migrate.wire.v1.AbortedH\x00R\aaborted\x12A\n" +
+	"\fpages_stored\x18\x16 \x01(\v2\x1c.migrate.wire.v1.PagesStoredH\x00R\vpagesStored\x124\n" +
 	"\afailure\x18  \x01(\v2\x18.migrate.wire.v1.FailureH\x00R\afailureB\x06\n" +
 	"\x04body\"\xc6\x03\n" +
 	"\x05Hello\x12\x1a\n" +
@@ -1299,12 +1456,15 @@ const file_handover_proto_rawDesc = "" +
 	"\x04Tree\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"\x8d\x01\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"\xc2\x01\n" +
 	"\x05Offer\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12'\n" +
 	"\x0fmigrate_version\x18\x02 \x01(\tR\x0emigrateVersion\x12\x16\n" +
 	"\x06kernel\x18\x03 \x01(\tR\x06kernel\x12!\n" +
-	"\fcriu_version\x18\x04 \x01(\rR\vcriuVersion\"8\n" +
+	"\fcriu_version\x18\x04 \x01(\rR\vcriuVersion\x12\x14\n" +
+	"\x05feeds\x18\x05 \x01(\bR\x05feeds\x12\x1d\n" +
+	"\n" +
+	"feed_limit\x18\x06 \x01(\x04R\tfeedLimit\"8\n" +
 	"\bSyncTree\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\bR\x06frozen\"8\n" +
@@ -1314,12 +1474,19 @@ const file_handover_proto_rawDesc = "" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\t\n" +
 	"\aPrepare\"\n" +
 	"\n" +
-	"\bPrepared\"\b\n" +
-	"\x06Frozen\"d\n" +
+	"\bPrepared\";\n" +
+	"\tPagesSent\x12\x16\n" +
+	"\x06frames\x18\x01 \x01(\x04R\x06frames\x12\x16\n" +
+	"\x06forget\x18\x02 \x01(\bR\x06forget\"A\n" +
+	"\vPagesStored\x122\n" +
+	"\afailure\x18\x01 \x01(\v2\x18.migrate.wire.v1.FailureR\afailure\"\b\n" +
+	"\x06Frozen\"\x85\x01\n" +
 	"\x06Images\x120\n" +
 	"\x05files\x18\x01 \x03(\v2\x1a.migrate.wire.v1.ImageFileR\x05files\x12\x14\n" +
 	"\x05stdio\x18\x02 \x01(\fR\x05stdio\x12\x12\n" +
-	"\x04more\x18\x03 \x01(\bR\x04more\"G\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\x12\x1f\n" +
+	"\vpage_frames\x18\x04 \x01(\x04R\n" +
+	"pageFrames\"G\n" +
 	"\tImageFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
@@ -1352,51 +1519,56 @@ func file_handover_proto_rawDescGZIP() []byte {
 	return file_handover_proto_rawDescData
 }
 
-var file_handover_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_handover_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_handover_proto_goTypes = []any{
-	(*Message)(nil),    // 0: migrate.wire.v1.Message
-	(*Hello)(nil),      // 1: migrate.wire.v1.Hello
-	(*Tree)(nil),       // 2: migrate.wire.v1.Tree
-	(*Offer)(nil),      // 3: migrate.wire.v1.Offer
-	(*SyncTree)(nil),   // 4: migrate.wire.v1.SyncTree
-	(*TreeSynced)(nil), // 5: migrate.wire.v1.TreeSynced
-	(*Prepare)(nil),    // 6: migrate.wire.v1.Prepare
-	(*Prepared)(nil),   // 7: migrate.wire.v1.Prepared
-	(*Frozen)(nil),     // 8: migrate.wire.v1.Frozen
-	(*Images)(nil),     // 9: migrate.wire.v1.Images
-	(*ImageFile)(nil),  // 10: migrate.wire.v1.ImageFile
-	(*Ready)(nil),      // 11: migrate.wire.v1.Ready
-	(*Commit)(nil),     // 12: migrate.wire.v1.Commit
-	(*Done)(nil),       // 13: migrate.wire.v1.Done
-	(*Aborted)(nil),    // 14: migrate.wire.v1.Aborted
-	(*Abort)(nil),      // 15: migrate.wire.v1.Abort
-	(*Ask)(nil),        // 16: migrate.wire.v1.Ask
-	(*Failure)(nil),    // 17: migrate.wire.v1.Failure
+	(*Message)(nil),     // 0: migrate.wire.v1.Message
+	(*Hello)(nil),       // 1: migrate.wire.v1.Hello
+	(*Tree)(nil),        // 2: migrate.wire.v1.Tree
+	(*Offer)(nil),       // 3: migrate.wire.v1.Offer
+	(*SyncTree)(nil),    // 4: migrate.wire.v1.SyncTree
+	(*TreeSynced)(nil),  // 5: migrate.wire.v1.TreeSynced
+	(*Prepare)(nil),     // 6: migrate.wire.v1.Prepare
+	(*Prepared)(nil),    // 7: migrate.wire.v1.Prepared
+	(*PagesSent)(nil),   // 8: migrate.wire.v1.PagesSent
+	(*PagesStored)(nil), // 9: migrate.wire.v1.PagesStored
+	(*Frozen)(nil),      // 10: migrate.wire.v1.Frozen
+	(*Images)(nil),      // 11: migrate.wire.v1.Images
+	(*ImageFile)(nil),   // 12: migrate.wire.v1.ImageFile
+	(*Ready)(nil),       // 13: migrate.wire.v1.Ready
+	(*Commit)(nil),      // 14: migrate.wire.v1.Commit
+	(*Done)(nil),        // 15: migrate.wire.v1.Done
+	(*Aborted)(nil),     // 16: migrate.wire.v1.Aborted
+	(*Abort)(nil),       // 17: migrate.wire.v1.Abort
+	(*Ask)(nil),         // 18: migrate.wire.v1.Ask
+	(*Failure)(nil),     // 19: migrate.wire.v1.Failure
 }
 var file_handover_proto_depIdxs = []int32{
 	1,  // 0: migrate.wire.v1.Message.hello:type_name -> migrate.wire.v1.Hello
 	4,  // 1: migrate.wire.v1.Message.sync_tree:type_name -> migrate.wire.v1.SyncTree
 	6,  // 2: migrate.wire.v1.Message.prepare:type_name -> migrate.wire.v1.Prepare
-	8,  // 3: migrate.wire.v1.Message.frozen:type_name -> migrate.wire.v1.Frozen
-	9,  // 4: migrate.wire.v1.Message.images:type_name -> migrate.wire.v1.Images
-	12, // 5: migrate.wire.v1.Message.commit:type_name -> migrate.wire.v1.Commit
-	15, // 6: migrate.wire.v1.Message.abort:type_name -> migrate.wire.v1.Abort
-	16, // 7: migrate.wire.v1.Message.ask:type_name -> migrate.wire.v1.Ask
-	3,  // 8: migrate.wire.v1.Message.offer:type_name -> migrate.wire.v1.Offer
-	5,  // 9: migrate.wire.v1.Message.tree_synced:type_name -> migrate.wire.v1.TreeSynced
-	7,  // 10: migrate.wire.v1.Message.prepared:type_name -> migrate.wire.v1.Prepared
-	11, // 11: migrate.wire.v1.Message.ready:type_name -> migrate.wire.v1.Ready
-	13, // 12: migrate.wire.v1.Message.done:type_name -> migrate.wire.v1.Done
-	14, // 13: migrate.wire.v1.Message.aborted:type_name -> migrate.wire.v1.Aborted
-	17, // 14: migrate.wire.v1.Message.failure:type_name -> migrate.wire.v1.Failure
-	2,  // 15: migrate.wire.v1.Hello.trees:type_name -> migrate.wire.v1.Tree
-	10, // 16: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
-	17, // 17: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	10, // 3: migrate.wire.v1.Message.frozen:type_name -> migrate.wire.v1.Frozen
+	11, // 4: migrate.wire.v1.Message.images:type_name -> migrate.wire.v1.Images
+	14, // 5: migrate.wire.v1.Message.commit:type_name -> migrate.wire.v1.Commit
+	17, // 6: migrate.wire.v1.Message.abort:type_name -> migrate.wire.v1.Abort
+	18, // 7: migrate.wire.v1.Message.ask:type_name -> migrate.wire.v1.Ask
+	8,  // 8: migrate.wire.v1.Message.pages_sent:type_name -> migrate.wire.v1.PagesSent
+	3,  // 9: migrate.wire.v1.Message.offer:type_name -> migrate.wire.v1.Offer
+	5,  // 10: migrate.wire.v1.Message.tree_synced:type_name -> migrate.wire.v1.TreeSynced
+	7,  // 11: migrate.wire.v1.Message.prepared:type_name -> migrate.wire.v1.Prepared
+	13, // 12: migrate.wire.v1.Message.ready:type_name -> migrate.wire.v1.Ready
+	15, // 13: migrate.wire.v1.Message.done:type_name -> migrate.wire.v1.Done
+	16, // 14: migrate.wire.v1.Message.aborted:type_name -> migrate.wire.v1.Aborted
+	9,  // 15: migrate.wire.v1.Message.pages_stored:type_name -> migrate.wire.v1.PagesStored
+	19, // 16: migrate.wire.v1.Message.failure:type_name -> migrate.wire.v1.Failure
+	2,  // 17: migrate.wire.v1.Hello.trees:type_name -> migrate.wire.v1.Tree
+	19, // 18: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
+	12, // 19: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
+	19, // 20: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_handover_proto_init() }
@@ -1413,12 +1585,14 @@ func file_handover_proto_init() {
 		(*Message_Commit)(nil),
 		(*Message_Abort)(nil),
 		(*Message_Ask)(nil),
+		(*Message_PagesSent)(nil),
 		(*Message_Offer)(nil),
 		(*Message_TreeSynced)(nil),
 		(*Message_Prepared)(nil),
 		(*Message_Ready)(nil),
 		(*Message_Done)(nil),
 		(*Message_Aborted)(nil),
+		(*Message_PagesStored)(nil),
 		(*Message_Failure)(nil),
 	}
 	type x struct{}
@@ -1427,7 +1601,7 @@ func file_handover_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_handover_proto_rawDesc), len(file_handover_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   18,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -79,10 +79,17 @@ func check(m *Message) error {
 		return checkMove(body.Ask.GetMove())
 	case *Message_Images:
 		return checkImages(body.Images)
+	case *Message_PagesStored:
+		return checkFailure(body.PagesStored.GetFailure())
 	case *Message_Failure:
-		if len(body.Failure.GetText()) > MaxFailure {
-			return errors.New("the text of a failure is too long")
-		}
+		return checkFailure(body.Failure)
+	}
+	return nil
+}
+
+func checkFailure(f *Failure) error {
+	if len(f.GetText()) > MaxFailure {
+		return errors.New("the text of a failure is too long")
 	}
 	return nil
 }

@@ -35,6 +35,7 @@ func TestDecodeRefusesWhatNoHonestPeerSends(t *testing.T) {
 		"the same image twice":    {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "a"}, {Name: "a"}}}}},
 		"ask for a strange move":  {Body: &Message_Ask{Ask: &Ask{Move: "x"}}},
 		"failure without an end":  {Body: &Message_Failure{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}},
+		"stored, too long":        {Body: &Message_PagesStored{PagesStored: &PagesStored{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}}},
 		"image name that is long": {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: strings.Repeat("a", 65)}}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -128,6 +129,24 @@ func TestChunkFindsEveryFlippedBit(t *testing.T) {
 		if _, err := DecodeChunk(frame[:n]); !errors.Is(err, ErrMalformed) {
 			t.Fatalf("cut at %d: %v", n, err)
 		}
+	}
+}
+
+func TestPageFramesAreToldFromChunks(t *testing.T) {
+	frame := append(AppendPagesHeader(nil), "pages"...)
+	if pages, err := DecodePages(frame); err != nil || string(pages) != "pages" || !IsPages(frame) {
+		t.Errorf("DecodePages: %q, %v", pages, err)
+	}
+	chunk := append(AppendChunkHeader(nil, Chunk{Name: "core-1.img", Data: []byte("x")}), 'x')
+	for name, bad := range map[string][]byte{
+		"nothing": nil, "a chunk": chunk, "no pages": frame[:1], "too many": append(frame[:1:1], make([]byte, MaxPages+1)...),
+	} {
+		if _, err := DecodePages(bad); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := DecodeChunk(frame); !errors.Is(err, ErrMalformed) || IsPages(chunk) {
+		t.Errorf("a page frame passed as a chunk: %v", err)
 	}
 }
 

@@ -1,0 +1,200 @@
+package handover
+
+import (
+	"fmt"
+	"math"
+	"time"
+)
+
+// Costs is what a stop takes besides sending what is dirty at its beginning. nil in a Push means DefaultCosts.
+type Costs struct {
+	Lead   time.Duration // from the end of the last round to the freeze: the container still writes
+	Fixed  time.Duration // freeze, dump of the metadata, restore, resume, and the words between the hosts
+	PerGB  time.Duration // per 2^30 bytes of the container's memory: page tables are walked even where nothing is copied
+	Copied uint64        // bytes that CRIU itself copies inside the stop, such as shared memory: they cross the link too
+}
+
+// DefaultCosts are measured on a machine of two cores and a container of one process.
+func DefaultCosts() *Costs {
+	return &Costs{Lead: 30 * time.Millisecond, Fixed: 100 * time.Millisecond, PerGB: 50 * time.Millisecond}
+}
+
+// converge decides after each round of memory whether to stop the container now. It is a function of what the rounds have
+// shown; the numbers behind it:
+//
+//	rate      of the link: the fastest of the last rounds that were large enough to tell
+//	overhead  what a round takes besides sending: the scan, and the peer's answer
+//	dirty     what will be dirty at a stop now. A round sends what was written during the one before it; from two such
+//	          pairs follows how the written bytes grow with time: with its power between 0 (always the same pages) and 1
+//	downtime  Fixed + PerGB * memory + overhead + (dirty + Copied) / rate
+type converge struct {
+	mode      Mode // Auto or PreCopy
+	target    time.Duration
+	maxRounds int
+	memory    uint64 // bytes
+	costs     *Costs
+}
+
+// pass is one round as seen from here.
+type pass struct {
+	sent uint64        // bytes on the wire
+	took time.Duration // until the peer had stored them
+}
+
+// decision is what the rounds so far say.
+type decision struct {
+	stop     bool
+	why      string        // of a stop
+	downtime time.Duration // predicted for a stop now
+	dirty    uint64        // bytes to send in it
+	rate     float64       // bytes per second
+}
+
+// Why the rounds end.
+const (
+	whyMet     = "one more round would hardly make the stop shorter"
+	whyStale   = "the rounds do not get smaller any more"
+	whyNoMore  = "as many rounds as allowed were made"
+	margin     = 1.1                  // a prediction that is met only just is not met
+	worthwhile = 0.1                  // what a round has to take off the downtime
+	patience   = 2                    // rounds without that, one may be bad luck
+	leastGain  = 5 * time.Millisecond // below it no client notices
+	telling    = 8 << 20              // bytes from which a round shows the link's rate
+	recent     = 3                    // rounds whose rates count
+)
+
+// decide is called after each round; there is at least one.
+func (c *converge) decide(passes []pass) decision {
+	d := c.predict(passes)
+	small := c.gain(passes, d) < max(time.Duration(worthwhile*float64(d.downtime)), leastGain)
+	fits := c.mode != Auto || float64(d.downtime)*margin <= float64(c.target)
+	switch {
+	case small && fits:
+		d.stop, d.why = true, whyMet
+	case c.stale(passes):
+		d.stop, d.why = true, whyStale
+	case len(passes) >= c.maxRounds:
+		d.stop, d.why = true, whyNoMore
+	}
+	return d
+}
+
+// predict tells what a stop right after the last of the passes would cost.
+func (c *converge) predict(passes []pass) decision {
+	last := passes[len(passes)-1]
+	d := decision{rate: rateOf(passes), dirty: dirtied(passes, last.took+c.costs.Lead)}
+	walked := duration(c.costs.PerGB.Seconds() * float64(c.memory) / (1 << 30))
+	d.downtime = c.costs.Fixed + walked + overhead(last, d.rate) + sending(d.dirty, d.rate) + sending(c.costs.Copied, d.rate)
+	return d
+}
+
+// gain is what one more round would take off the downtime at best: if the container writes as much in each moment.
+func (c *converge) gain(passes []pass, d decision) time.Duration {
+	if len(passes) == 1 {
+		return sending(d.dirty, d.rate) // nothing is known yet of what it writes
+	}
+	last, before := passes[len(passes)-1], passes[len(passes)-2]
+	round := overhead(last, d.rate) + sending(d.dirty, d.rate)
+	left := float64(last.sent) * float64(round+c.costs.Lead) / float64(before.took)
+	return sending(d.dirty, d.rate) - sending(uint64(left), d.rate)
+}
+
+// stale tells that the last rounds have brought a stop no nearer.
+func (c *converge) stale(passes []pass) bool {
+	tried := len(passes) - patience
+	if tried < 1 {
+		return false
+	}
+	best := time.Duration(math.MaxInt64)
+	for n := 1; n <= tried; n++ {
+		best = min(best, c.predict(passes[:n]).downtime)
+	}
+	for n := tried + 1; n <= len(passes); n++ {
+		if float64(c.predict(passes[:n]).downtime) < (1-worthwhile)*float64(best) {
+			return false
+		}
+	}
+	return true
+}
+
+// dirtied estimates how many bytes are written within a time, as bytes on the wire. Where the passes leave it open it is
+// the most that it can be.
+func dirtied(passes []pass, within time.Duration) uint64 {
+	n := len(passes)
+	last := passes[n-1]
+	if n == 1 {
+		return last.sent
+	}
+	before := passes[n-2] // what the last round sent was written during this one
+	ratio := float64(within) / float64(max(before.took, 1))
+	power := 0.0
+	if ratio > 1 {
+		power = 1
+	}
+	if n > 2 {
+		if p, ok := growth(passes[n-3].took, before.sent, before.took, last.sent); ok {
+			power = p
+		}
+	}
+	most := max(passes[0].sent, last.sent)
+	if bytes := float64(last.sent) * math.Pow(ratio, power); bytes < float64(most) {
+		return uint64(bytes)
+	}
+	return most
+}
+
+// growth is the power of time with which written bytes grow, from two times and what was written in them. Times that are
+// too near each other tell nothing.
+func growth(time1 time.Duration, bytes1 uint64, time2 time.Duration, bytes2 uint64) (float64, bool) {
+	times := math.Log(float64(max(time2, 1)) / float64(max(time1, 1)))
+	if math.Abs(times) < 0.2 || bytes1 == 0 || bytes2 == 0 {
+		return 0, false
+	}
+	return min(max(math.Log(float64(bytes2)/float64(bytes1))/times, 0), 1), true
+}
+
+// rateOf is the link's rate in bytes per second, 0 when nothing was sent. Small rounds are mostly overhead and don't show it.
+func rateOf(passes []pass) float64 {
+	var rate float64
+	var largest pass
+	told := 0
+	for n := len(passes) - 1; n >= 0 && told < recent; n-- {
+		p := passes[n]
+		if p.sent > largest.sent {
+			largest = p
+		}
+		if p.sent >= telling {
+			rate = max(rate, perSecond(p))
+			told++
+		}
+	}
+	if told == 0 {
+		return perSecond(largest)
+	}
+	return rate
+}
+
+func perSecond(p pass) float64 { return float64(p.sent) / max(p.took.Seconds(), 1e-6) }
+
+func overhead(p pass, rate float64) time.Duration { return max(p.took-sending(p.sent, rate), 0) }
+
+func sending(bytes uint64, rate float64) time.Duration {
+	if bytes == 0 || rate <= 0 {
+		return 0
+	}
+	return duration(float64(bytes) / rate)
+}
+
+// duration is a time of so many seconds, kept where a few of them can be added up.
+func duration(seconds float64) time.Duration {
+	return time.Duration(min(seconds, 1e8) * float64(time.Second))
+}
+
+// String is for the log.
+func (d decision) String() string {
+	text := fmt.Sprintf("%v predicted, %.1f MB dirty, link %.0f MB/s", d.downtime.Round(time.Millisecond), float64(d.dirty)/1e6, d.rate/1e6)
+	if d.stop {
+		text += ": " + d.why
+	}
+	return text
+}

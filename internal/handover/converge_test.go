@@ -1,0 +1,160 @@
+package handover
+
+import (
+	"math"
+	"testing"
+	"time"
+)
+
+// model is a container that writes, and a link: what the decision has to get right without knowing either.
+type model struct {
+	memory  float64 // bytes
+	writes  float64 // bytes per second, at random over hot
+	hot     float64 // bytes
+	link    float64 // bytes per second
+	scan    time.Duration
+	fixed   time.Duration
+	noise   float64 // by how much every second round's link is slower
+	waking  int     // from this round on it writes nothing, with 0 always
+	mode    Mode
+	target  time.Duration
+	rounds  int // at most
+	passes  []pass
+	decided decision
+}
+
+// written is how many bytes are dirty after a time: random writes hit pages that are dirty already.
+func (m *model) written(within time.Duration) float64 {
+	if m.hot == 0 || m.waking > 0 && len(m.passes) >= m.waking {
+		return 0
+	}
+	return m.hot * (1 - math.Exp(-m.writes*within.Seconds()/m.hot))
+}
+
+func (m *model) costs() *Costs { return &Costs{Lead: 30 * time.Millisecond, Fixed: m.fixed} }
+
+// run makes rounds until the decision, and returns the downtime that comes of it.
+func (m *model) run() time.Duration {
+	c := &converge{mode: m.mode, target: m.target, maxRounds: m.rounds, memory: uint64(m.memory), costs: m.costs()}
+	left := m.memory
+	for {
+		link := m.link
+		if len(m.passes)%2 == 1 {
+			link *= 1 - m.noise
+		}
+		took := m.scan + time.Duration(left/link*float64(time.Second))
+		m.passes = append(m.passes, pass{sent: uint64(left), took: took})
+		m.decided = c.decide(m.passes)
+		if m.decided.stop {
+			left = m.written(took + m.costs().Lead)
+			return m.fixed + m.scan + time.Duration(left/m.link*float64(time.Second))
+		}
+		left = m.written(took)
+	}
+}
+
+func TestDecisionStopsWhenItShould(t *testing.T) {
+	const mb, gb = 1e6, 1e9
+	ms := time.Millisecond
+	for name, c := range map[string]struct {
+		model    model
+		why      string
+		min, max int           // rounds
+		downtime time.Duration // at most; 0: not looked at
+	}{
+		"idle": {
+			model{memory: 2 * gb, link: 1.5 * gb, scan: 3 * ms, fixed: 100 * ms}, whyMet, 2, 2, 110 * ms,
+		},
+		"small": {
+			model{memory: 64 * mb, link: 1.5 * gb, scan: 2 * ms, fixed: 60 * ms}, whyMet, 2, 2, 65 * ms,
+		},
+		"tiny": {
+			model{memory: 4 * mb, link: 1.5 * gb, scan: ms, fixed: 60 * ms}, whyMet, 1, 1, 65 * ms,
+		},
+		"10,000 random pages a second, fast link": {
+			model{memory: 2 * gb, writes: 41 * mb, hot: 2 * gb, link: 1.5 * gb, scan: 3 * ms, fixed: 100 * ms}, whyMet, 2, 4, 110 * ms,
+		},
+		"the same over 1 Gbit/s": {
+			model{memory: 2 * gb, writes: 41 * mb, hot: 2 * gb, link: 118 * mb, scan: 3 * ms, fixed: 100 * ms}, whyMet, 4, 8, 150 * ms,
+		},
+		"the same, a link that wavers": {
+			model{memory: 2 * gb, writes: 41 * mb, hot: 2 * gb, link: 118 * mb, noise: .2, scan: 3 * ms, fixed: 100 * ms}, whyMet, 4, 8, 160 * ms,
+		},
+		"a hot set that fits": {
+			model{memory: 2 * gb, writes: 4 * gb, hot: 50 * mb, link: 1 * gb, scan: 3 * ms, fixed: 100 * ms}, whyMet, 3, 4, 160 * ms,
+		},
+		"a hot set that does not fit": {
+			model{memory: 2 * gb, writes: 4 * gb, hot: 400 * mb, link: 1 * gb, scan: 3 * ms, fixed: 100 * ms}, whyStale, 3, 6, 520 * ms,
+		},
+		"pre-copy takes what can't be had shorter": {
+			model{memory: 2 * gb, writes: 4 * gb, hot: 400 * mb, link: 1 * gb, scan: 3 * ms, fixed: 100 * ms, mode: PreCopy}, whyMet, 3, 4, 520 * ms,
+		},
+		"faster than the link": {
+			model{memory: 2 * gb, writes: 3 * gb, hot: 2 * gb, link: 1 * gb, scan: 3 * ms, fixed: 100 * ms}, whyStale, 3, 4, 0,
+		},
+		"a target below what a stop costs": {
+			model{memory: 64 * mb, link: 1 * gb, scan: 2 * ms, fixed: 100 * ms, target: 50 * ms}, whyStale, 3, 4, 105 * ms,
+		},
+		"every page compared each time": {
+			model{memory: 2 * gb, writes: 1 * mb, hot: 2 * gb, link: 1 * gb, scan: 150 * ms, fixed: 100 * ms}, whyMet, 2, 3, 260 * ms,
+		},
+		"as many rounds as allowed": {
+			model{memory: 2 * gb, writes: 41 * mb, hot: 2 * gb, link: 60 * mb, scan: 3 * ms, fixed: 100 * ms, rounds: 3}, whyNoMore, 3, 3, 0,
+		},
+		"it stops writing": {
+			model{memory: 2 * gb, writes: 3 * gb, hot: 2 * gb, link: 1 * gb, scan: 3 * ms, fixed: 100 * ms, waking: 2}, whyMet, 3, 4, 110 * ms,
+		},
+		"nothing to send": {
+			model{link: 1 * gb, scan: ms, fixed: 60 * ms}, whyMet, 1, 1, 65 * ms,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := c.model
+			if m.mode == "" {
+				m.mode = Auto
+			}
+			if m.target == 0 {
+				m.target = DefaultMaxDowntime
+			}
+			if m.rounds == 0 {
+				m.rounds = DefaultMaxRounds
+			}
+			downtime := m.run()
+			d, rounds := m.decided, len(m.passes)
+			t.Logf("%d rounds, %v: away for %v", rounds, d, downtime)
+			if d.why != c.why || rounds < c.min || rounds > c.max {
+				t.Errorf("%d rounds, want %d to %d; %q, want %q", rounds, c.min, c.max, d.why, c.why)
+			}
+			if off := float64(d.downtime)/float64(downtime) - 1; math.Abs(off) > .3 && c.why != whyNoMore {
+				t.Errorf("%v predicted, %v came: %.0f %% off", d.downtime, downtime, 100*off)
+			}
+			if c.downtime > 0 && downtime > c.downtime {
+				t.Errorf("away for %v, want at most %v", downtime, c.downtime)
+			}
+		})
+	}
+}
+
+// Whatever the figures, the decision comes to an end and predicts a time.
+func FuzzDecisionEnds(f *testing.F) {
+	f.Add(uint64(2e9), uint64(4e7), uint64(1e9), uint64(1e8), int64(3e6), uint8(30))
+	f.Add(uint64(0), uint64(0), uint64(0), uint64(0), int64(0), uint8(0))
+	f.Add(uint64(math.MaxUint64), uint64(math.MaxUint64), uint64(1), uint64(math.MaxUint64), int64(math.MaxInt64), uint8(1))
+	f.Fuzz(func(t *testing.T, a, b, d, e uint64, took int64, rounds uint8) {
+		c := &converge{mode: Auto, target: DefaultMaxDowntime, maxRounds: int(rounds), memory: a, costs: DefaultCosts()}
+		var passes []pass
+		for i := 0; ; i++ {
+			passes = append(passes, pass{sent: []uint64{a, b, d, e}[i%4], took: time.Duration(max(took, 0) >> 6)})
+			decided := c.decide(passes)
+			if decided.downtime < 0 {
+				t.Fatalf("%d rounds: %v", i, decided)
+			}
+			if decided.stop {
+				return
+			}
+			if i > int(rounds) {
+				t.Fatal("no end")
+			}
+		}
+	})
+}

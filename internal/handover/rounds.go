@@ -1,0 +1,212 @@
+package handover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// What a Push without an opinion aims at.
+const (
+	DefaultMaxDowntime = 300 * time.Millisecond
+	DefaultMaxRounds   = 30
+)
+
+// storeError is the peer's word that it could not store what a round has sent. The peer itself is well.
+type storeError struct{ error }
+
+func (e *storeError) Unwrap() error { return e.error }
+
+// rounds sends memory while the container runs, until a stop is short enough or more rounds would not make it shorter.
+// Afterwards p.memory is what the dump goes with; nil when the memory goes by CRIU's images. What fails here costs the
+// service nothing, so only a lost link, a peer that gives up or the user ends the move.
+func (p *Push) rounds(ctx context.Context, undo *rollback) error {
+	if err := p.openMemory(ctx); err != nil || p.memory == nil {
+		return err
+	}
+	undo.Add("let go of the memory", func(context.Context) error { return p.closeMemory() })
+	if p.Mode == StopCopy {
+		return nil
+	}
+	p.Record.Enter(report.Precopy)
+	c := p.converge()
+	lanes := newPageLanes(ctx, meterAll(shareAll(p.session.Images()), &meter{total: p.hello.GetMemoryBytes(), record: p.Record}))
+	var passes []pass
+	for {
+		began := time.Now()
+		round, err := p.round(ctx, lanes)
+		if err != nil {
+			return p.fallBack(ctx, lanes, err)
+		}
+		passes = append(passes, pass{sent: round.Sent, took: time.Since(began)})
+		d := c.decide(passes)
+		p.tell(round, passes[len(passes)-1].took, &d)
+		if d.stop {
+			p.predict(c, d)
+			return nil
+		}
+	}
+}
+
+// openMemory takes hold of the container's memory, where both hosts can do more than CRIU's images.
+func (p *Push) openMemory(ctx context.Context) error {
+	limit := p.offer.GetFeedLimit()
+	switch {
+	case !p.offer.GetFeeds():
+		p.byImages("the peer can't feed memory to a container that runs")
+		return nil
+	case limit > 0 && p.hello.GetMemoryBytes() > limit:
+		p.byImages(fmt.Sprintf("the peer can store %d MB of it, the container has %d MB", limit>>20, p.hello.GetMemoryBytes()>>20))
+		return nil
+	}
+	memory, err := p.Container.Memory(ctx)
+	switch {
+	case ctx.Err() != nil:
+		if memory != nil {
+			err = errors.Join(err, memory.Close())
+		}
+		return because(ctx, errors.Join(ctx.Err(), err))
+	case err != nil:
+		p.Record.Warn("the memory goes by CRIU's images: " + oneLine(err))
+	case memory == nil:
+		p.byImages("this host or the container does not allow more")
+	}
+	p.memory = memory
+	return nil
+}
+
+// byImages says that the memory goes by CRIU's images, aloud where the user has asked for something else.
+func (p *Push) byImages(why string) {
+	p.Log.Info("the memory goes by CRIU's images", "why", why)
+	if p.Mode == PreCopy {
+		p.Record.Warn("no rounds, the memory goes by CRIU's images: " + why)
+	}
+}
+
+// round makes one pass over the memory and returns when the peer has stored it.
+func (p *Push) round(ctx context.Context, lanes *pageLanes) (Round, error) {
+	round, err := p.memory.Round(ctx, lanes.lanes)
+	if err != nil {
+		return round, fmt.Errorf("read memory: %w", err)
+	}
+	return round, p.barrier(ctx, lanes, false)
+}
+
+// barrier waits until the peer has stored all that was sent, or with forget until it has dropped it.
+func (p *Push) barrier(ctx context.Context, lanes *pageLanes, forget bool) error {
+	sent := &wire.PagesSent{Frames: lanes.frames.Swap(0), Forget: forget}
+	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_PagesSent{PagesSent: sent}}); err != nil {
+		return err
+	}
+	stored, err := expect(ctx, p.talk, (*wire.Message).GetPagesStored)
+	if err != nil {
+		return err
+	}
+	if err := stored.GetFailure().Err(); err != nil {
+		return &storeError{err}
+	}
+	return nil
+}
+
+// fallBack goes on without the memory engine after a round that failed, unless what failed was the link or the peer.
+func (p *Push) fallBack(ctx context.Context, lanes *pageLanes, cause error) error {
+	_, stored := errors.AsType[*storeError](cause)
+	switch {
+	case ctx.Err() != nil:
+		return because(ctx, cause)
+	case lanes.failure() != nil:
+		return lanes.failure()
+	case errors.Is(cause, ErrLinkLost) || errors.Is(cause, wire.ErrMalformed):
+		return cause
+	case !stored && isRefusal(cause): // the peer has given up
+		return cause
+	}
+	p.Record.Warn("the memory goes by CRIU's images after all: " + oneLine(cause))
+	if err := p.closeMemory(); err != nil {
+		p.Log.Warn("let go of the memory", "error", err)
+	}
+	if err := p.barrier(ctx, lanes, true); err != nil {
+		return fmt.Errorf("make the peer forget the memory: %w", err)
+	}
+	return nil
+}
+
+// final sends what is dirty when the container stands still. Its frames are counted with the images.
+func (p *Push) final(ctx context.Context, lanes *pageLanes) error {
+	if p.memory == nil {
+		return nil
+	}
+	began := time.Now()
+	round, err := p.memory.Final(ctx, lanes.lanes)
+	if err != nil {
+		return fmt.Errorf("send the last of the memory: %w", err)
+	}
+	p.tell(round, time.Since(began), nil)
+	return nil
+}
+
+func (p *Push) closeMemory() error {
+	if p.memory == nil {
+		return nil
+	}
+	memory := p.memory
+	p.memory = nil
+	return memory.Close()
+}
+
+func (p *Push) converge() *converge {
+	c := &converge{mode: p.Mode, target: p.MaxDowntime, maxRounds: p.MaxRounds, memory: p.hello.GetMemoryBytes(), costs: p.Costs}
+	if c.target == 0 {
+		c.target = DefaultMaxDowntime
+	}
+	if c.maxRounds == 0 {
+		c.maxRounds = DefaultMaxRounds
+	}
+	if c.costs == nil {
+		c.costs = DefaultCosts()
+	}
+	return c
+}
+
+// tell makes a round part of the story; d is nil for the one inside the freeze.
+func (p *Push) tell(round Round, took time.Duration, d *decision) {
+	r := report.Round{
+		Number: len(p.told) + 1,
+		Pages:  round.Scanned / pageSize,
+		Bytes:  round.Sent,
+		MS:     report.Milliseconds(took),
+		Frozen: d == nil,
+	}
+	if d != nil {
+		r.PredictedMS = report.Milliseconds(d.downtime)
+	}
+	p.told = append(p.told, r)
+	p.Record.Round(r)
+	p.Log.Debug("memory round", "number", r.Number, "scanned", round.Scanned, "sent", round.Sent, "frames", round.Frames, "took", took)
+}
+
+// pageSize is what a report counts memory in, bytes.
+const pageSize = 4096
+
+// predict tells what is expected of the stop that follows.
+func (p *Push) predict(c *converge, d decision) {
+	p.Log.Info("stopping the container", "decision", d.String())
+	p.mode = PreCopy
+	p.prediction = &report.Prediction{
+		DowntimeMS:  report.Milliseconds(d.downtime),
+		Reason:      d.why,
+		DirtyBytes:  d.dirty,
+		BytesPerSec: uint64(d.rate),
+	}
+	if p.Mode == Auto {
+		p.prediction.TargetMS = report.Milliseconds(c.target)
+		if d.downtime > c.target {
+			p.Record.Warn(fmt.Sprintf("the container will be away for longer than %v: %v are predicted, and %s",
+				c.target, d.downtime.Round(time.Millisecond), d.why))
+		}
+	}
+}

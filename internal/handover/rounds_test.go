@@ -1,0 +1,188 @@
+package handover
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// Every page is at the peer as it was when the container stopped, whatever was sent before.
+func TestMemoryIsAtThePeerAsItWasAtTheStop(t *testing.T) {
+	for mode, outcome := range map[Mode]struct {
+		mode   Mode
+		rounds bool
+	}{
+		StopCopy: {StopCopy, false}, PreCopy: {PreCopy, true}, Auto: {PreCopy, true}, "": {PreCopy, true},
+	} {
+		t.Run(string(mode), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.link, w.mode = newCable(-1), mode
+				m := newTwinMemory(w, 40, 20, 5)
+				result := w.push(t.Context(), true)
+				if result.Outcome != report.Moved || result.Mode != string(outcome.mode) || len(result.Warnings) > 0 {
+					t.Fatalf("got %+v", result)
+				}
+				if !m.final || m.closed != 1 {
+					t.Errorf("final %v, closed %d times", m.final, m.closed)
+				}
+				if (m.passes > 0) != outcome.rounds || (result.Prediction != nil) != outcome.rounds {
+					t.Errorf("%d rounds, prediction %+v", m.passes, result.Prediction)
+				}
+				if len(result.Rounds) != m.passes+1 || !result.Rounds[m.passes].Frozen {
+					t.Errorf("rounds %+v after %d", result.Rounds, m.passes)
+				}
+				told := slices.DeleteFunc(w.events, func(e report.Event) bool { return e.Event != "round" })
+				if len(told) != len(result.Rounds) || *told[0].Round != result.Rounds[0] {
+					t.Errorf("events %+v", told)
+				}
+			})
+		})
+	}
+}
+
+// What fails of the engine while the container runs costs nothing but the time that the images take.
+func TestMemoryFallsBackToImagesBeforeTheFreeze(t *testing.T) {
+	for step, forgets := range map[string]bool{
+		"memory": false, "round": true, "second round": true, "pages": true, "pages again": true, "close memory": false,
+	} {
+		t.Run(step, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.link, w.mode, w.failAt = newCable(-1), PreCopy, step
+				m := newTwinMemory(w, twinPages, twinPages, twinPages)
+				if step == "close memory" {
+					w.failAt = "second round"
+					w.closeFails = true
+					forgets = true
+				}
+				result := w.push(t.Context(), true)
+				if result.Outcome != report.Moved || result.Mode != "stop-copy" || result.Prediction != nil {
+					t.Fatalf("got %+v", result)
+				}
+				if len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], "twin fails") {
+					t.Errorf("the report does not say why: %q", result.Warnings)
+				}
+				if m.final || w.reached("forget") != forgets || m.closed != min(1, m.closed) {
+					t.Errorf("final %v, closed %d times, forgotten %v", m.final, m.closed, w.reached("forget"))
+				}
+			})
+		})
+	}
+}
+
+// Inside the freeze there is no second way: the service goes on where it was.
+func TestMemoryThatFailsInsideTheFreezeKeepsTheSource(t *testing.T) {
+	for _, step := range []string{"final", "pages"} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t)
+			w.link, w.mode, w.failAt = newCable(-1), StopCopy, step // no round comes before it
+			m := newTwinMemory(w, 0)
+			result := w.push(t.Context(), true)
+			if result.Outcome != report.Kept || !strings.Contains(result.Error, step+": twin fails") {
+				t.Errorf("got %+v", result)
+			}
+			if source, peer := w.states(); source != running || peer != absent || m.closed != 1 {
+				t.Errorf("source %s, peer %s, closed %d times", source, peer, m.closed)
+			}
+		})
+	}
+}
+
+func TestStoreThatHangsDoesNotKeepTheServiceDown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.link, w.hangAt = newCable(-1), "pages"
+		newTwinMemory(w, twinPages)
+		began := time.Now()
+		result := w.push(t.Context(), true)
+		if source, peer := w.states(); source != running || peer == running || time.Since(began) > 4*time.Minute {
+			t.Errorf("after %v: source %s, peer %s: %+v", time.Since(began), source, peer, result)
+		}
+	})
+}
+
+// A host that can't, or a peer with too little room, is no obstacle; who asked for rounds hears of it.
+func TestMemoryGoesByImagesWhereOneSideCannot(t *testing.T) {
+	for name, edit := range map[string]func(*world){
+		"no feeder at the peer": func(w *world) { w.offers = nil },
+		"too little room there": func(w *world) { w.offers.FeedLimit = pageSize },
+		"none at the source":    func(w *world) { w.memory = nil },
+	} {
+		for mode, warnings := range map[Mode]int{PreCopy: 1, Auto: 0} {
+			t.Run(name+" "+string(mode), func(t *testing.T) {
+				w := newWorld(t)
+				w.link, w.mode = newCable(-1), mode
+				m := newTwinMemory(w, 0)
+				edit(w)
+				result := w.push(t.Context(), true)
+				if result.Outcome != report.Moved || result.Mode != "stop-copy" || len(result.Warnings) != warnings {
+					t.Errorf("got %+v", result)
+				}
+				if m.passes > 0 || m.final {
+					t.Error("memory was sent")
+				}
+			})
+		}
+	}
+}
+
+func TestModesThatAreNotThereAreRefusedByName(t *testing.T) {
+	for _, mode := range []Mode{PostCopy, Hybrid, "psychic"} {
+		w := newWorld(t)
+		w.link, w.mode = newCable(-1), mode // a source that let it through
+		result := w.push(t.Context(), true)
+		if result.Outcome != report.Refused || !strings.Contains(result.Error, string(mode)) {
+			t.Errorf("%s: %+v", mode, result)
+		}
+		if _, err := ParseMode(string(mode)); err == nil {
+			t.Errorf("%s passed", mode)
+		}
+	}
+}
+
+// The link is cut after every possible number of control frames of a move with rounds.
+func TestLinkCutAnywhereInRoundsNeverMakesTwoNorNone(t *testing.T) {
+	for _, reachable := range []bool{true, false} {
+		for cut := range 26 {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.mode = PreCopy
+				newTwinMemory(w, 40, 20, 5)
+				cutOnce(t, w, cut, reachable)
+			})
+		}
+	}
+}
+
+// A source that sends what nobody asked for, or tells of less than it sends, is not believed.
+func TestPeerRefusesPagesThatWereNotAgreedOn(t *testing.T) {
+	frame := append(wire.AppendPagesHeader(nil), make([]byte, 16)...)
+	r := newPageReceiver(func([]byte) error { return nil })
+	for range 2 {
+		if err := r.take(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := r.wait(t.Context(), 1); err == nil {
+		t.Error("a frame too many passed")
+	}
+	w := newWorld(t)
+	images, err := newImageReceiver(w.images)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer images.Close()
+	source, peer := newSessions(newCable(-1))
+	if err := source.Images()[0].Send(t.Context(), frame); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Receive{images: images}).drain(t.Context(), peer.Images()[0]); err == nil {
+		t.Error("pages passed that were not offered to be taken")
+	}
+}
