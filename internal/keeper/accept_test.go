@@ -74,20 +74,20 @@ func TestPeerRefusesWhatItCannotTake(t *testing.T) {
 
 func TestTwoMovesOfOneContainerDoNotMeet(t *testing.T) {
 	h := newPlace(t, func(*place) {}).host
-	first, err := h.lock("web")
+	first, err := h.order.lock("web")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.lock("web"); !errors.Is(err, wire.ErrBusy) {
+	if _, err := h.order.lock("web"); !errors.Is(err, wire.ErrBusy) {
 		t.Errorf("second move: %v, want ErrBusy", err)
 	}
-	if other, err := h.lock("db"); err != nil {
+	if other, err := h.order.lock("db"); err != nil {
 		t.Errorf("another container's move: %v", err)
 	} else {
 		_ = other.Close()
 	}
 	_ = first.Close()
-	again, err := h.lock("web")
+	again, err := h.order.lock("web")
 	if err != nil {
 		t.Errorf("after the first has ended: %v", err)
 	}

@@ -37,10 +37,15 @@ type container struct {
 	client *checkpoint.Client // CRIU, started before it is needed; nil once the dump has taken it over
 	trees  []*tree
 	facts  criuFacts
+	memory *privateMemory // while it is followed
+	held   *held          // once it is dumped
 }
 
 // openContainer gets everything ready that costs the container nothing: CRIU is started, the change logs run.
 func openContainer(ctx context.Context, o *Order, move string, log *slog.Logger) (_ *container, err error) {
+	if err := o.awaitArrival(ctx, o.Container); err != nil {
+		return nil, err
+	}
 	c, err := remains(o, move, log)
 	if err != nil {
 		return nil, err
@@ -132,7 +137,10 @@ func (c *container) Hello(context.Context) (*wire.Hello, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encode config: %w", err)
 	}
-	who := identity{Network: state.Network, LogFile: state.LogFile, Created: state.Created}
+	who := identity{
+		Network: state.Network, LogFile: state.LogFile, Notify: state.Notify, Created: state.Created,
+		NoSeccompFlags: state.Plan.NoSeccompFlags,
+	}
 	hello := &wire.Hello{
 		Container:      c.ID(),
 		Kernel:         kernelRelease(),
@@ -141,8 +149,7 @@ func (c *container) Hello(context.Context) (*wire.Hello, error) {
 		CriuVersion:    uint32(c.facts.version),
 		Cpuinfo:        c.facts.cpuinfo,
 		Config:         config,
-		MemoryBytes:    c.memory(),
-		Mode:           "stop-copy",
+		MemoryBytes:    c.resident(),
 		TcpEstablished: true,
 		Source:         hostname(),
 	}
@@ -162,11 +169,14 @@ func (c *container) restorable() error {
 	if root := c.Spec().Root; root != nil && root.Readonly && !isDirectory(filepath.Join(c.Plan().Rootfs, "tmp")) {
 		return fmt.Errorf("%w: its root is read-only and has no /tmp, which CRIU needs: make that directory in %s", ErrUnmovable, c.Plan().Rootfs)
 	}
+	if err := checkpoint.Check(c.Container, c.dumpOptions("")); err != nil {
+		return fmt.Errorf("%w: %w", ErrUnmovable, err)
+	}
 	return nil
 }
 
-// memory is what the container's processes have resident, in bytes.
-func (c *container) memory() uint64 {
+// resident is what the container's processes have resident, in bytes.
+func (c *container) resident() uint64 {
 	pids, err := c.Processes()
 	if err != nil {
 		return 0
@@ -204,6 +214,7 @@ func (c *container) dumpOptions(images string) *checkpoint.Options {
 		ExternalUnix:   true,
 		LogLevel:       criuLogLevel(c.order.Debug),
 		NoManifest:     true,
+		LeaveMemory:    c.order.Feed, // as it should be; see Dump
 		Log:            c.log,
 	}
 }
@@ -212,6 +223,7 @@ func (c *container) dumpOptions(images string) *checkpoint.Options {
 func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGates) (handover.Held, error) {
 	o := c.dumpOptions(dir)
 	o.WorkDir = c.order.logs(c.ID())
+	o.LeaveMemory = c.memory != nil
 	o.BeforeFreeze = func(context.Context) error {
 		gates.Freezing()
 		return nil
@@ -230,6 +242,7 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 		return nil, errors.Join(err, c.released())
 	}
 	stopped := &held{h, c, dir}
+	c.held = stopped
 	if err := image.CheckTree(dir); err != nil { // the peer could not restore it: here it costs a moment, there the whole freeze
 		return nil, errors.Join(fmt.Errorf("check the dump: %w", err), stopped.Rollback(ctx))
 	}

@@ -36,7 +36,7 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 		return nil, nil, err
 	}
 	p := &place{host: h, runtime: rt, hello: hello, targets: make(map[int]*filesync.Target), bundle: filepath.Join(h.order.Bundles, hello.GetContainer())}
-	if p.lock, err = h.lock(hello.GetContainer()); err != nil {
+	if p.lock, err = h.order.lock(hello.GetContainer()); err != nil {
 		return nil, nil, err
 	}
 	defer func() {
@@ -67,8 +67,16 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 	if err := p.makeBundle(); err != nil {
 		return nil, nil, err
 	}
+	p.feeds = h.order.Feed && canFeed(p.spec)
 	h.place = p
-	return p, &wire.Offer{Destination: hostname(), Kernel: kernelRelease(), MigrateVersion: version(), CriuVersion: uint32(criu)}, nil
+	offer := &wire.Offer{
+		Destination:    hostname(),
+		Kernel:         kernelRelease(),
+		MigrateVersion: version(),
+		CriuVersion:    uint32(criu),
+		Feeds:          p.feeds,
+	}
+	return p, offer, nil
 }
 
 // settleEarlier ends moves of the container that a crash of their keepers has left here: what they have left is in the way.
@@ -98,7 +106,7 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	c, err := rt.Load(m.Container)
 	switch {
 	case errors.Is(err, runtime.ErrNotExist):
-		err = rt.Remove(ctx, m.Container) // it did not get as far as a state
+		err = rt.Remove(ctx, m.Container, true) // it did not get as far as a state
 	case err == nil && c.State().Arrival == m.Name:
 		err = c.Delete(ctx, true)
 	case err == nil:

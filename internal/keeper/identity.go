@@ -12,8 +12,11 @@ import (
 type identity struct {
 	Network *runtime.Network `json:"network,omitempty"`
 	LogFile string           `json:"log_file,omitempty"` // "" without a monitor
+	Notify  bool             `json:"notify,omitempty"`   // it has a NOTIFY_SOCKET of the runtime
 	Created time.Time        `json:"created"`
 	Volumes []volume         `json:"volumes,omitempty"` // in the order of the trees after the first
+
+	NoSeccompFlags bool `json:"no_seccomp_flags,omitempty"` // of the plan: the config lost it on its way through JSON
 }
 
 // volume is a bind mount whose contents travel.

@@ -1,11 +1,13 @@
 package keeper
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -16,11 +18,11 @@ type idLock struct {
 }
 
 // lock takes an id. wire.ErrBusy when another move has it.
-func (h *host) lock(id string) (*idLock, error) {
-	if err := h.order.make(); err != nil {
+func (p Places) lock(id string) (*idLock, error) {
+	if err := p.make(); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(h.order.run(), id+".lock")
+	path := filepath.Join(p.run(), id+".lock")
 	for {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
@@ -33,6 +35,31 @@ func (h *host) lock(id string) (*idLock, error) {
 			return &idLock{file}, nil
 		}
 		_ = file.Close() // its last owner removed it between our open and our lock
+	}
+}
+
+// arriveLimit is how long a move waits for the end of the one that brought the container here. At memory speed that is tens
+// of gigabytes.
+const arriveLimit = 30 * time.Second
+
+// awaitArrival waits until a container that runs here already has all its memory, and its move no use for it any more: its
+// userfaultfds let no other watch the memory, and CRIU would wait for every page.
+func (p Places) awaitArrival(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, arriveLimit)
+	defer cancel()
+	for {
+		l, err := p.lock(id)
+		if err == nil {
+			return l.Close()
+		}
+		if !errors.Is(err, wire.ErrBusy) {
+			return err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the move that brought the container here has not ended, try again later: %w", err)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/transport"
 )
 
@@ -19,6 +20,10 @@ type Order struct {
 	Certificates   transport.Certificates `json:"certificates,omitzero"` // for a tls:// peer
 	CRIU           string                 `json:"criu,omitempty"`
 	SystemdCgroup  bool                   `json:"systemd_cgroup,omitempty"`
+	Mode           handover.Mode          `json:"mode"`
+	MaxDowntime    time.Duration          `json:"max_downtime"`
+	MaxRounds      int                    `json:"max_rounds"`
+	Feed           bool                   `json:"feed,omitempty"` // memory goes in pages
 	Lanes          int                    `json:"lanes"`
 	BandwidthLimit int64                  `json:"bandwidth_limit,omitempty"` // bytes per second
 	Keep           bool                   `json:"keep,omitempty"`

@@ -19,6 +19,7 @@ type PeerOrder struct {
 	Certificates  transport.Certificates // for lanes of tls:// that are handed over
 	CRIU          string
 	SystemdCgroup bool
+	Feed          bool // take memory in pages
 	Debug         bool
 }
 

@@ -33,9 +33,11 @@ type place struct {
 	bundle   string // <bundles>/<id>, where a container that was here before has left most of its files
 	fresh    bool   // the bundle directory is of this move
 	targets  map[int]*filesync.Target
+	feeds    bool // this host has offered to take pages
 	full     bool // the disk was too small: what came of the tree is in the way
 	images   string
 	prepared *runtime.Prepared
+	memory   *feeding // nil when it comes with the images
 	client   *restore.Client
 	stdio    *monitor.Stdio
 	offset   int64 // of the log
@@ -119,7 +121,9 @@ func (p *place) Prepare(ctx context.Context) error {
 	if err := p.writeConfig(); err != nil {
 		return err
 	}
-	plan, err := runtime.Parse(p.bundle, p.spec, &runtime.PlanOptions{Network: p.identity.Network})
+	plan, err := runtime.Parse(p.bundle, p.spec, &runtime.PlanOptions{
+		Network: p.identity.Network, NoSeccompFlags: p.identity.NoSeccompFlags,
+	})
 	if err != nil {
 		return err
 	}
@@ -129,11 +133,17 @@ func (p *place) Prepare(ctx context.Context) error {
 	if p.images, err = p.host.order.spool(p.hello.GetMove()); err != nil {
 		return err
 	}
-	if p.prepared, err = p.runtime.Prepare(ctx, p.hello.GetContainer(), plan, &runtime.PrepareOptions{Arrival: p.hello.GetMove()}); err != nil {
+	o := &runtime.PrepareOptions{Arrival: p.hello.GetMove(), Notify: p.identity.Notify}
+	if p.prepared, err = p.runtime.Prepare(ctx, p.hello.GetContainer(), plan, o); err != nil {
 		return err
 	}
 	if p.identity.LogFile != "" {
 		if p.stdio, err = monitor.NewStdio(p.terminal()); err != nil {
+			return err
+		}
+	}
+	if p.feeds {
+		if p.memory, err = startFeeding(ctx, p.host.order.logs(p.hello.GetContainer()), p.host.log); err != nil {
 			return err
 		}
 	}
@@ -164,6 +174,7 @@ func (p *place) restoreOptions() *restore.Options {
 		FileLocks:      true,
 		ExternalUnix:   true,
 		AutoDedup:      true, // the memory of the images becomes the container's, instead of being held twice
+		LazyPages:      p.memory != nil && p.memory.lazy,
 		LogLevel:       criuLogLevel(p.host.order.Debug),
 		Created:        p.identity.Created,
 		LogFile:        p.identity.LogFile,
@@ -178,6 +189,27 @@ func (p *place) restoreOptions() *restore.Options {
 	return o
 }
 
+// errNoPages: no offer of this host says that it takes pages.
+var errNoPages = errors.New("this host stores no pages")
+
+// Pages stores the pages of a frame.
+func (p *place) Pages(frame []byte) error {
+	if p.memory == nil {
+		return errNoPages
+	}
+	return p.memory.put(frame)
+}
+
+// Forget drops what was stored: the memory comes in CRIU's images.
+func (p *place) Forget() error {
+	if p.memory == nil {
+		return nil
+	}
+	m := p.memory
+	p.memory = nil
+	return m.close()
+}
+
 // Restore restores up to the gate.
 func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error) {
 	s, err := decode[stdio]("stdio", data)
@@ -185,6 +217,11 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 		return nil, err
 	}
 	p.offset = s.LogOffset
+	if p.memory != nil {
+		if err := p.memory.load(p.images); err != nil {
+			return nil, err
+		}
+	}
 	o := p.restoreOptions()
 	o.Client, p.client = p.client, nil
 	p.gate, err = restore.Begin(ctx, p.prepared, o)
@@ -196,6 +233,11 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 	l := p.prepared.Link()
 	stalled := p.stalled()
 	c, err := p.gate.Open(ctx, func() error {
+		if p.memory != nil {
+			if err := p.memory.ready(ctx); err != nil {
+				return err
+			}
+		}
 		if err := running(); err != nil {
 			return err
 		}
@@ -240,7 +282,11 @@ func (p *place) stalled() []link.Stalled {
 
 // finish clears up after a container that runs: what the service need not wait for.
 func (p *place) finish(ctx context.Context) error {
-	return errors.Join(p.closeTargets(ctx, true), os.RemoveAll(p.images), p.lock.Close())
+	err := errors.Join(p.closeTargets(ctx, true), os.RemoveAll(p.images))
+	if p.memory != nil {
+		err = errors.Join(err, p.memory.finish(ctx, p.running))
+	}
+	return errors.Join(err, p.lock.Close())
 }
 
 // Discard undoes everything. Files of a tree stay, because the next attempt needs to send only what they lack, unless they
@@ -258,6 +304,9 @@ func (p *place) Discard(ctx context.Context) error {
 	}
 	if p.prepared != nil {
 		err = errors.Join(err, p.prepared.Discard(ctx))
+	}
+	if p.memory != nil { // after the processes
+		err = errors.Join(err, p.memory.close())
 	}
 	if p.images != "" {
 		err = errors.Join(err, os.RemoveAll(p.images))

@@ -26,7 +26,7 @@ func testPlaces(t *testing.T) Places {
 // writeState leaves a container behind that has stopped.
 func writeState(t *testing.T, p Places, edit func(*runtime.State)) {
 	t.Helper()
-	plan := &runtime.Plan{Spec: &specs.Spec{Version: specs.Version, Root: &specs.Root{}, Linux: &specs.Linux{}}, Bundle: t.TempDir()}
+	plan := &runtime.Plan{Spec: &specs.Spec{Version: specs.Version, Root: &specs.Root{}, Process: &specs.Process{}, Linux: &specs.Linux{}}, Bundle: t.TempDir()}
 	state := &runtime.State{Version: 1, ID: "web", Plan: plan}
 	edit(state)
 	content, err := json.Marshal(state)

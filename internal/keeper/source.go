@@ -175,6 +175,10 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover
 		Keep:      m.order.Keep,
 		Record:    record,
 		Log:       m.log,
+
+		Mode:        m.order.Mode,
+		MaxDowntime: m.order.MaxDowntime,
+		MaxRounds:   m.order.MaxRounds,
 	}
 	return push.Run(ctx), nil
 }

@@ -1,0 +1,147 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/memory/feed"
+	"github.com/livemigrate/migrate/internal/memory/pages"
+	"github.com/livemigrate/migrate/internal/memory/store"
+	"github.com/livemigrate/migrate/internal/sys/uffd"
+	"github.com/livemigrate/migrate/internal/wire"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// feeding is a received container's private memory: stored as it comes, and fed to the restored processes while they run.
+type feeding struct {
+	store *store.Store
+	feed  *feed.Supervisor
+	lazy  bool // the feeder has its layout: the images lack what it feeds
+	log   *slog.Logger
+}
+
+// canFeed tells whether this host could feed a container of this configuration: CRIU makes the userfaultfds as the root of
+// its user namespace.
+func canFeed(spec *specs.Spec) bool {
+	fd, err := uffd.Open(syscall.O_CLOEXEC | syscall.O_NONBLOCK)
+	if err != nil {
+		return false
+	}
+	_ = fd.Close()
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.UserNamespace {
+			allowed, err := os.ReadFile("/proc/sys/vm/unprivileged_userfaultfd")
+			return err == nil && strings.TrimSpace(string(allowed)) == "1"
+		}
+	}
+	return true
+}
+
+// startFeeding opens the store and starts the feeder, which waits for CRIU in dir.
+func startFeeding(ctx context.Context, dir string, log *slog.Logger) (*feeding, error) {
+	s, err := store.Open(nil)
+	if err != nil {
+		return nil, err
+	}
+	supervisor, err := feed.Start(ctx, &feed.Options{Dir: dir, Store: []feed.Part{{File: s.File()}}, Punch: true, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return &feeding{store: s, feed: supervisor, log: log}, nil
+}
+
+// put stores the pages of a frame.
+func (f *feeding) put(frame []byte) error {
+	err := f.store.Put(frame)
+	switch {
+	case errors.Is(err, store.ErrNoRoom):
+		return fmt.Errorf("%w: %w", wire.ErrNoSpace, err)
+	case isBadFrame(err):
+		return fmt.Errorf("%w: %w", wire.ErrMalformed, err)
+	}
+	return err
+}
+
+func isBadFrame(err error) bool {
+	for _, bad := range []error{pages.ErrFrameVersion, pages.ErrFrameDigest, pages.ErrFrameLength, pages.ErrFrameForm, pages.ErrFrameSlot} {
+		if errors.Is(err, bad) {
+			return true
+		}
+	}
+	return false
+}
+
+// load gives the feeder the layout that came with the images, if one did.
+func (f *feeding) load(images string) error {
+	layout, err := os.Open(filepath.Join(images, feed.LayoutName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open memory layout: %w", err)
+	}
+	defer layout.Close()
+	if err := f.feed.Load(layout); err != nil {
+		return fmt.Errorf("%w: %w", wire.ErrMalformed, err)
+	}
+	f.lazy = true
+	return nil
+}
+
+// handoverLimit bounds the wait for the feeder to take what CRIU has sent it already.
+const handoverLimit = 5 * time.Second
+
+// ready: the feeder holds every process's memory. Without that one would run on zeros where its memory is missing.
+func (f *feeding) ready(ctx context.Context) error {
+	if !f.lazy {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, handoverLimit)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.feed.Done():
+			return f.feed.Err()
+		default:
+		}
+		if f.feed.Progress().Complete {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-f.feed.Done():
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the feeder to take hold of the memory: %w", ctx.Err())
+		}
+	}
+}
+
+// finish waits until the container has all its memory. One that can't get it is killed: it would stand still for ever.
+func (f *feeding) finish(ctx context.Context, c *runtime.Container) error {
+	var err error
+	if f.lazy && c != nil {
+		<-f.feed.Done()
+		progress := f.feed.Progress()
+		f.log.Info("memory is fed", "container", c.ID(), "progress", progress)
+		if err = f.feed.Err(); err != nil {
+			err = errors.Join(fmt.Errorf("feed the memory of container %s, which is killed: %w", c.ID(), err), c.KillAll(ctx))
+		}
+	}
+	return errors.Join(err, f.close())
+}
+
+// close ends everything. The processes must have their memory, or be dead.
+func (f *feeding) close() error {
+	return errors.Join(f.feed.Close(), f.store.Close())
+}

@@ -1,0 +1,197 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/livemigrate/migrate/checkpoint"
+	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/memory"
+	"github.com/livemigrate/migrate/internal/memory/feed"
+	"github.com/livemigrate/migrate/internal/memory/pages"
+	"github.com/livemigrate/migrate/internal/memory/reader"
+	"github.com/livemigrate/migrate/internal/memory/track"
+)
+
+// errUnread: a page that CRIU left to us could not be read, or the peer was not sent it. The move must not go on.
+var errUnread = errors.New("memory of the container could not be read")
+
+// Memory takes hold of the private memory of the container's processes.
+func (c *container) Memory(ctx context.Context) (handover.Memory, error) {
+	if !c.order.Feed {
+		return nil, nil
+	}
+	set, err := track.Open(ctx, c.Processes, &track.Options{
+		Freeze: func(ctx context.Context) (func() error, error) {
+			return func() error { return c.Thaw(context.WithoutCancel(ctx)) }, c.Freeze(ctx)
+		},
+		Log: c.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	ledger, err := pages.NewLedger(nil)
+	if err != nil {
+		return nil, errors.Join(err, set.Close())
+	}
+	// The lanes share two processors with the container and, inside the freeze, with CRIU.
+	sender, err := pages.NewSender(ledger, nil)
+	if err != nil {
+		return nil, errors.Join(err, ledger.Close(), set.Close())
+	}
+	c.log.Info("memory is followed", "tracker", set.Kind())
+	c.memory = &privateMemory{container: c, set: set, ledger: ledger, sender: sender, log: c.log}
+	return c.memory, nil
+}
+
+// privateMemory is the container's private anonymous memory at the source, as the handover wants it.
+type privateMemory struct {
+	container *container
+	set       *track.Set
+	ledger    *pages.Ledger
+	sender    *pages.Sender
+	unsettled bool // the last round's barrier is not known to have been passed; the next call says so
+	log       *slog.Logger
+}
+
+// Round sends what the processes have written since the one before.
+func (m *privateMemory) Round(ctx context.Context, lanes []handover.Lane) (handover.Round, error) {
+	m.settle()
+	seen, err := m.set.Round(ctx)
+	if err != nil {
+		return handover.Round{}, err
+	}
+	var changes []pages.Change
+	for _, s := range seen {
+		if !s.New {
+			m.ledger.Keep(s.Space, s.Populated)
+		}
+		changes = append(changes, pages.Change{Pid: s.Pid, Space: s.Space, New: s.New, Read: s.Dirty})
+	}
+	m.dropExcept(seen)
+	return m.send(ctx, changes, lanes)
+}
+
+// settle: whoever asks for more has seen the peer acknowledge what was sent before.
+func (m *privateMemory) settle() {
+	if m.unsettled {
+		m.ledger.Settle()
+		m.unsettled = false
+	}
+}
+
+// dropExcept forgets address spaces that are gone.
+func (m *privateMemory) dropExcept(seen []track.Change) {
+	for _, id := range m.ledger.Spaces() {
+		if !slices.ContainsFunc(seen, func(s track.Change) bool { return s.Space == id }) {
+			m.ledger.Drop(id)
+		}
+	}
+}
+
+func (m *privateMemory) send(ctx context.Context, changes []pages.Change, lanes []handover.Lane) (handover.Round, error) {
+	var to []pages.Lane
+	for _, lane := range lanes {
+		to = append(to, func(ctx context.Context, frame []byte) error { return lane.Send(ctx, frame) })
+	}
+	round, err := m.sender.Send(ctx, changes, to)
+	m.unsettled = err == nil
+	m.log.Debug("memory sent", "round", round)
+	return handover.Round{Scanned: round.Scanned, Sent: round.Wire, Frames: round.Frames, Took: round.Took}, err
+}
+
+// Final sends what the peer lacks of the pages that CRIU has left to us, and writes where it finds each of them.
+func (m *privateMemory) Final(ctx context.Context, lanes []handover.Lane) (handover.Round, error) {
+	m.settle()
+	held := m.container.held
+	if held == nil {
+		return handover.Round{}, errors.New("send memory of a container that was not dumped")
+	}
+	seen, err := m.set.Final(ctx)
+	if err != nil {
+		return handover.Round{}, err
+	}
+	m.dropExcept(seen)
+	var changes []pages.Change
+	spaces := make([]uint64, len(held.Left()))
+	for i, left := range held.Left() {
+		change := m.last(seen, left)
+		spaces[i] = change.Space
+		changes = append(changes, change)
+	}
+	round, err := m.send(ctx, changes, lanes)
+	if err != nil {
+		return round, err
+	}
+	return round, m.writeLayout(held.Left(), spaces)
+}
+
+// lastSpace is set in the ids of spaces that only the end knows: no tracker's has it.
+const lastSpace = 1 << 63
+
+// last is what has to be sent of a process at the end. CRIU's word counts of which pages there are.
+func (m *privateMemory) last(seen []track.Change, left checkpoint.Left) pages.Change {
+	i := slices.IndexFunc(seen, func(s track.Change) bool { return s.Pid == left.Pid })
+	if i < 0 || seen[i].New {
+		space := lastSpace | uint64(left.Pid)
+		return pages.Change{Pid: left.Pid, Space: space, New: true, Read: left.Pages}
+	}
+	s := seen[i]
+	m.ledger.Keep(s.Space, left.Pages)
+	read := common(s.Dirty, left.Pages)
+	read = append(read, m.ledger.Missing(s.Space, left.Pages)...)
+	return pages.Change{Pid: left.Pid, Space: s.Space, Read: reader.Normal(read)}
+}
+
+// writeLayout tells the peer's feeder where in its store each page is. Each must be there: a page that is in no run would be
+// zero in the restored process.
+func (m *privateMemory) writeLayout(all []checkpoint.Left, spaces []uint64) error {
+	var layout feed.Layout
+	for i, left := range all {
+		if missing := m.ledger.Missing(spaces[i], left.Pages); len(missing) > 0 {
+			return fmt.Errorf("%w: process %d, %d pages at %#x", errUnread, left.VPid, missing[0].Pages, missing[0].Start)
+		}
+		space := feed.Space{Pid: left.VPid}
+		for _, run := range m.ledger.Runs(spaces[i]) {
+			space.Runs = append(space.Runs, feed.Run{Range: memory.Range{Start: run.Start, Pages: run.Pages}, Slot: run.Slot})
+		}
+		layout.Spaces = append(layout.Spaces, space)
+	}
+	slices.SortFunc(layout.Spaces, func(a, b feed.Space) int { return a.Pid - b.Pid })
+	text, err := layout.Encode()
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(m.container.held.images, feed.LayoutName), text, 0o600); err != nil {
+		return fmt.Errorf("write memory layout: %w", err)
+	}
+	return nil
+}
+
+// Close lets the processes be as they were.
+func (m *privateMemory) Close() error {
+	m.container.memory = nil
+	return errors.Join(m.set.Close(), m.ledger.Close())
+}
+
+// common is what two lists have in common. Both are in order, and neither overlaps itself.
+func common(a, b []memory.Range) []memory.Range {
+	var both []memory.Range
+	for len(a) > 0 && len(b) > 0 {
+		start, end := max(a[0].Start, b[0].Start), min(a[0].End(), b[0].End())
+		if start < end {
+			both = append(both, memory.Range{Start: start, Pages: (end - start) / memory.PageSize})
+		}
+		if a[0].End() < b[0].End() {
+			a = a[1:]
+		} else {
+			b = b[1:]
+		}
+	}
+	return both
+}
