@@ -92,7 +92,7 @@ func TestSuspendedPushMoves(t *testing.T) {
 // settled waits until no keeper works on the container any more: a move of it is refused or possible, not under way.
 func (w *world) settled(id string) {
 	w.t.Helper()
-	for range 100 {
+	for range 300 { // the peer's waits 20 s for lanes that a killed push had yet to open
 		onA, onB := w.status(w.A, id), w.status(w.B, id)
 		if (onA == "running") != (onB == "running") && (onA == "" || onB == "") && w.keepers() == 0 {
 			return

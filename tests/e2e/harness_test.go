@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -34,11 +35,17 @@ type world struct {
 // newWorld makes it; everything is gone when the test ends.
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	return newWorldFor(t, 3*time.Minute)
+}
+
+// newWorldFor makes one in which everything may take so long.
+func newWorldFor(t *testing.T, limit time.Duration) *world {
+	t.Helper()
 	testutil.Root(t)
 	_, err := os.Stat(filepath.Join(lab.Repo(), "bin", "migrate"))
 	testutil.Need(t, err == nil, "bin/migrate: make build")
 	testutil.Need(t, lab.CRIU() != "", "a CRIU that works: scripts/setup")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	t.Cleanup(cancel)
 	name := fmt.Sprintf("e%d", os.Getpid())
 	l, err := lab.Up(ctx, name, nil)
@@ -81,7 +88,9 @@ func (w *world) unix(h *lab.Host) string {
 func (w *world) tellLogs() {
 	for _, h := range []*lab.Host{w.A, w.B} {
 		logs, _ := filepath.Glob(h.Path("/srv/*.log"))
-		for _, log := range logs {
+		keepers, _ := filepath.Glob(h.Path("/var/lib/migrate/log/*.log"))
+		programs, _ := filepath.Glob(h.Path("/var/lib/migrate/log/*/*.log"))
+		for _, log := range slices.Concat(logs, keepers, programs) {
 			if text, err := os.ReadFile(log); err == nil && len(text) > 0 {
 				w.t.Logf("%s %s:\n%s", h.Name, filepath.Base(log), tail(text))
 			}
@@ -89,7 +98,7 @@ func (w *world) tellLogs() {
 	}
 }
 
-func tail(text []byte) []byte { return text[max(0, len(text)-2000):] }
+func tail(text []byte) []byte { return text[max(0, len(text)-4000):] }
 
 // run starts a container of a bundle kind on the host, with an address on the lab's network.
 func (w *world) run(h *lab.Host, id, kind string, args ...string) {
@@ -136,8 +145,17 @@ func (w *world) where(id string) *lab.Host {
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
-	w.t.Fatalf("%s is %q on a and %q on b", id, onA, onB)
+	w.t.Fatalf("%s is %q on a and %q on b; ended on a: %s, on b: %s", id, onA, onB, w.exit(w.A, id), w.exit(w.B, id))
 	return nil
+}
+
+// exit is what a host's monitor has kept of the container's end, if anything.
+func (w *world) exit(h *lab.Host, id string) string {
+	text, err := h.Run(w.ctx, "cat", "/run/migrate/"+id+"/exit.json")
+	if err != nil {
+		return "unknown"
+	}
+	return text
 }
 
 func (w *world) other(h *lab.Host) *lab.Host {
@@ -252,6 +270,9 @@ func (w *world) push(from *lab.Host, args ...string) *push {
 	w.t.Cleanup(func() {
 		_ = p.cmd.Process.Kill()
 		<-p.ended
+		if p.t.Failed() {
+			p.t.Logf("push to %s ended with %v, %+v\n%s", args[len(args)-1], p.cmd.ProcessState, p.result, p.stderr.Bytes())
+		}
 	})
 	return p
 }

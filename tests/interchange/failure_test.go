@@ -15,6 +15,7 @@ import (
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/sys/process"
+	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/restore"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -45,7 +46,7 @@ func (h *host) nothingLeft(id string) {
 	if left, _ := filepath.Glob(filepath.Join(h.root, "*")); len(left) > 0 {
 		h.t.Errorf("left in the root: %v", left)
 	}
-	if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + h.unique("*")); len(left) > 0 {
+	if left := testutil.Cgroups(h.unique("*")); len(left) > 0 {
 		h.t.Errorf("cgroups are left: %v", left)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")

@@ -172,6 +172,16 @@ type container struct {
 // start runs a container of the bundle.
 func (h *host) start(id, bundle string, network *runtime.Network) *container {
 	h.t.Helper()
+	c := h.create(id, bundle, network, &runtime.CreateOptions{})
+	if err := c.Start(h.t.Context()); err != nil {
+		h.t.Fatal(err)
+	}
+	return c
+}
+
+// create makes a container of the bundle that waits for its start.
+func (h *host) create(id, bundle string, network *runtime.Network, o *runtime.CreateOptions) *container {
+	h.t.Helper()
 	spec, err := runtime.LoadSpec(bundle)
 	if err != nil {
 		h.t.Fatal(err)
@@ -181,15 +191,13 @@ func (h *host) start(id, bundle string, network *runtime.Network) *container {
 		h.t.Fatal(err)
 	}
 	r, w, stdin := h.pipes()
-	c, err := h.rt.Create(h.t.Context(), id, plan, &runtime.CreateOptions{Stdin: stdin, Stdout: w, Stderr: w})
+	o.Stdin, o.Stdout, o.Stderr = stdin, w, w
+	c, err := h.rt.Create(h.t.Context(), id, plan, o)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	w.Close()
 	stdin.Close()
-	if err := c.Start(h.t.Context()); err != nil {
-		h.t.Fatal(err)
-	}
 	return &container{Container: c, output: r}
 }
 
@@ -215,7 +223,7 @@ func (c *container) expect(t *testing.T, want string) string {
 	t.Helper()
 	var all strings.Builder
 	buf := make([]byte, 4096)
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !strings.Contains(all.String(), want) {
 		if err := c.output.SetReadDeadline(deadline); err != nil {
 			t.Fatal(err)
@@ -253,7 +261,7 @@ func (c *container) goesOn(t *testing.T) {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !condition() {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s does not come true", what)

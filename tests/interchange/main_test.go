@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/livemigrate/migrate/runtime"
+	"github.com/livemigrate/migrate/tests/sandbox"
 )
 
 // As root the test program runs three times: as it was started; as pid 1 of namespaces of its own; and for the tests.
@@ -76,24 +77,5 @@ func firstProcess() (code int, err error) {
 	if err := exec.Command("ip", "link", "set", "lo", "up").Run(); err != nil {
 		return 0, err
 	}
-	child, err := os.StartProcess("/proc/self/exe", os.Args, &os.ProcAttr{
-		Env:   append(os.Environ(), tests+"=1"),
-		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
-	})
-	if err != nil {
-		return 0, err
-	}
-	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
-		switch {
-		case errors.Is(err, syscall.EINTR):
-		case err != nil:
-			return 0, os.NewSyscallError("wait4", err)
-		case pid == child.Pid && status.Signaled():
-			return 128 + int(status.Signal()), nil
-		case pid == child.Pid:
-			return status.ExitStatus(), nil
-		}
-	}
+	return sandbox.Again(tests + "=1")
 }

@@ -35,10 +35,13 @@ func (h *host) bridge(name, address string) {
 // redisBundle is a bundle with this machine's redis server and the libraries it needs.
 func (h *host) redisBundle(change func(*specs.Spec)) string {
 	h.t.Helper()
-	server := testutil.Command(h.t, "redis-server")
+	// The server and the checker are one program, which goes by its name; only the checker's comes with Debian's redis-tools.
+	checker := testutil.Command(h.t, "redis-check-rdb")
+	server := filepath.Join(filepath.Dir(checker), "redis-server")
 	bundle := h.bundle("redis", change, server, "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--port", "6379")
 	root := filepath.Join(bundle, "rootfs")
-	h.install(root, server)
+	h.install(root, checker)
+	h.run("ln", "-s", filepath.Base(checker), filepath.Join(root, server))
 	return bundle
 }
 
@@ -84,7 +87,7 @@ func dialCounter(t *testing.T, address string) *counter {
 // incr must be answered with the next number.
 func (c *counter) incr(t *testing.T) {
 	t.Helper()
-	if err := c.try(5 * time.Second); err != nil {
+	if err := c.try(30 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -179,7 +182,7 @@ func TestClientSurvivesARolledBackCheckpoint(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := client.conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		if err := client.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		if err := client.reply(); err != nil {
@@ -237,7 +240,7 @@ func (h *host) killAndRecover(t *testing.T, c *container, address string) {
 			t.Fatal(err)
 		}
 	}
-	if err := client.conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := client.conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		t.Fatal(err)
 	}
 	if err := client.reply(); err != nil {

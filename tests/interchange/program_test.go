@@ -14,17 +14,11 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/internal/testutil"
+	"github.com/livemigrate/migrate/tests/sandbox"
 )
 
 // built is the program, made once for all tests.
-var built = sync.OnceValues(func() (string, error) {
-	path := filepath.Join(os.Getenv(inside), "migrate")
-	out, err := exec.Command("go", "build", "-o", path, "../../cmd/migrate").CombinedOutput()
-	if err != nil {
-		return "", errors.New(string(out))
-	}
-	return path, nil
-})
+var built = sync.OnceValues(func() (string, error) { return sandbox.Build(os.Getenv(inside)) })
 
 // program runs verbs on the containers of a host.
 type program struct {
@@ -185,7 +179,7 @@ func (h *host) nothingLeftOutside(id string) {
 	if left, _ := filepath.Glob(filepath.Join(h.root, id)); len(left) > 0 {
 		h.t.Errorf("left in the root: %v", left)
 	}
-	if left, _ := filepath.Glob("/sys/fs/cgroup/*/" + h.unique("*")); len(left) > 0 {
+	if left := testutil.Cgroups(h.unique("*")); len(left) > 0 {
 		h.t.Errorf("cgroups are left: %v", left)
 	}
 }

@@ -181,7 +181,7 @@ func (h *host) console(f func(socket string)) *os.File {
 	}
 	defer listener.Close()
 	f(path)
-	if err := listener.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := listener.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 		h.t.Fatal(err)
 	}
 	conn, err := listener.AcceptUnix()

@@ -3,6 +3,7 @@
 //	workload tree      processes and threads joined by pipes, unix sockets, shared memory and a pty
 //	workload files     files written, renamed, linked and deleted without a pause
 //	workload memory N  N MB of incompressible memory; --rate R random pages rewritten a second
+//	workload kinds     every kind of memory under constant change, in processes and threads that come and go
 //
 // Each keeps in its memory what the world should look like. On TCP port 7000 it answers every line "check" with "ok N", N
 // counting the answers on that connection, or with what differs; on UDP port 7000 it sends every datagram back.
@@ -35,7 +36,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want a verb: tree, files or memory")
+		return fmt.Errorf("want a verb: tree, files, memory or kinds")
 	}
 	switch args[0] {
 	case "tree":
@@ -63,8 +64,14 @@ func run(args []string) error {
 			return err
 		}
 		return answer(memory)
+	case "kinds":
+		kinds, err := startKinds(kindsFlags(args[1:]))
+		if err != nil {
+			return err
+		}
+		return answer(kinds)
 	case "member":
-		return member(args[1])
+		return member(args[1], args[2:]...)
 	case "true":
 		return nil
 	}

@@ -80,11 +80,3 @@ func (m *memory) check() error {
 }
 
 func (m *memory) seed(i int) uint64 { return uint64(i+1)<<32 | uint64(m.versions[i]+1) }
-
-// next is xorshift64: fast, never zero, and nothing a compressor can use.
-func next(x uint64) uint64 {
-	x ^= x << 13
-	x ^= x >> 7
-	x ^= x << 17
-	return x
-}

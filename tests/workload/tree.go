@@ -10,10 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/containerd/console"
 )
@@ -61,7 +61,7 @@ func startTree() (*tree, error) {
 	for range 4 {
 		t.threads = append(t.threads, startThread())
 	}
-	go t.comeAndGo()
+	go comeAndGo(t.fail)
 	return t, t.check()
 }
 
@@ -99,16 +99,10 @@ func (t *tree) check() error {
 	return nil
 }
 
-// comeAndGo starts children all the time: one may be just born, or just dead, when the tree is frozen.
-func (t *tree) comeAndGo() {
-	for {
-		if err := exec.Command("/proc/self/exe", "true").Run(); err != nil {
-			t.mu.Lock()
-			t.failed = errors.Join(t.failed, fmt.Errorf("short-lived child: %w", err))
-			t.mu.Unlock()
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+func (t *tree) fail(err error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.failed = errors.Join(t.failed, err)
 }
 
 // startThread runs a thread of its own that counts.
@@ -188,8 +182,8 @@ func startPty() (io.ReadWriter, error) {
 	return master, cmd.Start()
 }
 
-func command(kind string) *exec.Cmd {
-	cmd := exec.Command("/proc/self/exe", "member", kind)
+func command(kind string, args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", append([]string{"member", kind}, args...)...)
 	cmd.Stderr = os.Stderr
 	return cmd
 }
@@ -206,11 +200,17 @@ func mapShared() ([]byte, error) {
 	return syscall.Mmap(int(file.Fd()), 0, 4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
 }
 
-// member is a child of the tree.
-func member(kind string) error {
+// member is a child of the tree, or of kinds.
+func member(kind string, args ...string) error {
 	var channel io.ReadWriter = duplex{os.Stdin, os.Stdout}
 	note := func(string) (string, error) { return "", nil }
 	switch kind {
+	case "heir":
+		n, err := strconv.ParseUint(args[0], 10, 64)
+		if err != nil {
+			return err
+		}
+		return heir(n)
 	case "dial":
 		conn, err := net.Dial("unix", "/tmp/tree.sock")
 		if err != nil {

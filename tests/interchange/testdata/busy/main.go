@@ -215,7 +215,15 @@ func (b *busy) moving() error {
 	case <-time.After(time.Second):
 		return errors.New("signal handler")
 	}
-	time.Sleep(100 * time.Millisecond)
+	deadline := time.Now().Add(5 * time.Second) // on a busy machine nothing goes on at once
+	for b.still(ticks, spins) != nil && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	return b.still(ticks, spins)
+}
+
+// still names what has not gone on since ticks and spins.
+func (b *busy) still(ticks int64, spins [4]int64) error {
 	if b.ticks.Load() == ticks {
 		return errors.New("timer")
 	}
