@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/livemigrate/migrate/tests/bench/figures"
 	"github.com/livemigrate/migrate/tests/lab"
 )
 
@@ -44,7 +45,7 @@ func bench(ctx context.Context, o *options) (err error) {
 	if err := measureMoves(ctx, s, o, results); err != nil {
 		return err
 	}
-	if err := results.write(reportFile); err != nil {
+	if err := figures.WriteReport(reportFile, results); err != nil {
 		return err
 	}
 	results.print(os.Stdout)

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/livemigrate/migrate/tests/bench/figures"
 )
 
 // ceiling is what a link carries when nothing but a loop writes to it, in MB/s.
@@ -68,7 +70,7 @@ func measureCeiling(ctx context.Context, s *setting, link, address string, strea
 		}
 		measured = append(measured, mbps)
 	}
-	return summarise(measured).Median, nil
+	return figures.Summarise(measured).Median, nil
 }
 
 // sink takes streams and throws away what they carry.

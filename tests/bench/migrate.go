@@ -8,6 +8,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/livemigrate/migrate/tests/bench/figures"
 	"github.com/livemigrate/migrate/tests/lab"
 )
 
@@ -84,7 +85,7 @@ func (m *migrateMover) move(ctx context.Context) (*measuredMove, window, error) 
 	if err != nil {
 		return nil, window{}, fmt.Errorf("push: %w: %s", err, result.Error)
 	}
-	return &measuredMove{TotalMS: ms(ended.Sub(began)), Phases: result.Phases, RSSAnon: peaks}, window{began, ended}, nil
+	return &measuredMove{TotalMS: figures.MS(ended.Sub(began)), Phases: result.Phases, RSSAnon: peaks}, window{began, ended}, nil
 }
 
 func (m *migrateMover) check(ctx context.Context) error {

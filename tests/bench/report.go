@@ -1,13 +1,13 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
+
+	"github.com/livemigrate/migrate/tests/bench/figures"
 )
 
 // What a move may cost: the gap as a part of runc's, by the container's size in MB, and our processes' private memory.
@@ -52,20 +52,20 @@ func (r *report) cell(tool string, mb int) *cell {
 	return nil
 }
 
-func (c *cell) gap() summary {
+func (c *cell) gap() figures.Summary {
 	var gaps []float64
 	for _, m := range c.Runs {
 		gaps = append(gaps, m.GapMS)
 	}
-	return summarise(gaps)
+	return figures.Summarise(gaps)
 }
 
-func (c *cell) total() summary {
+func (c *cell) total() figures.Summary {
 	var totals []float64
 	for _, m := range c.Runs {
 		totals = append(totals, m.TotalMS)
 	}
-	return summarise(totals)
+	return figures.Summarise(totals)
 }
 
 // ratio is the cell's gap as a part of runc's at the same size; 0 for runc itself.
@@ -75,14 +75,6 @@ func (r *report) ratio(c *cell) float64 {
 		return 0
 	}
 	return c.gap().Median / runc.gap().Median
-}
-
-func (r *report) write(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
 func (r *report) print(w io.Writer) {

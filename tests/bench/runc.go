@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/livemigrate/migrate/tests/bench/figures"
 	"github.com/livemigrate/migrate/tests/lab"
 )
 
@@ -101,10 +102,10 @@ func (m *runcMover) move(ctx context.Context) (*measuredMove, window, error) {
 		if err := step.run(); err != nil {
 			return nil, window{}, fmt.Errorf("%s: %w", step.name, err)
 		}
-		measured.Phases[step.name] = ms(time.Since(start))
+		measured.Phases[step.name] = figures.MS(time.Since(start))
 	}
 	ended := time.Now()
-	measured.TotalMS = ms(ended.Sub(began))
+	measured.TotalMS = figures.MS(ended.Sub(began))
 	return measured, window{began, ended}, nil
 }
 
@@ -239,5 +240,3 @@ func readHeader(conn net.Conn) (*fileHeader, error) {
 	header := &fileHeader{}
 	return header, json.Unmarshal(line, header)
 }
-
-func ms(d time.Duration) float64 { return float64(d) / 1e6 }

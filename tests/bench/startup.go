@@ -6,17 +6,18 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"slices"
 	"strconv"
 	"time"
+
+	"github.com/livemigrate/migrate/tests/bench/figures"
 )
 
 // startupResult compares `run` of a container that ends at once, in ms.
 type startupResult struct {
-	Runs    int     `json:"runs"`
-	Migrate summary `json:"migrate_ms"`
-	Runc    summary `json:"runc_ms"`
-	Ratio   float64 `json:"ratio_of_medians"`
+	Runs    int             `json:"runs"`
+	Migrate figures.Summary `json:"migrate_ms"`
+	Runc    figures.Summary `json:"runc_ms"`
+	Ratio   float64         `json:"ratio_of_medians"`
 }
 
 func measureStartup(ctx context.Context, s *setting, runs int) (*startupResult, error) {
@@ -49,26 +50,11 @@ func startup(ctx context.Context, args []string) error {
 				return fmt.Errorf("%s run: %w", tool, err)
 			}
 			if n >= warmUps {
-				times[tool] = append(times[tool], ms(time.Since(began)))
+				times[tool] = append(times[tool], figures.MS(time.Since(began)))
 			}
 		}
 	}
-	result := startupResult{Runs: runs, Migrate: summarise(times["migrate"]), Runc: summarise(times["runc"])}
+	result := startupResult{Runs: runs, Migrate: figures.Summarise(times["migrate"]), Runc: figures.Summarise(times["runc"])}
 	result.Ratio = result.Migrate.Median / result.Runc.Median
 	return json.NewEncoder(os.Stdout).Encode(&result)
-}
-
-// summary of one figure's runs.
-type summary struct {
-	Min    float64 `json:"min"`
-	Median float64 `json:"median"`
-	Max    float64 `json:"max"`
-}
-
-func summarise(values []float64) summary {
-	if len(values) == 0 {
-		return summary{}
-	}
-	sorted := slices.Sorted(slices.Values(values))
-	return summary{Min: sorted[0], Median: sorted[len(sorted)/2], Max: sorted[len(sorted)-1]}
 }
