@@ -28,9 +28,25 @@ type (
 	Outcome = report.Outcome
 	// Phase is a stretch of a move.
 	Phase = report.Phase
+	// Mode says which pages of the memory are at the peer when the container resumes there: Auto, StopCopy or PreCopy.
+	Mode = handover.Mode
+	// Round is one pass over the container's memory.
+	Round = report.Round
+	// Prediction is what was expected of the stop.
+	Prediction = report.Prediction
 	// Certificates are the paths of this host's certificate and key, and of the authority that both sides trust.
 	Certificates = transport.Certificates
 )
+
+// The modes of a move. All have every page at the peer before the container is given away.
+const (
+	Auto     = handover.Auto     // rounds while it runs, until the stop is as short as PushOptions.MaxDowntime asks for
+	StopCopy = handover.StopCopy // no rounds: all of it while the container stands still
+	PreCopy  = handover.PreCopy  // rounds while it runs, for as long as they make the stop shorter
+)
+
+// ParseMode reads a mode by its name. The error of a mode that is not there yet names those that are.
+func ParseMode(name string) (Mode, error) { return handover.ParseMode(name) }
 
 // The outcomes of a move.
 const (

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/keeper"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/transport"
@@ -16,7 +17,11 @@ import (
 type PushOptions struct {
 	Host           Host
 	Certificates   Certificates  // for a tls:// peer
-	Lanes          int           // parallel connections for images; default 2
+	Mode           Mode          // which pages are at the peer when it resumes there; default Auto
+	MaxDowntime    time.Duration // what Auto aims at; default 300 ms
+	MaxRounds      int           // over the memory while the container runs; default 30
+	Feed           bool          // memory goes in pages where the peer takes them, instead of in CRIU's images; experimental
+	Lanes          int           // parallel connections for images and memory; default 2
 	BandwidthLimit int64         // bytes per second over all lanes; 0: none
 	Keep           bool          // leave the stopped container at the source
 	Retry          time.Duration // how long to try again after a lost link; default 30 s; see NoRetry
@@ -72,6 +77,10 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 	if err := absolute(&certificates.Cert, &certificates.Key, &certificates.CA); err != nil {
 		return nil, err
 	}
+	mode, err := handover.ParseMode(string(o.Mode))
+	if err != nil {
+		return nil, err
+	}
 	order := &keeper.Order{
 		Places:         host.places(""),
 		Container:      id,
@@ -79,6 +88,10 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 		Certificates:   certificates,
 		CRIU:           host.CRIU,
 		SystemdCgroup:  host.SystemdCgroup,
+		Mode:           mode,
+		MaxDowntime:    o.MaxDowntime,
+		MaxRounds:      o.MaxRounds,
+		Feed:           o.Feed,
 		Lanes:          o.Lanes,
 		BandwidthLimit: o.BandwidthLimit,
 		Keep:           o.Keep,
@@ -104,6 +117,9 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 	}
 	if order.Lanes < 1 || order.Lanes >= transport.MaxLanes {
 		return nil, fmt.Errorf("%d lanes: want 1 to %d", order.Lanes, transport.MaxLanes-1)
+	}
+	if order.MaxDowntime < 0 || order.MaxRounds < 0 {
+		return nil, fmt.Errorf("a downtime of %v at most, %d rounds: neither can be negative", order.MaxDowntime, order.MaxRounds)
 	}
 	if order.BandwidthLimit < 0 {
 		return nil, fmt.Errorf("bandwidth limit %d: want bytes per second", order.BandwidthLimit)
