@@ -193,7 +193,7 @@ func TestVolumesAreThereAfterARestore(t *testing.T) {
 func TestUserNamespaceIsRestored(t *testing.T) {
 	e := newEngine(t)
 	e.needsCRIU()
-	c := e.start("c", ticking, "--uidmap", "0:200000:65536", "--gidmap", "0:200000:65536")
+	c := e.start("c", ticking, "--uidmap", maps, "--gidmap", maps)
 	c.saying("tick 2")
 	e.do("container", "checkpoint", c.name)
 	e.do("container", "restore", c.name)

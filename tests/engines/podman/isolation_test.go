@@ -1,19 +1,42 @@
 package podman
 
 import (
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
 
+// maps are the ids of a user namespace.
+const maps = "0:200000:65536"
+
 func TestUserNamespaceMapsRoot(t *testing.T) {
 	e := newEngine(t)
-	const maps = "0:200000:65536"
 	got := e.says("id -u; tr -s ' ' </proc/self/uid_map; stat -c '%u %g' /bin/busybox; touch /made && stat -c %u /made", "--uidmap", maps, "--gidmap", maps)
 	e.same("inside", got, "0\n 0 200000 65536\n0 0\n0")
 	c := e.start("c", "sleep 100", "--uidmap", maps, "--gidmap", maps)
 	e.holds("outside", read(t, "/proc/"+c.is(".State.Pid")+"/status"), "\nUid:\t200000\t")
 	e.same("exec", c.exec("id", "-u"), "0")
 	e.same("exec as a user", e.do("exec", "--user", "someone", c.name, "id", "-u"), "1000")
+}
+
+// podman kill leaves the cleanup to conmon, which does it from a mount namespace of its own.
+func TestKilledContainerWithAUserNamespaceLeavesNoMounts(t *testing.T) {
+	e := newEngine(t)
+	c := e.start("c", "sleep 100", "--uidmap", maps, "--gidmap", maps)
+	shm := filepath.Join(storeDir(), "root", "overlay-containers", c.is(".Id"), "userdata", "shm")
+	mounted := func() bool {
+		points, err := mountPoints()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.Contains(points, shm)
+	}
+	if !mounted() {
+		t.Fatalf("nothing is mounted at %s", shm)
+	}
+	e.do("kill", c.name)
+	e.eventually(shm+" is unmounted", func() bool { return !mounted() })
 }
 
 func TestPrivilegedContainerMayDoEverything(t *testing.T) {

@@ -109,5 +109,8 @@ func firstProcess() (int, error) {
 	if err := exec.CommandContext(context.Background(), "ip", "link", "set", "lo", "up").Run(); err != nil {
 		return 0, err
 	}
+	if err := sandbox.Share(); err != nil {
+		return 0, err
+	}
 	return sandbox.Again(tests + "=1")
 }
