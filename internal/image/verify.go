@@ -65,15 +65,21 @@ func (s *Set) verifyFiles() error {
 // VerifyPages reads every page file of the set and its parents and compares it with the manifest. The error names the
 // file. Sets without a manifest have nothing to compare with.
 func (s *Set) VerifyPages(ctx context.Context) error {
+	return s.verifyPages(ctx, func(*Pages, int64) bool { return true })
+}
+
+// verifyPages is VerifyPages of the chunks that are wanted.
+func (s *Set) verifyPages(ctx context.Context, wanted func(p *Pages, chunk int64) bool) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.SetLimit(runtime.GOMAXPROCS(0))
 	for _, set := range append([]*Set{s}, s.Parents...) {
 		if set.Manifest == nil {
 			continue
 		}
-		for _, want := range set.Manifest.Pages {
+		for i := range set.Manifest.Pages {
+			want := &set.Manifest.Pages[i]
 			group.Go(func() error {
-				if err := want.verify(ctx, set.Dir); err != nil {
+				if err := want.verify(ctx, set.Dir, wanted); err != nil {
 					return fmt.Errorf("verify pages in %q: %w", set.Dir, err)
 				}
 				return nil
@@ -83,7 +89,7 @@ func (s *Set) VerifyPages(ctx context.Context) error {
 	return group.Wait()
 }
 
-func (p *Pages) verify(ctx context.Context, dir string) error {
+func (p *Pages) verify(ctx context.Context, dir string, wanted func(p *Pages, chunk int64) bool) error {
 	f, err := os.Open(filepath.Join(dir, p.Name))
 	if err != nil {
 		return err
@@ -94,12 +100,16 @@ func (p *Pages) verify(ctx context.Context, dir string) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		n, err := io.ReadFull(f, chunk[:min(p.Chunk, p.Size-int64(i)*p.Chunk)])
-		if err != nil {
-			return damaged(p.Name, "%v after %d bytes", err, int64(i)*p.Chunk+int64(n))
+		if !wanted(p, int64(i)) {
+			continue
 		}
-		if digest(chunk[:n]) != want {
-			return damaged(p.Name, "bytes %d to %d differ from the manifest's digest", int64(i)*p.Chunk, int64(i)*p.Chunk+int64(n))
+		offset := int64(i) * p.Chunk
+		got := chunk[:min(p.Chunk, p.Size-offset)]
+		if n, err := f.ReadAt(got, offset); n < len(got) {
+			return damaged(p.Name, "%v after %d bytes", err, offset+int64(n))
+		}
+		if digest(got) != want {
+			return damaged(p.Name, "bytes %d to %d differ from the manifest's digest", offset, offset+int64(len(got)))
 		}
 	}
 	return nil
