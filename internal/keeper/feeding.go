@@ -7,8 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
-	"syscall"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -16,7 +15,6 @@ import (
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/memory/pages"
 	"github.com/livemigrate/migrate/internal/memory/store"
-	"github.com/livemigrate/migrate/internal/sys/uffd"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -29,21 +27,11 @@ type feeding struct {
 	log   *slog.Logger
 }
 
-// canFeed tells whether this host could feed a container of this configuration: CRIU makes the userfaultfds as the root of
-// its user namespace.
+// canFeed tells whether this host could feed a container of this configuration.
 func canFeed(spec *specs.Spec) bool {
-	fd, err := uffd.Open(syscall.O_CLOEXEC | syscall.O_NONBLOCK)
-	if err != nil {
-		return false
-	}
-	_ = fd.Close()
-	for _, ns := range spec.Linux.Namespaces {
-		if ns.Type == specs.UserNamespace {
-			allowed, err := os.ReadFile("/proc/sys/vm/unprivileged_userfaultfd")
-			return err == nil && strings.TrimSpace(string(allowed)) == "1"
-		}
-	}
-	return true
+	return feed.Possible(slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
+		return ns.Type == specs.UserNamespace
+	})) == nil
 }
 
 // startFeeding opens the store and starts the feeder, which waits for CRIU in dir.

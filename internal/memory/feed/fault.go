@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 )
@@ -44,8 +45,12 @@ const (
 
 func (f *feeder) wait(ctx context.Context, a attempt) {
 	if a.slot != 0 {
-		if err := f.source.Request(ctx, a.slot); err == nil {
+		err := f.source.Request(ctx, a.slot)
+		if err == nil {
 			return
+		}
+		if errors.Is(err, ErrStore) {
+			f.fail(err)
 		}
 		a.wait = memoryWait
 	}
@@ -87,8 +92,12 @@ func (f *feeder) serve(s *space, address uint64) attempt {
 		f.finish(s)
 		return attempt{served: true}
 	}
-	if err != nil {
+	if errors.Is(err, ErrStore) {
+		f.fail(err)
+	} else if err != nil {
 		f.log.Error("cannot serve a fault, trying again", "process", s.pid, "address", address, "error", err)
+	}
+	if err != nil {
 		return attempt{wait: errorWait}
 	}
 	return next(end, done)

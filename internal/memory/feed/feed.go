@@ -24,6 +24,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"os/signal"
 	"runtime/debug"
 	"sync/atomic"
 	"syscall"
@@ -37,13 +38,18 @@ const (
 	controlFD = 3 // the supervisor's socket
 	orderFD   = 4 // a pipe with the order
 	journalFD = 5
-	storeFD   = 6 // the first of the store's files
+	storeFD   = 6 // the first of the store's files; behind them the digests, if there are any, and the lock
 )
 
 // order is what a feeder is told.
 type order struct {
 	Slots []uint64 `json:"slots"` // of the store's files: that of the first page of each
 	Punch bool     `json:"punch"`
+
+	Disk    bool    `json:"disk,omitempty"`
+	Chunks  []int64 `json:"chunks,omitempty"` // by file: bytes that a digest covers, 0 without
+	Digests bool    `json:"digests,omitempty"`
+	Lock    bool    `json:"lock,omitempty"`
 }
 
 // ExitHopeless is the exit status of a feeder whose successor would not do better.
@@ -56,7 +62,9 @@ const memoryLimit = 64 << 20
 // is fed. An error that Hopeless tells of is not cured by another feeder.
 func Serve(ctx context.Context, log *slog.Logger) error {
 	debug.SetMemoryLimit(memoryLimit)
-	f := &feeder{log: log, work: make(chan struct{}, pushers)}
+	// The supervisor may be gone, and nobody listen to what we say. That is not to kill us.
+	signal.Ignore(syscall.SIGPIPE)
+	f := &feeder{log: log, work: make(chan struct{}, pushers), failed: make(chan error, 1)}
 	inbox, err := f.prepareProcess()
 	if err != nil {
 		return err
@@ -75,7 +83,7 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 
 // Hopeless tells that a new feeder would fail as well.
 func Hopeless(err error) bool {
-	for _, sentinel := range []error{ErrUnknownTask, ErrLost, ErrNoTasks, ErrLayout, errNoPage, errJournal, errHandshake} {
+	for _, sentinel := range []error{ErrUnknownTask, ErrLost, ErrNoTasks, ErrLayout, ErrStore, errNoPage, errJournal, errHandshake} {
 		if errors.Is(err, sentinel) {
 			return true
 		}
@@ -109,7 +117,18 @@ func (f *feeder) prepareProcess() (<-chan sent, error) {
 			return nil, err
 		}
 	}
-	f.open = func() (Source, error) { return openSource(o, files) }
+	next := storeFD + len(files)
+	var digests *os.File
+	if o.Digests {
+		digests = os.NewFile(uintptr(next), "digests")
+		next++
+	}
+	if o.Lock { // held by being open, here and in the holder
+		if err := descriptor.Withhold(next); err != nil {
+			return nil, err
+		}
+	}
+	f.open = func() (Source, error) { return openSource(o, files, digests) }
 	if f.set, err = poll.New(); err != nil {
 		return nil, err
 	}

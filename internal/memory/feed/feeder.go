@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
-	"github.com/livemigrate/migrate/internal/sys/mapping"
 	"github.com/livemigrate/migrate/internal/sys/poll"
 	"github.com/livemigrate/migrate/internal/sys/uffd"
 )
@@ -43,6 +42,8 @@ type feeder struct {
 
 	mu     sync.Mutex
 	spaces []*space // not closed, in the order of their ids
+
+	failed chan error // from whoever finds that it cannot go on
 
 	faulted atomic.Int64 // when the last fault was served, in ns
 	pushing sync.WaitGroup
@@ -116,9 +117,21 @@ func (f *feeder) run(ctx context.Context, inbox <-chan sent) error {
 		if over, err := f.over(); over {
 			return err
 		}
-		if err := ctx.Err(); err != nil {
+		select {
+		case err := <-f.failed:
 			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		default:
 		}
+	}
+}
+
+// fail ends this feeder, and every other: what it needs is not to be had.
+func (f *feeder) fail(err error) {
+	select {
+	case f.failed <- err:
+	default: // there is a reason already
 	}
 }
 
@@ -199,7 +212,7 @@ func (f *feeder) load(file *os.File) error {
 	if f.source, err = f.open(); err != nil {
 		return err
 	}
-	if s, ok := f.source.(*fileSource); ok {
+	if s, ok := f.source.(interface{ check(l *Layout) error }); ok {
 		if err := s.check(l); err != nil {
 			return err
 		}
@@ -389,20 +402,4 @@ func (f *feeder) hang() error {
 	err := errors.Join(f.set.Remove(int(f.conn.Fd())), f.conn.Close())
 	f.conn = nil
 	return err
-}
-
-func openSource(o *order, files []*os.File) (Source, error) {
-	if len(files) != len(o.Slots) {
-		return nil, fmt.Errorf("open store: %d files for %d parts", len(files), len(o.Slots))
-	}
-	parts := make([]Part, len(files))
-	for i, file := range files {
-		parts[i] = Part{File: file, Slot: o.Slots[i]}
-	}
-	return openFiles(parts, o.Punch)
-}
-
-// ready maps pages before the gate is taken, which they would else be brought in under.
-func ready(view []byte) {
-	_ = mapping.Populate(view) // without it the kernel brings them in one by one
 }

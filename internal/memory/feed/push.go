@@ -2,6 +2,7 @@ package feed
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 )
@@ -139,6 +140,9 @@ func (f *feeder) fillRange(s *space, start, end uint64) (at uint64, a attempt, o
 	s.gate.RUnlock()
 	f.release(fed)
 	switch {
+	case errors.Is(err, ErrStore):
+		f.fail(err)
+		a = attempt{wait: errorWait}
 	case err != nil:
 		f.log.Error("cannot push pages, trying again", "process", s.pid, "error", err)
 		a = attempt{wait: errorWait}

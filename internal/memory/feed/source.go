@@ -28,6 +28,8 @@ type Source interface {
 type Part struct {
 	File *os.File
 	Slot uint64 // that of the page at the file's beginning
+
+	Digests *Digests // what the file has to be, with Options.Disk; nil for whatever it is
 }
 
 // fileSource is a store that is complete: a file, or the page files of a checkpoint one behind the other.
@@ -133,4 +135,31 @@ func (s *fileSource) Close() error {
 	}
 	s.parts = nil
 	return err
+}
+
+func openSource(o *order, files []*os.File, digests *os.File) (Source, error) {
+	parts := make([]Part, len(files))
+	for i, file := range files {
+		parts[i] = Part{File: file, Slot: o.Slots[i]}
+	}
+	if !o.Disk {
+		return openFiles(parts, o.Punch)
+	}
+	var sums []byte
+	if digests != nil {
+		info, err := digests.Stat()
+		if err != nil {
+			return nil, err
+		}
+		sums = make([]byte, info.Size())
+		if n, err := digests.ReadAt(sums, 0); n < len(sums) { // other feeders read it too
+			return nil, fmt.Errorf("read digests: %w", err)
+		}
+	}
+	return openDisk(parts, o.Chunks, sums)
+}
+
+// ready maps pages before the gate is taken, which they would else be brought in under.
+func ready(view []byte) {
+	_ = mapping.Populate(view) // without it the kernel brings them in one by one
 }

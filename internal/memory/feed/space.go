@@ -60,6 +60,8 @@ func (s *space) fill(address uint64, view []byte) (done uint64, end outcome, err
 		case errors.Is(err, syscall.EFAULT) && mapping.Populate(view[:pageSize]) == nil:
 			// The page can be read: it is the destination that has a huge page (kernels before 6.8 say it so).
 			done, address, view = done+1, address+pageSize, view[pageSize:]
+		case errors.Is(err, syscall.EFAULT):
+			return done, impatient, fmt.Errorf("%w: its file has become shorter, or its disk fails", ErrStore)
 		default:
 			end, err := verdict(err)
 			return done, end, err

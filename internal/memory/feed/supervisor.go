@@ -2,12 +2,10 @@ package feed
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -38,6 +36,12 @@ type Options struct {
 	Store []Part
 	// Punch frees the store's pages as they are fed. The files must be open for writing, and nobody else's need.
 	Punch bool
+	// Disk: the store is files on a disk. They are read ahead of use and compared with their digests, and when they cannot be
+	// read the feeding ends (ErrStore).
+	Disk bool
+	// Lock is kept open by every feeder and holder, nil for none: a lock on it (flock) ends when no memory is missing any more.
+	// It stays the caller's, who may close it once Start has returned.
+	Lock *os.File
 	// Program and Args start a process that calls Serve: /proc/self/exe and "feed" if empty.
 	Program string
 	Args    []string
@@ -58,6 +62,8 @@ type Supervisor struct {
 	options  Options
 	log      *slog.Logger
 	store    []Part // our own descriptors
+	digests  *os.File
+	lock     *os.File
 	journal  *journal
 	listener *net.UnixListener
 
@@ -92,13 +98,8 @@ func Start(ctx context.Context, o *Options) (_ *Supervisor, err error) {
 			err = errors.Join(fmt.Errorf("start feeder: %w", err), s.release())
 		}
 	}()
-	for _, p := range o.Store {
-		fd, err := syscall.Dup(int(p.File.Fd()))
-		if err != nil {
-			return nil, os.NewSyscallError("dup", err)
-		}
-		syscall.CloseOnExec(fd)
-		s.store = append(s.store, Part{File: os.NewFile(uintptr(fd), p.File.Name()), Slot: p.Slot})
+	if err := s.keepFiles(o); err != nil {
+		return nil, err
 	}
 	file, err := hole.Memory("feed-journal")
 	if err != nil {
@@ -200,11 +201,7 @@ func (s *Supervisor) tell(file *os.File, what string) {
 
 // spawn starts a feeder and tells it what is known so far.
 func (s *Supervisor) spawn() error {
-	o := order{Punch: s.options.Punch, Slots: []uint64{}}
-	for _, p := range s.store {
-		o.Slots = append(o.Slots, p.Slot)
-	}
-	text, err := json.Marshal(o)
+	text, err := json.Marshal(s.order())
 	if err != nil {
 		return err
 	}
@@ -227,10 +224,7 @@ func (s *Supervisor) spawn() error {
 	cmd := exec.Command(s.options.Program, s.options.Args...) //nolint:noctx // see Start
 	cmd.Args[0] = os.Args[0]
 	cmd.Stderr = stderr // a file, not a copying goroutine: holders have it open for long
-	cmd.ExtraFiles = []*os.File{theirs, orders, s.journal.file}
-	for _, p := range s.store {
-		cmd.ExtraFiles = append(cmd.ExtraFiles, p.File)
-	}
+	cmd.ExtraFiles = append([]*os.File{theirs, orders, s.journal.file}, s.inherited()...)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if err := cmd.Start(); err != nil {
@@ -252,16 +246,6 @@ func (s *Supervisor) spawn() error {
 		s.tell(s.conn, sentConn)
 	}
 	return nil
-}
-
-// pipeWith is the read end of a pipe with the text in it.
-func pipeWith(text []byte) (*os.File, error) {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	_, err = io.Copy(w, bytes.NewReader(text))
-	return r, errors.Join(err, w.Close())
 }
 
 // listen logs what a feeder says, until its holder is gone too.
@@ -393,7 +377,7 @@ func (s *Supervisor) release() error {
 	for _, p := range s.store {
 		err = errors.Join(err, p.File.Close())
 	}
-	for _, f := range []*os.File{s.layout, s.conn} {
+	for _, f := range []*os.File{s.layout, s.conn, s.digests, s.lock} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}
