@@ -75,25 +75,30 @@ func (d *dump) begin(ctx context.Context) (*Held, error) {
 	return &Held{dump: d}, nil
 }
 
-// prepare does all that can be refused before anything of the container is touched.
-func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
+// ready does what can be refused without CRIU, and makes the directories.
+func (d *dump) ready(ctx context.Context) error {
 	status, err := d.container.Status()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if status != runtime.Running && status != runtime.Restored && status != runtime.Paused {
-		return nil, fmt.Errorf("%w in %s state", ErrNotRunning, status)
+		return fmt.Errorf("%w in %s state", ErrNotRunning, status)
 	}
 	d.wasPaused = status == runtime.Paused
 	if !d.wasPaused {
 		if err := settle(ctx, d.container.InitPid()); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if err := Check(d.container, d.options); err != nil {
-		return nil, err
+		return err
 	}
-	if err := d.options.prepare(); err != nil {
+	return d.options.prepare()
+}
+
+// prepare does all that can be refused before anything of the container is touched.
+func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
+	if err := d.ready(ctx); err != nil {
 		return nil, err
 	}
 	if err := d.startClient(ctx); err != nil {
@@ -116,6 +121,7 @@ func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
 		if err := image.WriteNetwork(d.options.ImagesDir, remembered(state.Network)); err != nil {
 			return nil, err
 		}
+		var err error
 		if d.link, err = openLink(d.container.ID(), state.Network); err != nil {
 			return nil, err
 		}
@@ -148,7 +154,7 @@ func (d *dump) checkFeatures(ctx context.Context) error {
 		d.way = WayFull
 		return nil
 	}
-	features, err := d.client.FeatureCheck(ctx)
+	features, err := d.features(ctx)
 	switch {
 	case err != nil:
 		return err
@@ -158,6 +164,23 @@ func (d *dump) checkFeatures(ctx context.Context) error {
 		return ErrNoLazyPages
 	}
 	return d.chooseWay(features)
+}
+
+// features asks CRIU what it can do. Another CRIU may have replaced its cache since it was started, from which it reads at
+// each request that it has to pretend: it is started anew then.
+func (d *dump) features(ctx context.Context) (criu.Features, error) {
+	for try := 1; ; try++ {
+		features, err := d.client.FeatureCheck(ctx)
+		const tries = 3
+		if err != nil || features.MemTrack || !d.client.Pretends() || try == tries {
+			return features, err
+		}
+		err = d.client.Close()
+		d.client = nil
+		if err := errors.Join(err, d.startClient(ctx)); err != nil {
+			return features, err
+		}
+	}
 }
 
 // follow answers CRIU up to post-dump, which stays open.

@@ -8,7 +8,8 @@
 //     With LeaveMemory the images lack private anonymous memory, and the caller reads it now.
 //  3. Commit kills the container (or lets it run on, with LeaveRunning); Rollback lets it run on as if nothing had been.
 //
-// Run is all three with a manifest between. PreDump writes memory only, for a later dump to refer to. Recover lets a
+// Run is all three with a manifest between. With LeaveRunning it copies memory before, while the container runs, where the
+// kernel can tell what is written meanwhile; see snapshot.go. PreDump writes memory only, for a later dump to refer to. Recover lets a
 // container run on after CRIU, or the process that held it, was killed.
 package checkpoint
 
@@ -95,8 +96,11 @@ func (o *Options) log() *slog.Logger {
 }
 
 // Run takes a whole checkpoint. When it fails the container runs on. When it succeeds the container is dead, or runs on
-// with LeaveRunning; deleting it is the caller's.
+// with LeaveRunning; deleting it is the caller's. ErrNoRoom with LeaveRunning, before anything stops.
 func Run(ctx context.Context, c *runtime.Container, o *Options) error {
+	if o.wantsSnapshot(ctx, c) {
+		return snapshot(ctx, c, o)
+	}
 	held, err := Begin(ctx, c, o)
 	if err != nil {
 		return err
@@ -104,18 +108,9 @@ func Run(ctx context.Context, c *runtime.Container, o *Options) error {
 	if err := held.Fill(); err != nil {
 		return errors.Join(err, held.Rollback(ctx))
 	}
-	finish := func() error {
-		if err := held.manifest(); err != nil {
-			return err
-		}
-		return image.Sync(o.ImagesDir)
-	}
-	if o.NoManifest {
-		finish = func() error { return nil }
-	}
 	if !o.LeaveRunning {
 		// Nobody has the container's state but these files: they are safe on disk before it dies.
-		if err := finish(); err != nil {
+		if err := held.complete(); err != nil {
 			return errors.Join(err, held.Rollback(ctx))
 		}
 		return held.Commit(ctx)
@@ -123,7 +118,18 @@ func Run(ctx context.Context, c *runtime.Container, o *Options) error {
 	if err := held.Commit(ctx); err != nil {
 		return err
 	}
-	return finish()
+	return held.complete()
+}
+
+// complete ends a set that stays here.
+func (h *Held) complete() error {
+	if h.options.NoManifest {
+		return nil
+	}
+	if err := h.manifest(); err != nil {
+		return err
+	}
+	return image.Sync(h.options.ImagesDir)
 }
 
 // manifest digests what CRIU wrote.

@@ -38,14 +38,19 @@ func (h *Held) Left() []Left {
 
 // Fill puts what is Left into the images: they are then what a dump without LeaveMemory makes.
 func (h *Held) Fill() error {
-	if len(h.left) == 0 {
-		return nil
-	}
 	pids := map[int]int{}
 	for _, l := range h.left {
 		pids[l.VPid] = l.Pid
 	}
-	if err := image.Fill(h.options.ImagesDir, func(vpid int) (image.Memory, error) { return openMemory(pids, vpid) }); err != nil {
+	return h.fill(func(vpid int) (image.Memory, error) { return openMemory(pids, vpid) })
+}
+
+// fill does so from copies, for which nobody has to stand still.
+func (h *Held) fill(open func(vpid int) (image.Memory, error)) error {
+	if len(h.left) == 0 {
+		return nil
+	}
+	if err := image.Fill(h.options.ImagesDir, open); err != nil {
 		return fmt.Errorf("checkpoint container %s: %w", h.container.ID(), err)
 	}
 	h.left = nil

@@ -65,3 +65,12 @@ func Allocated(file *os.File) (uint64, error) {
 func NoRoom(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) || errors.Is(err, unix.ENOMEM) || errors.Is(err, unix.EFBIG)
 }
+
+// Room is how many bytes an ordinary user can still write to the file system of a directory.
+func Room(dir string) (uint64, error) {
+	var stat unix.Statfs_t
+	if err := unix.Statfs(dir, &stat); err != nil {
+		return 0, fmt.Errorf("ask for room in %s: %w", dir, err)
+	}
+	return stat.Bavail * uint64(stat.Bsize), nil
+}
