@@ -33,6 +33,7 @@ type attempt struct {
 	verified    chan error     // gets the result of the page check, once
 	pid         int            // of the tree's root; 0 before CRIU made it
 	netns       *os.File       // of a link that CRIU made; to announce from
+	undoFreeze  func() error   // nil while the tasks are not frozen
 	over        bool           // released
 }
 

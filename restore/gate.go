@@ -63,15 +63,21 @@ func (g *Gate) Open(ctx context.Context, running func() error) (*runtime.Contain
 
 // resume answers post-restore with yes and follows CRIU to its end. The container is returned once running has succeeded.
 func (g *Gate) resume(ctx context.Context, running func() error) (c *runtime.Container, err error) {
+	defer func() { err = errors.Join(err, g.thaw()) }()
 	err = g.call.Accept(ctx)
 	for err == nil {
 		var n *criu.Notification
 		if n, err = g.call.Next(ctx); err != nil {
 			break
 		}
-		if n.Script == "pre-resume" {
+		switch n.Script {
+		case "pre-resume":
 			if c, err = g.adopt(ctx, running); err != nil {
 				return nil, err
+			}
+		case "post-resume":
+			if err := g.thaw(); err != nil {
+				return c, err
 			}
 		}
 		err = g.call.Accept(ctx)
@@ -90,10 +96,17 @@ func (g *Gate) adopt(ctx context.Context, running func() error) (*runtime.Contai
 		LogFile:             g.options.LogFile,
 		MonitorPid:          g.options.MonitorPid,
 	})
-	if err != nil || running == nil {
-		return c, err
+	if err != nil {
+		return nil, err
 	}
-	return c, running()
+	g.freeze(ctx, c)
+	if running == nil {
+		return c, nil
+	}
+	if err := running(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // stdio is where the container's descriptors point now: to the pipes it was given, else where they pointed before.

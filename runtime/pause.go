@@ -33,6 +33,10 @@ func (c *Container) Resume(ctx context.Context) error {
 // ptrace counts. Idempotent. On failure the container is thawed. Without a deadline in ctx it takes 10 seconds at most.
 func (c *Container) Freeze(ctx context.Context) error { return c.group.Freeze(ctx) }
 
+// Expel keeps a process from being frozen that CRIU has put into the container's cgroup, and that is not the container's:
+// it goes to the caller's.
+func (c *Container) Expel(pid int) error { return c.group.Expel(pid) }
+
 // Thaw undoes Freeze. Idempotent.
 func (c *Container) Thaw(ctx context.Context) error { return c.group.Thaw(ctx) }
 

@@ -115,7 +115,8 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	return errors.Join(err, h.order.removeSpool(m.Name))
 }
 
-// Settle completes a container that is ours but whose keeper is gone: the one thing it may lack is its place on the bridge.
+// Settle completes a container that is ours but whose keeper is gone: it may lack its place on the bridge, and stand still
+// as a restore leaves it until CRIU has ended.
 func (h *host) Settle(ctx context.Context, m journal.Move) error {
 	rt, err := h.open()
 	if err != nil {
@@ -129,6 +130,9 @@ func (h *host) Settle(ctx context.Context, m journal.Move) error {
 		return nil // it was ours, and has ended since
 	}
 	if err != nil {
+		return err
+	}
+	if err := c.Thaw(ctx); err != nil {
 		return err
 	}
 	if err := h.connect(ctx, c); err != nil { // it is ours all the same

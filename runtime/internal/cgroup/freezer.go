@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/cgroups"
+	"github.com/opencontainers/cgroups/fs2"
 )
 
 // freezeLimit is how long a freeze may take when the context sets no limit. What takes longer hangs in the kernel
@@ -65,6 +66,30 @@ func (g *Group) Freeze(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("freeze cgroup %s: %w", dir, err), g.Thaw(context.WithoutCancel(ctx)))
 	}
 	return nil
+}
+
+// Expel takes a process that a freeze must not stop out of the cgroup, to where the caller is. Where it limits nothing
+// but the freezer (cgroup v1) the other hierarchies are left as they are.
+func (g *Group) Expel(pid int) error {
+	if g.FreezerDir() == "" {
+		return nil
+	}
+	own, err := ownFreezerDir()
+	if err != nil {
+		return fmt.Errorf("find own cgroup: %w", err)
+	}
+	if err := cgroups.WriteCgroupProc(own, pid); err != nil {
+		return fmt.Errorf("take process %d out of the cgroup: %w", pid, err)
+	}
+	return nil
+}
+
+func ownFreezerDir() (string, error) {
+	if !V2() {
+		return cgroups.GetOwnCgroupPath("freezer")
+	}
+	own, err := cgroups.ParseCgroupFile("/proc/self/cgroup")
+	return filepath.Join(fs2.UnifiedMountpoint, own[""]), err
 }
 
 // freezeV1 repeats the request: the kernel looks at the tasks only when it is written or read, and one that is just

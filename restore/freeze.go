@@ -1,0 +1,42 @@
+package restore
+
+import (
+	"context"
+	"time"
+
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// freezePatience bounds the freeze: all tasks stand under CRIU already, and the service is waiting.
+const freezePatience = 200 * time.Millisecond
+
+// freeze keeps the tasks where they are until CRIU has let go of every one. It lets them go one by one, and one that is
+// killed before its turn, by a thread or a parent that runs already, is taken for a failure: CRIU then kills the whole
+// tree ("Unable to detach"), which by then is the container. Without a freezer it goes as CRIU has it.
+func (g *Gate) freeze(ctx context.Context, c *runtime.Container) {
+	ctx, cancel := context.WithTimeout(ctx, freezePatience)
+	defer cancel()
+	if c.FreezerPath() == "" {
+		return
+	}
+	// With a cgroup namespace to make, CRIU has gone into the container's cgroups itself.
+	err := c.Expel(g.client.Pid())
+	if err == nil {
+		err = c.Freeze(ctx)
+	}
+	if err != nil {
+		g.options.log().Warn("a restored process that is killed at once could end the restore", "error", err)
+		return
+	}
+	g.undoFreeze = func() error { return c.Thaw(context.WithoutCancel(ctx)) }
+}
+
+// thaw lets the tasks run, or die: a frozen one takes no signal under cgroup v1. Only the first call does anything.
+func (g *Gate) thaw() error {
+	thaw := g.undoFreeze
+	g.undoFreeze = nil
+	if thaw == nil {
+		return nil
+	}
+	return thaw()
+}
