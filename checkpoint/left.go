@@ -153,12 +153,7 @@ func (d *dump) leave() error {
 			return err
 		}
 	}
-	var maps []*image.PageMap
-	if d.way == WaySkip {
-		maps, err = image.Resolve(d.options.ImagesDir, func(vpid int) (image.Memory, error) { return openMemory(d.pids, vpid) })
-	} else {
-		maps, err = image.ReadPageMaps(d.options.ImagesDir)
-	}
+	maps, err := image.Resolve(d.options.ImagesDir, func(vpid int) (image.Memory, error) { return openMemory(d.pids, vpid) })
 	if err != nil {
 		return err
 	}

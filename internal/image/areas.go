@@ -15,7 +15,7 @@ import (
 // area is a mapping of a process.
 type area struct {
 	start, end uint64
-	lazy       bool // CRIU can restore its pages later
+	lazy       bool // its pages can be restored later
 }
 
 // readAreas reads mm-VPID.img: the mappings, by address.
@@ -35,18 +35,21 @@ func readAreas(dir string, vpid int) ([]area, error) {
 	const vmas = 14 // field of images/mm.proto
 	var areas []area
 	for _, message := range mm.bytes[vmas] {
-		const start, end, flags, status = 1, 2, 6, 7 // fields of images/vma.proto
+		const start, end, flags, status, madv = 1, 2, 6, 7, 9 // fields of images/vma.proto
 		vma, err := parseEntry(message)
 		if err != nil {
 			return nil, damaged(name, "%v", err)
 		}
-		areas = append(areas, area{vma.number(start), vma.number(end), canBeLazy(vma.number(flags), vma.number(status))})
+		const wipeOnFork = 1 << 18 // bit of MADV_WIPEONFORK
+		lazy := canBeLazy(vma.number(flags), vma.number(status)) && vma.number(madv)&wipeOnFork == 0
+		areas = append(areas, area{vma.number(start), vma.number(end), lazy})
 	}
 	slices.SortFunc(areas, func(a, b area) int { return cmp.Compare(a.start, b.start) })
 	return areas, nil
 }
 
-// canBeLazy is vma_entry_can_be_lazy of criu/include/vma.h.
+// canBeLazy is vma_entry_can_be_lazy of criu/include/vma.h. Memory that a fork wipes is not left for later all the same:
+// no event tells a feeder that a child which was born before it was fed has zeros there.
 func canBeLazy(flags, status uint64) bool {
 	const private, anonymous, locked, huge = 0x2, 0x20, 0x2000, 0x40000 // MAP_* of mmap(2)
 	const vsyscall, vdso, vvar = 1 << 2, 1 << 3, 1 << 12                // VMA_AREA_* of criu/include/image.h

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/livemigrate/migrate/internal/memory"
 )
@@ -16,10 +17,10 @@ type Memory interface {
 	io.Closer
 }
 
-// Resolve takes the claims out of a dump that was made on a parent of WriteClaims, while its processes still stand: pages
+// Resolve ends a dump that left memory out, lazily or by the claims of WriteClaims, while its processes still stand: pages
 // that a lazy restore can fetch later become PageLazy and are Left; the others (vdso, private pages of files, the pages
-// that stack pointers point to) are read, from what open returns, into a new page file. The link to the parent goes. The
-// maps as they are now are returned; no claim is left in dir.
+// that stack pointers point to, what a fork wipes) are read, from what open returns, into a new page file. The link to the
+// parent goes. The maps as they are now are returned; no claim is left in dir.
 func Resolve(dir string, open func(vpid int) (Memory, error)) ([]*PageMap, error) {
 	maps, err := resolve(dir, open)
 	if err != nil {
@@ -42,7 +43,7 @@ func resolve(dir string, open func(vpid int) (Memory, error)) ([]*PageMap, error
 		byPid[int(t.pid)] = t
 	}
 	for i, m := range maps {
-		if !m.claims() {
+		if !m.lacks() {
 			continue
 		}
 		t, ok := byPid[m.VPid]
@@ -59,14 +60,10 @@ func resolve(dir string, open func(vpid int) (Memory, error)) ([]*PageMap, error
 	return maps, CheckResolved(dir)
 }
 
-func (m *PageMap) claims() bool {
-	for _, run := range m.Runs {
-		if run.Flags&PageParent != 0 {
-			return true
-		}
-	}
-	return false
-}
+// lacks tells that pages of the map are in no file.
+func (m *PageMap) lacks() bool { return slices.ContainsFunc(m.Runs, PageRun.isLacking) }
+
+func (r PageRun) isLacking() bool { return r.Flags&PageParent != 0 || r.Flags == PageLazy }
 
 func (m *PageMap) resolve(dir string, t task, open func(vpid int) (Memory, error)) (_ *PageMap, err error) {
 	var c cutter
@@ -86,7 +83,7 @@ func (m *PageMap) resolve(dir string, t task, open func(vpid int) (Memory, error
 		return nil, err
 	}
 	for _, run := range m.Runs {
-		if run.Flags&PageParent == 0 {
+		if !run.isLacking() {
 			err = w.keep(run)
 		} else {
 			err = c.cut(run.Range, func(part memory.Range, lazy bool) error {

@@ -18,6 +18,7 @@ import (
 	"net"
 	"os"
 	"strconv"
+	"strings"
 )
 
 const port = 7000
@@ -110,7 +111,7 @@ func serve(conn io.ReadWriteCloser, c checker) {
 		}
 		text := fmt.Sprintf("ok %d\n", n)
 		if err := c.check(); err != nil {
-			text = fmt.Sprintf("bad %v\n", err)
+			text = fmt.Sprintf("bad %s\n", strings.ReplaceAll(err.Error(), "\n", ": "))
 		}
 		if _, err := io.WriteString(conn, text); err != nil {
 			return
