@@ -53,7 +53,7 @@ func TestNamesMadeByTheDumpAreSentAfterIt(t *testing.T) {
 func TestPushKeepsSourceWhenAStepFails(t *testing.T) {
 	for step, outcome := range map[string]report.Outcome{
 		"hello": report.Refused, "reserve": report.Refused,
-		"pass": report.Kept, "sync": report.Kept, "prepare": report.Kept, "dump": report.Kept,
+		"pass": report.Kept, "sync": report.Kept, "prepare": report.Kept, "dump": report.Kept, lateDump: report.Kept,
 		"delta": report.Kept, "stdio": report.Kept, "restore": report.Kept, "open": report.Kept,
 	} {
 		t.Run(step, func(t *testing.T) {

@@ -211,7 +211,11 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 		})
 		if err != nil {
 			p.thawed = p.Record.Downtime()
-			return fmt.Errorf("dump: %w", err)
+			err = fmt.Errorf("dump: %w", err)
+			if workCtx.Err() == nil { // the rest ends by it: what the peer then says is no cause
+				alarm(err)
+			}
+			return err
 		}
 		undo.Add("thaw the container", p.thaw)
 		p.Record.Enter(report.Transfer)

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
@@ -54,6 +55,11 @@ const (
 )
 
 var errTwin = errors.New("twin fails")
+
+const (
+	lateDump = "late dump" // a dump fails while a delta is on its way,
+	givenUp  = "given up"  // which then tells the peer so
+)
 
 func newWorld(t *testing.T) *world {
 	dir := t.TempDir()
@@ -111,6 +117,10 @@ func (w *world) Delta(ctx context.Context, ch Channel) (uint64, error) {
 	if err := w.step("delta"); err != nil {
 		return 0, err
 	}
+	if w.failAt == lateDump {
+		<-ctx.Done()
+		return 0, ch.Send(context.WithoutCancel(ctx), []byte(givenUp))
+	}
 	return 5, ch.Send(ctx, []byte("delta"))
 }
 
@@ -121,6 +131,13 @@ func (w *world) Dump(_ context.Context, dir string, gates DumpGates) (Held, erro
 	}
 	w.set(&w.source, frozen)
 	gates.Frozen()
+	for w.failAt == lateDump && !w.reached("delta") {
+		time.Sleep(time.Millisecond)
+	}
+	if err := w.step(lateDump); err != nil {
+		w.set(&w.source, running)
+		return nil, err
+	}
 	pages := slices.Repeat([]byte("memory!!"), wire.MaxChunk/8*3/2)
 	for name, content := range map[string][]byte{"pages-1.img": pages, "core-1.img": []byte("core"), "empty.img": nil} {
 		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
@@ -208,6 +225,9 @@ func (p twinPlace) Sync(ctx context.Context, _ int, ch Channel) (uint64, error) 
 		return 0, err
 	}
 	frame, err := ch.Recv(ctx, nil)
+	if string(frame) == givenUp {
+		return 0, errors.New("peer: context canceled")
+	}
 	if p.hangAt == "delta" && p.reached("dump") {
 		<-ctx.Done()
 	}
