@@ -71,6 +71,11 @@ func ownPage() (page []byte, entry func() (Entry, error), err error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("map a page: %w", os.NewSyscallError("mmap", err))
 	}
+	// Its neighbours may be joined to it, and what is large enough is given the huge page of zeros, which is another one.
+	// EINVAL is a kernel without huge pages.
+	if err := unix.Madvise(page, unix.MADV_NOHUGEPAGE); err != nil && !errors.Is(err, unix.EINVAL) {
+		return nil, nil, errors.Join(os.NewSyscallError("madvise", err), unix.Munmap(page))
+	}
 	start := uint64(uintptr(unsafe.Pointer(&page[0])))
 	return page, func() (e Entry, err error) {
 		m, err := Open(os.Getpid(), nil)

@@ -60,6 +60,31 @@ func vdso(tid int) (start, size uint64, err error) {
 	return 0, 0, lines.Err()
 }
 
+// callable tells by an error why a call must not be done in the thread as it stands.
+func (t *Thread) callable() error {
+	// It may have got a filter since it was seized.
+	if !t.unfiltered {
+		filtered, err := hasSeccomp(t.tid)
+		if err != nil {
+			return err
+		}
+		if filtered {
+			return ErrSeccomp
+		}
+	}
+	// struct ptrace_sud_config: mode u64 | selector u64 | offset u64 | len u64; mode 0 is off (Linux 6.4)
+	var dispatch [4]uint64
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, unix.PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, uintptr(t.tid),
+		unsafe.Sizeof(dispatch), uintptr(unsafe.Pointer(&dispatch)), 0, 0)
+	if errno == 0 && dispatch[0] != 0 {
+		return ErrDispatch
+	}
+	if t.inCriticalSection() {
+		return ErrCriticalSection
+	}
+	return nil
+}
+
 // inCriticalSection: the thread was interrupted inside a restartable sequence (rseq(2)). The kernel looks at the
 // instruction pointer whenever the thread goes on; it would not find ours there and forget the sequence, which then would
 // never be restarted.
@@ -94,6 +119,16 @@ func hasSeccomp(tid int) (bool, error) {
 	}
 	_, mode, found := bytes.Cut(text, []byte("\nSeccomp:\t"))
 	return found && !bytes.HasPrefix(mode, []byte("0")), nil
+}
+
+// dead: the thread is a zombie, or not even that.
+func dead(tid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tid))
+	if err != nil {
+		return true
+	}
+	_, state, _ := bytes.Cut(text, []byte("\nState:\t"))
+	return bytes.HasPrefix(state, []byte("Z")) || bytes.HasPrefix(state, []byte("X"))
 }
 
 func readMemory(tid int, addr uint64, buf []byte) error {

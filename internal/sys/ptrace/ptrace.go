@@ -31,22 +31,29 @@ var (
 	ErrRefused = errors.New("may not be traced")
 	// ErrStopped: the process is stopped by a signal (SIGSTOP, or a terminal's). Try again when it was continued.
 	ErrStopped = errors.New("stopped by a signal")
-	// ErrNoStop: the thread did not stop in time: it waits where no signal reaches it, or its cgroup is frozen. Try
-	// another thread, or later.
+	// ErrNoStop: the thread did not stop in time: it waits where no signal reaches it, its cgroup is frozen, or the
+	// processors have no time for it. Try another thread, or later.
 	ErrNoStop = errors.New("thread does not stop")
 	// ErrNotNative: the thread runs 32-bit code.
 	ErrNotNative = errors.New("runs 32-bit code")
 	// ErrSeccomp: the thread has a seccomp filter, and this process may not suspend it: that takes CAP_SYS_ADMIN, and
 	// no filter on this process itself.
 	ErrSeccomp = errors.New("its seccomp filter cannot be suspended")
+	// ErrDispatch: the thread has its system calls handed back to it (syscall user dispatch, as wine does): a call would be
+	// a SIGSYS instead.
+	ErrDispatch = errors.New("its system calls are dispatched in user space")
 	// ErrCriticalSection: the thread is amid a restartable sequence, which borrowing it would break. Try again.
 	ErrCriticalSection = errors.New("amid a restartable sequence")
 	// ErrNoInstruction: the process has no syscall instruction that could be found.
 	ErrNoInstruction = errors.New("no syscall instruction")
 )
 
-// stopTime is how long a thread may take to stop.
-const stopTime = 200 * time.Millisecond
+// errSignal: the call came to a fault instead of its end: the kernel's code is not what it was a moment ago.
+var errSignal = errors.New("call ended in a signal")
+
+// stopTime is how long a thread may take to stop. It runs, or waits, undisturbed meanwhile; on busy processors it has to
+// wait for its turn before it can stop.
+const stopTime = 500 * time.Millisecond
 
 // Thread is a stopped thread, in the function given to Do and on its goroutine only.
 type Thread struct {
@@ -54,12 +61,13 @@ type Thread struct {
 	regs        unix.PtraceRegs // as it was
 	mask        uint64          // the signals it blocked
 	instruction uint64          // the address of a syscall instruction
+	unfiltered  bool            // its seccomp filter is suspended
 	moved       bool            // it no longer stands where it stood
-	again       []unix.Signal   // signals that came meanwhile and could not be blocked
 }
 
 // Do stops thread tid, calls f, and lets the thread go on where it was; f must return, and soon. What f returns is
-// returned. os.ErrProcessDone when the thread has ended. Until Do returns the thread's cgroup must not be frozen by
+// returned. os.ErrProcessDone when the thread has ended. Nobody else in this process may wait for the thread's process
+// meanwhile (os.Process.Wait): he would be told of the stops in Do's place. Until Do returns the thread's cgroup must not be frozen by
 // cgroup v1's freezer: Do would wait until it is thawed, because a thread that is let go amid a call is lost. For the same
 // reason ctx ends the waiting for the stop only; and a process that is killed amid Do (0.2 ms) leaves the other in
 // disorder.
@@ -113,6 +121,7 @@ func (t *Thread) do(ctx context.Context, f func(*Thread) error) (clean bool, err
 func (t *Thread) seize() error {
 	const options = unix.PTRACE_O_TRACESYSGOOD
 	err := t.ptrace(unix.PTRACE_SEIZE, 0, options|unix.PTRACE_O_SUSPEND_SECCOMP)
+	t.unfiltered = err == 0
 	if err == unix.EPERM || err == unix.EINVAL { // the option, or the tracing?
 		filtered, readErr := hasSeccomp(t.tid)
 		if readErr == nil && filtered {
@@ -129,6 +138,9 @@ func (t *Thread) seize() error {
 	case unix.ESRCH:
 		return os.ErrProcessDone
 	case unix.EPERM:
+		if dead(t.tid) { // of which the kernel says the same
+			return os.ErrProcessDone
+		}
 		return ErrRefused
 	default:
 		return os.NewSyscallError("ptrace(PTRACE_SEIZE)", err)
@@ -173,8 +185,8 @@ func (t *Thread) borrow() error {
 	if t.regs.Cs != userCS {
 		return ErrNotNative
 	}
-	if t.inCriticalSection() {
-		return ErrCriticalSection
+	if err := t.callable(); err != nil {
+		return err
 	}
 	var err error
 	if t.instruction, err = findInstruction(t.tid, t.regs.Rip); err != nil {
@@ -199,10 +211,9 @@ func (t *Thread) Call(number uintptr, args ...uint64) (uint64, error) {
 	if err := unix.PtraceSetRegs(t.tid, &regs); err != nil {
 		return 0, os.NewSyscallError("ptrace(PTRACE_SETREGS)", err)
 	}
-	for range 2 { // into the call, and out of it
-		if err := t.run(unix.PTRACE_SYSCALL, func(s unix.WaitStatus) bool {
-			return s.StopSignal() == unix.SIGTRAP|0x80 // PTRACE_O_TRACESYSGOOD
-		}); err != nil {
+	const syscallStop = unix.SIGTRAP | 0x80 // PTRACE_O_TRACESYSGOOD
+	for range 2 {                           // into the call, and out of it
+		if err := t.run(unix.PTRACE_SYSCALL, syscallStop); err != nil {
 			return 0, err
 		}
 	}
@@ -220,12 +231,7 @@ func (t *Thread) Call(number uintptr, args ...uint64) (uint64, error) {
 // was interrupted at first is to be restarted.
 func (t *Thread) giveBack() error {
 	if t.moved {
-		if errno := t.ptrace(unix.PTRACE_INTERRUPT, 0, 0); errno != 0 {
-			return t.failed("PTRACE_INTERRUPT", errno)
-		}
-		if err := t.run(unix.PTRACE_CONT, func(s unix.WaitStatus) bool {
-			return event(s) == unix.PTRACE_EVENT_STOP
-		}); err != nil {
+		if err := t.run(unix.PTRACE_CONT, 0); err != nil {
 			return err
 		}
 	}
@@ -235,30 +241,34 @@ func (t *Thread) giveBack() error {
 	if err := t.setMask(t.mask); err != nil {
 		return err
 	}
-	if err := t.detach(); err != nil {
-		return err
-	}
-	for _, sig := range t.again {
-		_ = unix.Kill(t.tid, sig)
-	}
-	return nil
+	return t.detach()
 }
 
-// run lets the thread go on until it stops as wanted. What stops it otherwise is put off.
-func (t *Thread) run(request int, wanted func(unix.WaitStatus) bool) error {
+// run lets the thread go on to the next system call's stop, or, with PTRACE_CONT, no further than to where signals are
+// delivered. SIGSTOP, which cannot be blocked, stops the process, but not this thread of it before it is let go.
+func (t *Thread) run(request int, wanted unix.Signal) error {
+	var deliver unix.Signal
 	for {
-		if errno := t.ptrace(request, 0, 0); errno != 0 {
+		if request == unix.PTRACE_CONT { // each time anew: any stop uses an interruption up
+			if errno := t.ptrace(unix.PTRACE_INTERRUPT, 0, 0); errno != 0 {
+				return t.failed("PTRACE_INTERRUPT", errno)
+			}
+		}
+		if errno := t.ptrace(request, 0, uintptr(deliver)); errno != 0 {
 			return t.failed("continue", errno)
 		}
+		deliver = 0
 		status, err := t.wait(context.Background())
-		if err != nil {
+		switch stop := event(status) == unix.PTRACE_EVENT_STOP; {
+		case err != nil:
 			return err
-		}
-		if wanted(status) {
+		case stop && request == unix.PTRACE_CONT, !stop && status.StopSignal() == wanted:
 			return nil
-		}
-		if event(status) == 0 { // SIGSTOP cannot be blocked
-			t.again = append(t.again, status.StopSignal())
+		case stop: // the process is being stopped: not yet, for this thread
+		case status.StopSignal() == unix.SIGSTOP:
+			deliver = unix.SIGSTOP
+		case request == unix.PTRACE_SYSCALL:
+			return fmt.Errorf("%w: %s", errSignal, unix.SignalName(status.StopSignal()))
 		}
 	}
 }
