@@ -158,7 +158,7 @@ func (d *dump) checkFeatures(ctx context.Context) error {
 	switch {
 	case err != nil:
 		return err
-	case d.options.ParentPath != "" && !features.MemTrack:
+	case d.options.ParentPath != "" && !d.options.compare && !features.MemTrack:
 		return ErrNoMemTrack
 	case d.options.LazyPages && !features.LazyPages:
 		return ErrNoLazyPages

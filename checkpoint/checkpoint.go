@@ -33,8 +33,8 @@ var (
 	ErrNotRunning = errors.New("container cannot be checkpointed")
 	// ErrUnrestorable: it could be dumped, but not be made again of that. The text names what stands against it.
 	ErrUnrestorable = errors.New("container could not be restored from a checkpoint")
-	// ErrNoMemTrack: the kernel cannot tell which pages a process changed (CONFIG_MEM_SOFT_DIRTY), so there are no pre-dumps
-	// and no dumps with a parent. Take a whole checkpoint.
+	// ErrNoMemTrack: the kernel cannot tell CRIU which pages a process changed (CONFIG_MEM_SOFT_DIRTY): with a page server,
+	// deduplication or lazy pages there is no dump with a parent. Do without these: pages are compared with the parent's then.
 	ErrNoMemTrack = errors.New("this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY)")
 	// ErrNoLazyPages: CRIU cannot use userfaultfd on this kernel. Do without lazy pages.
 	ErrNoLazyPages = errors.New("this kernel has no userfaultfd for lazy pages")
@@ -51,7 +51,7 @@ type (
 type Options struct {
 	ImagesDir  string // made if need be, and closed to everybody else; an older checkpoint in it is replaced
 	WorkDir    string // for CRIU's log; ImagesDir when empty
-	ParentPath string // an earlier pre-dump, relative to ImagesDir
+	ParentPath string // an earlier pre-dump, or checkpoint, relative to ImagesDir
 	CRIU       string // program; see criu.Locate for the default
 
 	LeaveRunning    bool // the container runs on after Commit
@@ -72,6 +72,8 @@ type Options struct {
 	PageServer        string   // ADDRESS:PORT of CRIU's page server
 	StatusFD          *os.File // gets one zero byte when lazy pages can be fetched, and is closed
 	GhostLimit        int64    // largest unlinked file that is saved, in bytes; 0 is DefaultGhostLimit
+
+	compare bool // with the parent, at the end: CRIU has none, and memory is left
 
 	Client       *Client                         // started before, or nil; Begin takes it over
 	BeforeFreeze func(ctx context.Context) error // called right before the tasks stop
@@ -98,9 +100,14 @@ func (o *Options) log() *slog.Logger {
 // Run takes a whole checkpoint. When it fails the container runs on. When it succeeds the container is dead, or runs on
 // with LeaveRunning; deleting it is the caller's. ErrNoRoom with LeaveRunning, before anything stops.
 func Run(ctx context.Context, c *runtime.Container, o *Options) error {
-	if o.wantsSnapshot(ctx, c) {
-		return snapshot(ctx, c, o)
+	own := *o
+	if o.compares(c) {
+		own.compare, own.LeaveMemory = true, true
 	}
+	if o.wantsSnapshot(ctx, c) {
+		return snapshot(ctx, c, &own)
+	}
+	o = &own
 	held, err := Begin(ctx, c, o)
 	if err != nil {
 		return err
@@ -168,6 +175,11 @@ func (o *Options) prepare() error {
 			return fmt.Errorf("invalid --parent-path: %w", err)
 		} else if !info.IsDir() {
 			return fmt.Errorf("invalid --parent-path: %s is not a directory", o.ParentPath)
+		}
+	}
+	if o.compare {
+		if err := image.CheckBelow(filepath.Join(o.ImagesDir, o.ParentPath)); err != nil {
+			return fmt.Errorf("invalid --parent-path: %w", err)
 		}
 	}
 	return image.Remove(o.ImagesDir)

@@ -65,6 +65,11 @@ func follow(ctx context.Context, c *runtime.Container, o *Options) (_ *follower,
 	if err != nil {
 		return nil, errors.Join(err, f.draft.Close())
 	}
+	if f.set.Kind() == track.SoftDirty {
+		if err := clearSoftDirty(c); err != nil {
+			return nil, errors.Join(err, f.close())
+		}
+	}
 	last, err := f.rounds(ctx)
 	if err != nil {
 		return nil, errors.Join(err, f.close())

@@ -50,7 +50,7 @@ func (h *Held) fill(open func(vpid int) (image.Memory, error)) error {
 	if len(h.left) == 0 {
 		return nil
 	}
-	if err := image.Fill(h.options.ImagesDir, open); err != nil {
+	if err := h.options.fill(open); err != nil {
 		return fmt.Errorf("checkpoint container %s: %w", h.container.ID(), err)
 	}
 	h.left = nil

@@ -29,6 +29,11 @@ const claimsName = ".claims"
 func (d *dump) addWay(options *criu.Options) error {
 	switch d.way {
 	case WaySkip:
+		if !d.client.Pretends() {
+			if err := clearSoftDirty(d.container); err != nil {
+				return err
+			}
+		}
 		up, err := uptime()
 		if err != nil {
 			return err

@@ -7,14 +7,22 @@ import (
 	"io"
 
 	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/sys/pagemap"
 	"github.com/livemigrate/migrate/runtime"
 )
 
-// PreDump writes the container's memory into ImagesDir while it runs, stopping it for a moment only. A later PreDump or
-// Begin that names the directory as its ParentPath writes what changed since. ErrNoMemTrack where the kernel cannot tell.
+// PreDump writes the container's memory into ImagesDir while it runs, stopping it for a moment only, or not at all where
+// the kernel does not track changed memory. A later PreDump or Run that names the directory as its ParentPath writes what
+// changed since. ErrNoMemTrack for a page server, deduplication and lazy pages where the kernel does not track.
 func PreDump(ctx context.Context, c *runtime.Container, o *Options) error {
-	d := &dump{container: c, options: o, client: o.Client}
-	err := errors.Join(d.preDump(ctx), d.closeClient())
+	own := *o
+	own.compare = o.compares(c)
+	d := &dump{container: c, options: &own, client: o.Client}
+	preDump := d.preDump
+	if !o.LeaveMemory && (pagemap.HaveSoftDirty() != nil || own.compare) {
+		preDump = d.copyMemory
+	}
+	err := errors.Join(preDump(ctx), d.closeClient())
 	if err != nil {
 		return fmt.Errorf("pre-dump container %s: %w", c.ID(), err)
 	}
@@ -50,6 +58,11 @@ func (d *dump) preDump(ctx context.Context) error {
 	}
 	if !errors.Is(err, io.EOF) {
 		return err
+	}
+	if d.options.ParentPath == "" {
+		if err := trackAnew(d.container); err != nil {
+			return err
+		}
 	}
 	if d.options.NoManifest {
 		return nil

@@ -47,7 +47,7 @@ func (d *dump) request() (*criu.Request, error) {
 	if o.EmptyNetwork {
 		options.EmptyNs = ptr(uint32(syscall.CLONE_NEWNET))
 	}
-	if o.ParentPath != "" {
+	if o.ParentPath != "" && !o.compare {
 		options.ParentImg, options.TrackMem = &o.ParentPath, ptr(true)
 	}
 	if o.LogLevel != 0 {

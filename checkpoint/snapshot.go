@@ -34,7 +34,7 @@ const criuWarnings = 2
 
 // wantsSnapshot tells whether memory is copied while the container runs. Where that can't be, CRIU copies it in the freeze.
 func (o *Options) wantsSnapshot(ctx context.Context, c *runtime.Container) bool {
-	if !o.LeaveRunning || o.LeaveMemory || o.ParentPath != "" || o.LazyPages || o.PageServer != "" || o.AutoDedup {
+	if !o.LeaveRunning || o.LeaveMemory || o.ParentPath != "" && !o.compares(c) || o.LazyPages || o.PageServer != "" || o.AutoDedup {
 		return false
 	}
 	if status, err := c.Status(); err != nil || status == runtime.Paused {

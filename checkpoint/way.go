@@ -36,7 +36,7 @@ func (d *dump) chooseWay(features criu.Features) error {
 	if !o.LeaveMemory {
 		return nil
 	}
-	if o.ParentPath != "" || o.LazyPages || o.PageServer != "" || o.AutoDedup {
+	if o.ParentPath != "" && !o.compare || o.LazyPages || o.PageServer != "" || o.AutoDedup {
 		return fmt.Errorf("%w: memory that is left goes with no parent, page server or deduplication", ErrWay)
 	}
 	var obstacles []error

@@ -33,7 +33,7 @@ func newCheckpointCommand(g *globals) *cobra.Command {
 	}
 	flags, o := cmd.Flags(), &f.options
 	f.images.add(flags)
-	flags.StringVar(&o.ParentPath, "parent-path", "", "an earlier pre-dump to build on, relative to the image path")
+	flags.StringVar(&o.ParentPath, "parent-path", "", "an earlier pre-dump or checkpoint to build on, relative to the image path")
 	flags.BoolVar(&o.LeaveRunning, "leave-running", false, "leave the process running after checkpointing")
 	flags.BoolVar(&o.TCPEstablished, "tcp-established", false, "allow open tcp connections")
 	flags.BoolVar(&o.TCPSkipInFlight, "tcp-skip-in-flight", false, "skip in-flight tcp connections")

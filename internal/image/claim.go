@@ -2,9 +2,12 @@ package image
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -29,15 +32,20 @@ func WriteClaims(dir string, uptime time.Duration) error {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return fmt.Errorf("claim pages: %w", err)
 	}
-	const version, dumpUptime = 1, 8 // fields of images/inventory.proto
-	record := protowire.AppendVarint(protowire.AppendTag(nil, version, protowire.VarintType), imgVersion)
-	record = protowire.AppendTag(record, dumpUptime, protowire.VarintType)
-	record = protowire.AppendVarint(record, uint64((uptime + claimAhead).Microseconds()))
-	file := appendRecord(binary.LittleEndian.AppendUint32(nil, inventoryMagic), record)
-	if err := os.WriteFile(filepath.Join(dir, inventoryName), file, 0o600); err != nil {
+	if err := writeInventory(dir, uptime+claimAhead); err != nil {
 		return fmt.Errorf("claim pages: %w", err)
 	}
 	return nil
+}
+
+// writeInventory says of a directory of pages when they were dumped.
+func writeInventory(dir string, uptime time.Duration) error {
+	const version, dumpUptime = 1, 8 // fields of images/inventory.proto
+	record := protowire.AppendVarint(protowire.AppendTag(nil, version, protowire.VarintType), imgVersion)
+	record = protowire.AppendTag(record, dumpUptime, protowire.VarintType)
+	record = protowire.AppendVarint(record, uint64(uptime.Microseconds()))
+	file := appendRecord(binary.LittleEndian.AppendUint32(nil, inventoryMagic), record)
+	return os.WriteFile(filepath.Join(dir, inventoryName), file, 0o600)
 }
 
 // Claim says in dir, which WriteClaims made, that all pages of these processes are there.
@@ -54,6 +62,24 @@ func Claim(dir string, vpids []int) error {
 		if err := os.WriteFile(filepath.Join(dir, name), file, 0o600); err != nil {
 			return fmt.Errorf("claim pages: %w", err)
 		}
+	}
+	return nil
+}
+
+// WritePreDump makes a pre-dump in dir of which everything is Left: Fill or FillOver ends it. uptime is the system's.
+func WritePreDump(dir string, uptime time.Duration, memories map[int][]memory.Range) error {
+	for i, vpid := range slices.Sorted(maps.Keys(memories)) {
+		m := &PageMap{VPid: vpid, PagesID: uint32(i + 1), narrow: true}
+		for _, r := range memories[vpid] {
+			m.add(r, PageLazy)
+		}
+		err := os.WriteFile(filepath.Join(dir, pagesName(m.PagesID)), nil, 0o600)
+		if err = errors.Join(err, m.Write(dir)); err != nil {
+			return fmt.Errorf("write pre-dump: %w", err)
+		}
+	}
+	if err := writeInventory(dir, uptime); err != nil {
+		return fmt.Errorf("write pre-dump: %w", err)
 	}
 	return nil
 }

@@ -38,29 +38,36 @@ type Set struct {
 
 // Open checks the set in dir, and those below it, except for the content of page files (see VerifyPages).
 func Open(dir string) (*Set, error) {
-	set, err := open(dir, true)
+	set, err := openChain(dir, true)
 	if err != nil {
 		return nil, fmt.Errorf("open image set %q: %w", dir, err)
 	}
-	below := set
-	for below != nil {
+	return set, nil
+}
+
+// openChain opens a set and those below it. whole: it is a dump, not a pre-dump as those.
+func openChain(dir string, whole bool) (*Set, error) {
+	set, err := open(dir, whole)
+	if err != nil {
+		return nil, err
+	}
+	for below := set; ; {
 		link, err := parentOf(below.Dir)
 		if err != nil {
-			return nil, fmt.Errorf("open image set %q: %w", dir, err)
+			return nil, err
 		}
 		if link == "" {
 			return set, nil
 		}
 		if len(set.Parents) == maxParents {
-			return nil, fmt.Errorf("open image set %q: more than %d parents: %w", dir, maxParents, ErrDamaged)
+			return nil, fmt.Errorf("more than %d parents: %w", maxParents, ErrDamaged)
 		}
 		parent := filepath.Join(below.Dir, link)
 		if below, err = open(parent, false); err != nil {
-			return nil, fmt.Errorf("open image set %q: parent %q: %w", dir, parent, err)
+			return nil, fmt.Errorf("parent %q: %w", parent, err)
 		}
 		set.Parents = append(set.Parents, below)
 	}
-	return set, nil
 }
 
 // open checks one directory. whole: it is a dump, not one of the pre-dumps below it.

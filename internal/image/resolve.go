@@ -121,22 +121,30 @@ func (m *PageMap) KeepPresent(dir string) error {
 // Fill puts the pages that are Left into the page files of dir, as PageLazy and PagePresent: the set is then whole, and
 // restores with any CRIU, lazily or not. open gives a process's pages by address: the process itself, or a store.
 func Fill(dir string, open func(vpid int) (Memory, error)) error {
+	if err := fillAll(dir, open, nil); err != nil {
+		return fmt.Errorf("fill page files: %w", err)
+	}
+	return nil
+}
+
+// fillAll fills over what is below, if anything.
+func fillAll(dir string, open func(vpid int) (Memory, error), b *below) error {
 	maps, err := ReadPageMaps(dir)
 	if err != nil {
-		return fmt.Errorf("fill page files: %w", err)
+		return err
 	}
 	for _, m := range maps {
 		if len(m.Left()) == 0 {
 			continue
 		}
-		if err := m.fill(dir, open); err != nil {
-			return fmt.Errorf("fill page files: %w", err)
+		if err := m.fill(dir, open, b); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (m *PageMap) fill(dir string, open func(vpid int) (Memory, error)) (err error) {
+func (m *PageMap) fill(dir string, open func(vpid int) (Memory, error), b *below) (err error) {
 	source, err := open(m.VPid)
 	if err != nil {
 		return err
@@ -146,11 +154,18 @@ func (m *PageMap) fill(dir string, open func(vpid int) (Memory, error)) (err err
 	if err != nil {
 		return err
 	}
+	var chain []*level
+	if b != nil {
+		chain = b.chain(m.VPid)
+	}
 	for _, run := range m.Runs {
-		if run.Flags == PageLazy {
-			err = w.fill(run.Range, PageLazy|PagePresent, source)
-		} else {
+		switch {
+		case run.Flags != PageLazy:
 			err = w.keep(run)
+		case len(chain) > 0:
+			err = w.fillOver(run.Range, source, b, chain)
+		default:
+			err = w.fill(run.Range, PageLazy|PagePresent, source)
 		}
 		if err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", m.name(), err), w.discard())

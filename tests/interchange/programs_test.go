@@ -251,24 +251,6 @@ func TestLeaveRunningTwiceAndRestoreTheSecond(t *testing.T) {
 	again.goesOn(t)
 }
 
-func TestPreDumpSaysWhatTheKernelLacks(t *testing.T) {
-	h := newHost(t)
-	c := h.start("pre", h.bundle("b", nil, "sh", "-c", counting), nil)
-	c.expect(t, "tick 3\n")
-	err := checkpoint.PreDump(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("pre")})
-	switch {
-	case errors.Is(err, checkpoint.ErrNoMemTrack): // as on every kernel without soft-dirty
-	case err != nil:
-		t.Fatal(err)
-	default:
-		err := checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: h.images("pre/1"), ParentPath: "..", LeaveRunning: true})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	c.goesOn(t)
-}
-
 func TestNamespacesOfOthersAreJoinedAgain(t *testing.T) {
 	h := newHost(t)
 	holder := exec.Command("unshare", "-i", "-u", "sh", "-c", "hostname theirs; echo ready; exec sleep 1000")
