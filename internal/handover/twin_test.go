@@ -119,7 +119,9 @@ func (w *world) Delta(ctx context.Context, ch Channel) (uint64, error) {
 	}
 	if w.failAt == lateDump {
 		<-ctx.Done()
-		return 0, ch.Send(context.WithoutCancel(ctx), []byte(givenUp))
+		err := ch.Send(context.WithoutCancel(ctx), []byte(givenUp))
+		time.Sleep(100 * time.Millisecond) // the peer's word is here before the source has ended its own work
+		return 0, err
 	}
 	return 5, ch.Send(ctx, []byte("delta"))
 }
