@@ -20,7 +20,7 @@ type PushOptions struct {
 	Mode           Mode          // which pages are at the peer when it resumes there; default Auto
 	MaxDowntime    time.Duration // what Auto aims at; default 300 ms
 	MaxRounds      int           // over the memory while the container runs; default 30
-	Feed           bool          // memory goes in pages where the peer takes them, instead of in CRIU's images; experimental
+	Feed           bool          // memory goes in pages where the peer takes them, instead of in CRIU's images
 	Lanes          int           // parallel connections for images and memory; default 2
 	BandwidthLimit int64         // bytes per second over all lanes; 0: none
 	Keep           bool          // leave the stopped container at the source

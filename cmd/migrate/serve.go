@@ -32,10 +32,10 @@ func bundlesFlag(flags *pflag.FlagSet, bundles *string) {
 	flags.StringVar(bundles, "bundles", envOr("MIGRATE_BUNDLES", "/var/lib/migrate/bundles"), "directory that containers are received in")
 }
 
-// feedFlag is experimental, so it is not shown: memory goes in pages, and is fed to the container while it runs on the peer
-// already. Both hosts must want it; serve and receive hand the variable on to their keepers.
+// feedFlag turns the memory engine off, to find out what it has to do with a fault; so it is not shown. Either host may: serve
+// and receive hand the variable on to their keepers.
 func feedFlag(flags *pflag.FlagSet, feed *bool) {
-	flags.BoolVar(feed, "feed", envOr("MIGRATE_FEED", "") == "1", "send memory in pages")
+	flags.BoolVar(feed, "feed", envOr("MIGRATE_FEED", "1") == "1", "send memory in pages; else in CRIU's images")
 	_ = flags.MarkHidden("feed") // it is there
 }
 
