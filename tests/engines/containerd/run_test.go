@@ -25,7 +25,7 @@ func TestRunTakesWhatCtrAsksFor(t *testing.T) {
 		{"read-only root", []string{"--read-only"}, "touch /a", "touch: /a: Read-only file system\n", 1},
 		{"bind mount", []string{"--mount", "type=bind,src=" + filepath.Dir(sandbox.Runtime()) + ",dst=/host,options=rbind:ro"}, "ls /host/migrate; touch /host/a 2>&1", "/host/migrate\ntouch: /host/a: Read-only file system\n", 1},
 		{"tmpfs", []string{"--mount", "type=tmpfs,src=tmpfs,dst=/t,options=size=1m:mode=1700"}, "stat -c %a /t; df -k /t | awk 'END {print $2}'", "1700\n1024\n", 0},
-		{"seccomp", []string{"--seccomp"}, "unshare -U true; grep Seccomp: /proc/self/status", "unshare: unshare(0x10000000): Operation not permitted\nSeccomp:\t2\n", 0},
+		{"seccomp", []string{"--seccomp"}, "unshare -U true 2>&1; grep Seccomp: /proc/self/status", "unshare: unshare(0x10000000): Operation not permitted\nSeccomp:\t2\n", 0},
 		{"capabilities", []string{"--cap-drop", "CAP_CHOWN", "--cap-add", "CAP_NET_ADMIN"}, "grep CapEff /proc/self/status", "CapEff:\t00000000a80435fa\n", 0},
 		{"new privileges", []string{"--allow-new-privs"}, "grep NoNewPrivs /proc/self/status", "NoNewPrivs:\t0\n", 0},
 		{"user namespace", []string{"--uidmap", "0:100000:65536", "--gidmap", "0:100000:65536"}, "id -u; tr -s ' ' < /proc/self/uid_map; touch /a && ls -n /a | tr -s ' ' | cut -d ' ' -f 3", "0\n 0 100000 65536\n0\n", 0},
