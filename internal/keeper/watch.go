@@ -6,18 +6,21 @@ import (
 	"github.com/livemigrate/migrate/internal/monitor"
 )
 
-// watch makes this process, the parent of the received container's init, its monitor, if the container had one at the
-// source. Otherwise it returns at once: init's next parent is whoever reaps orphans here, as with any detached container.
+// watch ends the move and makes this process, the parent of the received container's init, its monitor, if the container had
+// one at the source. Otherwise init's next parent is whoever reaps orphans here, as with any detached container.
 func (h *host) watch(ctx context.Context) error {
 	p := h.place
-	if err := p.finish(ctx); err != nil {
-		h.log.Error("clear up after the move", "error", err)
-	}
 	if p.stdio == nil || p.running == nil {
+		h.finish(ctx)
 		return nil
 	}
-	if _, err := p.stdio.Output(ctx); err != nil {
+	carrier, err := h.carry(ctx)
+	h.finish(ctx)
+	if err != nil {
 		return err
+	}
+	if p.offset, err = carrier.Stop(); err != nil {
+		h.log.Warn("end the log before the monitor's", "error", err)
 	}
 	return monitor.Exec("/proc/self/exe", []string{"monitor"}, &monitor.Config{
 		ID:       p.running.ID(),
@@ -27,4 +30,19 @@ func (h *host) watch(ctx context.Context) error {
 		InitPid:  p.running.InitPid(),
 		Offset:   p.offset,
 	}, p.stdio)
+}
+
+// carry takes the container's output until there is a monitor: its memory may take minutes to come.
+func (h *host) carry(ctx context.Context) (*monitor.Carrier, error) {
+	p := h.place
+	if _, err := p.stdio.Output(ctx); err != nil {
+		return nil, err
+	}
+	return monitor.Carry(p.identity.LogFile, p.offset, p.stdio)
+}
+
+func (h *host) finish(ctx context.Context) {
+	if err := h.place.finish(ctx); err != nil {
+		h.log.Error("clear up after the move", "error", err)
+	}
 }
