@@ -25,6 +25,9 @@ func TestMain(m *testing.M) {
 	switch what := os.Getenv(hogVariable); {
 	case what == "tracker":
 		trackerMain()
+	case what == "filtered tracker":
+		filter(allow)
+		trackerMain()
 	case what != "":
 		hogMain(strings.Split(what, ","))
 	default:
@@ -52,6 +55,34 @@ func hogMain(tasks []string) {
 			for i := range len(area) / page {
 				area[i*page] = byte(i)
 			}
+		case "large":
+			fill(anonymous(large))
+		case "largehuge":
+			area := anonymous(large)
+			check(syscall.Madvise(area, 14)) // MADV_HUGEPAGE
+			fill(area)
+		case "forked": // a child that has its parent's memory, and leaves it alone
+			pause()
+		case "moved":
+			area, there := anonymous(large/4), anonymous(large)
+			fill(area)
+			remap(area, there[:len(area)])
+			check(syscall.Madvise(there[len(area)/2:][:len(area)/4], 4)) // MADV_DONTNEED
+			check(syscall.Munmap(area))
+		case "threads": // that all wait in the kernel
+			for range 300 {
+				go func() {
+					runtime.LockOSThread()
+					for {
+						syscall.RawSyscall(syscall.SYS_PAUSE, 0, 0, 0)
+					}
+				}()
+			}
+		case "ends":
+			go ends()
+		case "execed":
+			check(os.Setenv(hogVariable, "large"))
+			check(syscall.Exec("/proc/self/exe", []string{"hog"}, os.Environ()))
 		case "moves":
 			go moves()
 		case "drops":
@@ -72,7 +103,7 @@ func hogMain(tasks []string) {
 			_, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setDumpable, 0, 0)
 			checkErrno(errno)
 		case "seccomp":
-			filter()
+			filter(kill)
 		case "userfaultfd":
 			ownUserfaultfd()
 		case "exec":
@@ -187,6 +218,33 @@ func programs() {
 	}
 }
 
+// ends has children that end, or become another program and end, as soon as they can.
+func ends() {
+	runtime.LockOSThread()
+	path, arguments := []byte("/bin/true\x00"), [2]*byte{}
+	for n := 0; ; n++ {
+		pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+		if pid == 0 && errno == 0 {
+			become(n%2 == 0, &path[0], &arguments)
+		}
+		checkErrno(errno)
+		_, err := syscall.Wait4(int(pid), nil, 0, nil)
+		check(err)
+	}
+}
+
+//go:norace
+//go:nosplit
+func become(another bool, path *byte, arguments *[2]*byte) {
+	if another {
+		arguments[0] = path
+		syscall.RawSyscall(syscall.SYS_EXECVE, uintptr(unsafe.Pointer(path)), uintptr(unsafe.Pointer(arguments)), 0)
+	}
+	for {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+}
+
 // forks has children that write for a while without having called exec.
 func forks() {
 	runtime.LockOSThread()
@@ -220,6 +278,26 @@ func vfork() {
 	}
 }
 
+// large is memory beside which a Go program's own does not matter.
+const large = 200 << 20
+
+func fill(area []byte) {
+	for i := range len(area) / page {
+		area[i*page+i%page] = byte(i) | 1
+	}
+}
+
+// pause has a child for ever that has a copy of its parent's memory.
+//
+//go:norace
+//go:nosplit
+func pause() {
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	for pid == 0 && errno == 0 {
+		syscall.RawSyscall(syscall.SYS_PAUSE, 0, 0, 0)
+	}
+}
+
 // child is what a fork of a Go program can do: nothing of Go.
 //
 //go:norace
@@ -235,19 +313,22 @@ func child(area []byte) {
 	}
 }
 
-// filter forbids userfaultfd, on pain of death.
-func filter() {
+// What a filter does with userfaultfd.
+const kill, allow = 0x80000000, 0x7fff0000
+
+// filter has the program's calls filtered.
+func filter(userfaultfd uint32) {
 	type instruction struct {
 		code uint16
 		_    uint8 // how far to jump if so
 		jf   uint8 // and if not
 		k    uint32
 	}
-	const sysUserfaultfd, kill, allow = 323, 0x80000000, 0x7fff0000
+	const sysUserfaultfd = 323
 	program := []instruction{
 		{code: 0x20},                           // load the number of the call
 		{code: 0x15, jf: 1, k: sysUserfaultfd}, // is it that?
-		{code: 0x06, k: kill},
+		{code: 0x06, k: userfaultfd},
 		{code: 0x06, k: allow},
 	}
 	fprog := struct {

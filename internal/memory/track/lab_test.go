@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -172,10 +173,8 @@ func (r *replica) apply(t *testing.T, changes []track.Change) (dirty int) {
 		}
 		memory := openMemory(c.Pid)
 		for _, each := range c.Dirty {
-			for at := each.Start; at < each.End(); at += page {
-				dirty++
-				kept[at] = readPage(memory, at)
-			}
+			dirty += int(each.Pages)
+			readPages(memory, each, kept)
 		}
 		memory.Close()
 		living[c.Space], r.vpids[c.Space] = kept, c
@@ -209,9 +208,14 @@ func (r *replica) verify(t *testing.T, pids []int) {
 		}
 		pages, wrong, all := r.spaces[space], 0, 0
 		memory := openMemory(pid)
-		for _, at := range populatedPages(t, pid, string(text)) {
+		current := map[uint64][]byte{}
+		there := populatedPages(t, pid, string(text))
+		for _, run := range runs(there) {
+			readPages(memory, run, current)
+		}
+		for _, at := range there {
 			all++
-			now, then := readPage(memory, at), pages[at]
+			now, then := current[at], pages[at]
 			if now == nil {
 				continue // a guard page
 			}
@@ -274,13 +278,37 @@ func openMemory(pid int) *os.File {
 	return file
 }
 
-// readPage is nil when the page is not there.
-func readPage(memory *os.File, at uint64) []byte {
-	buf := make([]byte, page)
-	if _, err := memory.ReadAt(buf, int64(at)); err != nil {
-		return nil
+// readPages reads pages into a map by their addresses, and leaves those out that are not there.
+func readPages(memory *os.File, r memory.Range, into map[uint64][]byte) {
+	if memory == nil {
+		return
 	}
-	return buf
+	buf := make([]byte, min(r.Pages*page, 1<<20))
+	for start := r.Start; start < r.End(); {
+		n, err := memory.ReadAt(buf[:min(r.End()-start, uint64(len(buf)))], int64(start))
+		n -= n % page
+		for at, pages := 0, bytes.Clone(buf[:n]); at < n; at += page {
+			into[start+uint64(at)] = pages[at:][:page:page]
+		}
+		if errors.Is(err, io.EOF) {
+			return // the process has ended
+		}
+		if start += uint64(n); err != nil {
+			start += page
+		}
+	}
+}
+
+// runs of pages that touch each other, out of their addresses in ascending order.
+func runs(pages []uint64) (runs []memory.Range) {
+	for _, at := range pages {
+		if n := len(runs); n > 0 && runs[n-1].End() == at {
+			runs[n-1].Pages++
+		} else {
+			runs = append(runs, memory.Range{Start: at, Pages: 1})
+		}
+	}
+	return runs
 }
 
 func ascending(t *testing.T, what string, ranges []memory.Range) {

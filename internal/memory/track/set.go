@@ -250,9 +250,19 @@ func (s *Set) lookAt(ctx context.Context, sp *space, arm bool) (*Change, error) 
 	case found.reason != nil:
 		change.Reason = found.reason
 	}
+	s.log.Debug("memory looked at", "pid", t.pid, "space", sp.id, "new", change.New, "anew", sp.lost, "populated", pages(change.Populated),
+		"dirty", pages(change.Dirty), "untracked", pages(change.Untracked), "reason", change.Reason)
 	if arm {
 		sp.lost = false
 	}
 	sp.told = true
 	return change, nil
+}
+
+// pages counts.
+func pages(ranges []memory.Range) (n uint64) {
+	for _, r := range ranges {
+		n += r.Pages
+	}
+	return n
 }

@@ -168,7 +168,7 @@ func TestMain(m *testing.M) {
 	if err := unix.Prctl(unix.PR_SET_SYSCALL_USER_DISPATCH, on, 0, everywhere, 0); err != nil {
 		panic(err)
 	}
-	fmt.Println(unix.Gettid())
+	fmt.Fprintln(os.Stdout, unix.Gettid())
 	for {
 		_ = unix.Pause()
 	}
