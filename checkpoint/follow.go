@@ -41,7 +41,7 @@ type follower struct {
 	reader    *reader.Reader
 	draft     *draft.Draft
 	late      late
-	final     []track.Change // what the last look found
+	final     <-chan look    // what the last look finds, once it has begun
 	spaces    map[int]uint64 // the address space of each process in the images, by its number there
 	frozen    time.Time
 	log       *slog.Logger
@@ -127,7 +127,6 @@ func (f *follower) round(ctx context.Context) (read uint64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	f.final = nil
 	if err := f.forget(changes); err != nil {
 		return 0, err
 	}
@@ -159,10 +158,27 @@ func (f *follower) forget(changes []track.Change) error {
 	})
 }
 
-// look finds what was written since the last round. The container stands.
-func (f *follower) look(ctx context.Context) (err error) {
-	f.final, err = f.set.Final(ctx)
-	return err
+// look is the last one at what was written since the last round.
+type look struct {
+	changes []track.Change
+	err     error
+}
+
+// look begins to look, when the container has just been frozen: CRIU leaves a processor to it. What CRIU then does to the
+// processes' memory it undoes before it is read. Where CRIU uses the kernel's soft-dirty bits it is about to clear them:
+// it has to wait.
+func (f *follower) look(ctx context.Context) {
+	final := make(chan look, 1)
+	f.final = final
+	find := func() {
+		changes, err := f.set.Final(ctx)
+		final <- look{changes, err}
+	}
+	if f.set.Kind() == track.SoftDirty {
+		find()
+		return
+	}
+	go find()
 }
 
 // unknown is set in the numbers of address spaces that were not followed: no tracker's has it.
@@ -170,17 +186,16 @@ const unknown = 1 << 63
 
 // last copies what is left of the processes' memory by CRIU and has no true copy. The container stands.
 func (f *follower) last(ctx context.Context, left []Left) error {
-	if f.final == nil {
-		if err := f.look(ctx); err != nil {
-			return err
-		}
+	final := <-f.final
+	if final.err != nil {
+		return final.err
 	}
 	for _, l := range left {
-		i := slices.IndexFunc(f.final, func(c track.Change) bool { return c.Pid == l.Pid })
+		i := slices.IndexFunc(final.changes, func(c track.Change) bool { return c.Pid == l.Pid })
 		space, read := unknown|uint64(l.Pid), l.Pages
-		if i >= 0 && !f.final[i].New {
-			space = f.final[i].Space
-			f.draft.Gone(space, f.final[i].Dirty)
+		if i >= 0 && !final.changes[i].New {
+			space = final.changes[i].Space
+			f.draft.Gone(space, final.changes[i].Dirty)
 			read = f.draft.Missing(space, l.Pages)
 		}
 		f.spaces[l.VPid] = space

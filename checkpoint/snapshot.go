@@ -123,12 +123,7 @@ func (f *follower) stop(ctx context.Context, o *Options) (*Held, error) {
 	}
 	o.AfterFreeze = func(ctx context.Context) error {
 		f.frozen = time.Now()
-		// Where CRIU uses the kernel's soft-dirty bits it is about to clear them.
-		if f.set.Kind() == track.SoftDirty {
-			if err := f.look(ctx); err != nil {
-				return err
-			}
-		}
+		f.look(ctx)
 		if after != nil {
 			return after(ctx)
 		}
