@@ -17,12 +17,12 @@ import (
 )
 
 // imageSender sends CRIU's images while CRIU still writes them. CRIU writes the pages first and only ever appends to
-// them, so what is there can go; everything else is small and goes when the dump is complete. Of a dump that leaves memory
-// out nothing goes before: its pages are put in order at the end.
+// them, so what is there can go, unless somebody else puts them in order at the end; everything else is small and goes when
+// the dump is complete.
 type imageSender struct {
 	dir   string
 	lanes []Channel
-	early bool // pages may go while CRIU writes
+	early func() ([]string, error) // the files that may go while CRIU writes
 
 	open   map[string]*os.File
 	queued map[string]uint64 // how much of each file is on its way
@@ -54,7 +54,7 @@ func (c chunkRef) release() error {
 // isPages tells the files that hold memory: the large ones, and those that CRIU only appends to.
 func isPages(name string) bool { return strings.HasPrefix(name, "pages-") }
 
-func newImageSender(dir string, lanes []Channel, early bool) *imageSender {
+func newImageSender(dir string, lanes []Channel, early func() ([]string, error)) *imageSender {
 	return &imageSender{dir: dir, lanes: lanes, early: early, open: make(map[string]*os.File), queued: make(map[string]uint64)}
 }
 
@@ -89,9 +89,6 @@ func (s *imageSender) follow(ctx context.Context, dumped <-chan struct{}, chunks
 		case <-dumped:
 			complete = true
 		case <-tick.C:
-			if !s.early {
-				continue
-			}
 		case <-ctx.Done():
 			return ctx.Err()
 		}
@@ -105,21 +102,22 @@ func (s *imageSender) follow(ctx context.Context, dumped <-chan struct{}, chunks
 }
 
 func (s *imageSender) look(ctx context.Context, complete bool, chunks chan<- chunkRef) error {
-	entries, err := os.ReadDir(s.dir)
+	list := s.early
+	if complete {
+		list = s.all
+	}
+	names, err := list()
 	if err != nil {
 		return fmt.Errorf("read images: %w", err)
 	}
-	for _, entry := range entries {
-		name := entry.Name()
-		if !entry.Type().IsRegular() || !wire.ValidImageName(name) || strings.HasSuffix(name, ".log") {
-			continue // logs stay where they can be read
-		}
-		if !complete && !isPages(name) {
-			continue
-		}
+	for _, name := range names {
 		file := s.open[name]
 		if file == nil {
-			if file, err = os.OpenFile(filepath.Join(s.dir, name), os.O_RDWR, 0); err != nil {
+			file, err = os.OpenFile(filepath.Join(s.dir, name), os.O_RDWR, 0)
+			if errors.Is(err, os.ErrNotExist) && !complete {
+				continue // it is named before it is made
+			}
+			if err != nil {
 				return fmt.Errorf("read images: %w", err)
 			}
 			s.open[name] = file
@@ -136,6 +134,19 @@ func (s *imageSender) look(ctx context.Context, complete bool, chunks chan<- chu
 		}
 	}
 	return nil
+}
+
+// all lists what a complete dump has to send.
+func (s *imageSender) all() ([]string, error) {
+	entries, err := os.ReadDir(s.dir)
+	var names []string
+	for _, entry := range entries {
+		name := entry.Name()
+		if entry.Type().IsRegular() && wire.ValidImageName(name) && !strings.HasSuffix(name, ".log") { // logs stay where they can be read
+			names = append(names, name)
+		}
+	}
+	return names, err
 }
 
 func (s *imageSender) queue(ctx context.Context, file *os.File, name string, size uint64, complete bool, chunks chan<- chunkRef) error {

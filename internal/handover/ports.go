@@ -45,6 +45,9 @@ type Container interface {
 	// sends; after its Close they hold everything. It returns with everything stopped. On an
 	// error the container runs as before, or the error wraps ErrStillFrozen.
 	Dump(ctx context.Context, dir string, gates DumpGates) (Held, error)
+	// Growing names the files in dir that a dump which is still under way has begun, and will do nothing to but append: they
+	// are sent meanwhile.
+	Growing(dir string) ([]string, error)
 	// Stdio tells, while the container stands still, where its descriptors 0-2 pointed and how far its log is.
 	Stdio(ctx context.Context) ([]byte, error)
 	// Destroy removes what is left of the container after it was given away. Its processes may be alive, frozen, or dead.

@@ -199,7 +199,8 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 	defer stop()
 	progress := &meter{total: p.hello.GetMemoryBytes(), record: p.Record}
 	channels := meterAll(shareAll(dog.watchAll(p.session.Images())), progress)
-	images, lanes := newImageSender(p.Images, channels, p.memory == nil), newPageLanes(workCtx, channels)
+	images := newImageSender(p.Images, channels, func() ([]string, error) { return p.Container.Growing(p.Images) })
+	lanes := newPageLanes(workCtx, channels)
 	work.Go(func() (err error) {
 		p.held, err = p.Container.Dump(workCtx, p.Images, DumpGates{
 			Freezing: func() { p.Record.Enter(report.Freeze) },

@@ -11,13 +11,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
-	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/checkpoint"
-	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/monitor"
@@ -249,6 +246,18 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 	return stopped, nil
 }
 
+// Growing: of a dump that leaves memory out, the page files of processes are put in order at its end.
+func (c *container) Growing(dir string) ([]string, error) {
+	if c.memory != nil {
+		return image.SharedPages(dir)
+	}
+	paths, err := filepath.Glob(filepath.Join(dir, "pages-*"))
+	for i, path := range paths {
+		paths[i] = filepath.Base(path)
+	}
+	return paths, err
+}
+
 // released ends the mark of a container that runs again. One that could not be thawed keeps it, and is ErrStillFrozen.
 func (c *container) released() error {
 	status, err := c.Status()
@@ -309,78 +318,6 @@ func (c *container) Revive(ctx context.Context) error {
 		return errors.Join(err, handover.ErrStillFrozen)
 	}
 	return c.released()
-}
-
-// tree is one directory of a container.
-type tree struct {
-	container   *container
-	source      *filesync.Source
-	name, path  string
-	destination string
-	mount       int
-}
-
-// busyLimit bounds the wait for the end of an earlier move of the tree, which may still be on its way to the disk here.
-const busyLimit = time.Minute
-
-func (t *tree) open(ctx context.Context, index string) (*filesync.Source, error) {
-	ctx, cancel := context.WithTimeout(ctx, busyLimit)
-	defer cancel()
-	for {
-		source, err := filesync.OpenSource(t.path, &filesync.SourceOptions{IndexPath: index, DirtyFiles: t.dirty, Log: t.container.log})
-		if !errors.Is(err, filesync.ErrBusy) {
-			return source, err
-		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
-			return nil, err
-		}
-	}
-}
-
-// Pass brings the peer's tree up to date while the container runs.
-func (t *tree) Pass(ctx context.Context, ch handover.Channel) (uint64, error) {
-	stats, err := t.source.Pass(ctx, ch)
-	t.container.log.Debug("pass", "tree", t.name, "stats", stats)
-	return uint64(stats.Bytes), err
-}
-
-// Delta sends what has changed since.
-func (t *tree) Delta(ctx context.Context, ch handover.Channel) (uint64, error) {
-	stats, err := t.source.Delta(ctx, ch)
-	t.container.log.Debug("delta", "tree", t.name, "stats", stats)
-	return uint64(stats.Bytes), err
-}
-
-// dirty names what the change log can't tell of: files that are open for writing or mapped. A write through a mapping
-// raises no event.
-func (t *tree) dirty() ([]string, error) {
-	pids, err := t.container.Processes()
-	if err != nil {
-		return nil, err
-	}
-	return filesync.WritableFiles(t.path, pids)
-}
-
-// size is an estimate of what the tree takes on a disk, in bytes.
-func (t *tree) size() uint64 {
-	var blocks int64
-	_ = filepath.WalkDir(t.path, func(_ string, e os.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			blocks += allocated(e)
-		}
-		return nil // names come and go while it runs
-	})
-	return uint64(blocks) * 512
-}
-
-func allocated(e os.DirEntry) int64 {
-	info, err := e.Info()
-	if err != nil {
-		return 0
-	}
-	return info.Sys().(*syscall.Stat_t).Blocks
 }
 
 func isBind(m specs.Mount) bool {

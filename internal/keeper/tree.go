@@ -1,0 +1,85 @@
+package keeper
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/filesync"
+	"github.com/livemigrate/migrate/internal/handover"
+)
+
+// tree is one directory of a container.
+type tree struct {
+	container   *container
+	source      *filesync.Source
+	name, path  string
+	destination string
+	mount       int
+}
+
+// busyLimit bounds the wait for the end of an earlier move of the tree, which may still be on its way to the disk here.
+const busyLimit = time.Minute
+
+func (t *tree) open(ctx context.Context, index string) (*filesync.Source, error) {
+	ctx, cancel := context.WithTimeout(ctx, busyLimit)
+	defer cancel()
+	for {
+		source, err := filesync.OpenSource(t.path, &filesync.SourceOptions{IndexPath: index, DirtyFiles: t.dirty, Log: t.container.log})
+		if !errors.Is(err, filesync.ErrBusy) {
+			return source, err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// Pass brings the peer's tree up to date while the container runs.
+func (t *tree) Pass(ctx context.Context, ch handover.Channel) (uint64, error) {
+	stats, err := t.source.Pass(ctx, ch)
+	t.container.log.Debug("pass", "tree", t.name, "stats", stats)
+	return uint64(stats.Bytes), err
+}
+
+// Delta sends what has changed since.
+func (t *tree) Delta(ctx context.Context, ch handover.Channel) (uint64, error) {
+	stats, err := t.source.Delta(ctx, ch)
+	t.container.log.Debug("delta", "tree", t.name, "stats", stats)
+	return uint64(stats.Bytes), err
+}
+
+// dirty names what the change log can't tell of: files that are open for writing or mapped. A write through a mapping
+// raises no event.
+func (t *tree) dirty() ([]string, error) {
+	pids, err := t.container.Processes()
+	if err != nil {
+		return nil, err
+	}
+	return filesync.WritableFiles(t.path, pids)
+}
+
+// size is an estimate of what the tree takes on a disk, in bytes.
+func (t *tree) size() uint64 {
+	var blocks int64
+	_ = filepath.WalkDir(t.path, func(_ string, e os.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			blocks += allocated(e)
+		}
+		return nil // names come and go while it runs
+	})
+	return uint64(blocks) * 512
+}
+
+func allocated(e os.DirEntry) int64 {
+	info, err := e.Info()
+	if err != nil {
+		return 0
+	}
+	return info.Sys().(*syscall.Stat_t).Blocks
+}
