@@ -56,11 +56,11 @@ func ShareWith(dir string, gid int) (takeBack func() error, err error) {
 		}
 		return err
 	}
-	// Search is enough on the directory: CRIU knows the names.
+	// CRIU knows the names, but opens a parent's directory for reading.
 	for _, name := range append(names, ".") {
 		bits := os.FileMode(0o040)
 		if name == "." {
-			bits = 0o010
+			bits = 0o050
 		}
 		back, err := share(filepath.Join(dir, name), gid, bits)
 		if err != nil {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/sys/pagemap"
@@ -81,6 +83,37 @@ func TestPreDumpsBuildOnEachOther(t *testing.T) {
 	}
 	c = h.cycle(c, checkpoint.Options{ParentPath: "../images-b"}, nil)
 	c.goesOn(t)
+}
+
+// The root of a user namespace has to get at the parents, too.
+func TestIncrementInAUserNamespaceComesBack(t *testing.T) {
+	h := newHost(t)
+	bundle := h.memories(func(s *specs.Spec) {
+		maps := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+		s.Linux.UIDMappings, s.Linux.GIDMappings = maps, maps
+	})
+	h.run("chown", "-R", "100000:100000", filepath.Join(bundle, "rootfs"))
+	c := h.start("mapped", bundle, nil)
+	c.expect(t, "tick 3\n")
+	for _, o := range []*checkpoint.Options{{ImagesDir: h.images("1")}, {ImagesDir: h.images("2"), ParentPath: "../images-1"}} {
+		var s stories
+		o.LeaveRunning, o.Log = true, s.log()
+		if err := checkpoint.Run(t.Context(), c.Container, o); err != nil {
+			t.Fatal(err)
+		}
+		s.told(t)
+		c.goesOn(t)
+	}
+	if err := c.Delete(t.Context(), true); err != nil {
+		t.Fatal(err)
+	}
+	reap(c.State().InitProcessPid)
+	again, err := h.restore("mapped", bundle, h.images("2"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.goesOn(t)
 }
 
 // A parent that cannot be read is refused before anything stops.
