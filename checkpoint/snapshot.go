@@ -104,7 +104,7 @@ func snapshot(ctx context.Context, c *runtime.Container, o *Options) (err error)
 	if err := f.close(); err != nil {
 		return err
 	}
-	o.log().Info("copies of memory are images", "container", c.ID(), "took", time.Since(began))
+	o.log().Debug("copies of memory are images", "container", c.ID(), "took", time.Since(began))
 	return held.complete()
 }
 
@@ -140,7 +140,7 @@ func (f *follower) stop(ctx context.Context, o *Options) (*Held, error) {
 	read := time.Now()
 	err = held.Commit(ctx)
 	now := time.Now()
-	f.log.Info("the container runs on", "container", f.container.ID(), "way", held.Way(), "stood", now.Sub(f.frozen),
+	f.log.Debug("the container runs on", "container", f.container.ID(), "way", held.Way(), "stood", now.Sub(f.frozen),
 		"dump", dumped.Sub(f.frozen), "pages", read.Sub(dumped), "release", now.Sub(read), "bytes", f.late.used)
 	return held, errors.Join(err, f.write())
 }
