@@ -62,8 +62,13 @@ fuzz: setup
 		done || exit 1; \
 	done
 
+# Rows of the table by name, runs of each tool in a row: make bench ROWS=gap-2g-idle,stopped-* RUNS=5. What a run leaves of
+# processes the reaper takes.
+ROWS ?=
+RUNS ?= 0
 bench: build
-	go run ./tests/bench
+	go build -o bin/bench ./tests/bench
+	$(REAPER) bin/bench --rows '$(ROWS)' --runs $(RUNS) $(BENCH_FLAGS)
 
 # The containers that are created here are nobody's children: the reaper takes what is left of them.
 bench-runtime: build

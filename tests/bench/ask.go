@@ -18,16 +18,18 @@ import (
 // window is a stretch of wall clock time.
 type window struct{ from, to time.Time }
 
-// ask sends a datagram to every address each millisecond until standard input ends, and prints when answers came, as wall
-// clock nanoseconds. Two addresses are the same container on either host: whoever has it answers. The first answer is
-// announced by a line of its own.
+// answer is a datagram that came back: when, as wall clock nanoseconds, and how many pages the container had written by then.
+type answer [2]int64
+
+// ask sends a datagram to every address each millisecond until standard input ends, and prints the answers. Two addresses
+// are the same container on either host: whoever has it answers. The first answer is announced by a line of its own.
 func ask(ctx context.Context, addresses []string) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var (
 		mu       sync.Mutex
-		answers  []int64
-		answered = sync.OnceFunc(func() { fmt.Println("answered") })
+		answers  []answer
+		answered = sync.OnceFunc(func() { fmt.Fprintln(os.Stdout, "answered") })
 	)
 	conn, err := net.ListenUDP("udp", nil)
 	if err != nil {
@@ -41,11 +43,15 @@ func ask(ctx context.Context, addresses []string) error {
 	go func() {
 		buf := make([]byte, 64)
 		for {
-			if _, _, err := conn.ReadFromUDPAddrPort(buf); err != nil {
+			n, _, err := conn.ReadFromUDPAddrPort(buf)
+			if err != nil {
 				return
 			}
+			if n != 16 {
+				continue
+			}
 			mu.Lock()
-			answers = append(answers, time.Now().UnixNano())
+			answers = append(answers, answer{time.Now().UnixNano(), int64(binary.BigEndian.Uint64(buf[8:]))})
 			mu.Unlock()
 			answered()
 		}
@@ -58,7 +64,7 @@ func ask(ctx context.Context, addresses []string) error {
 		}
 		peers = append(peers, peer)
 	}
-	question := make([]byte, 8)
+	question := make([]byte, 16)
 	for due := time.Now(); ctx.Err() == nil; due = due.Add(time.Millisecond) {
 		time.Sleep(time.Until(due))
 		binary.BigEndian.PutUint64(question, uint64(due.UnixNano()))
@@ -79,7 +85,7 @@ type asker struct {
 	out   *watchedBuffer
 }
 
-func startAsker(ctx context.Context, s *setting, addresses []string) (*asker, error) {
+func startAsker(ctx context.Context, s *stage, addresses []string) (*asker, error) {
 	a := &asker{cmd: s.lab.C.Command(ctx, append([]string{s.self, "ask"}, addresses...)...), out: &watchedBuffer{}}
 	a.cmd.Stdout, a.cmd.Stderr = a.out, os.Stderr
 	var err error
@@ -104,28 +110,21 @@ func (a *asker) answered(ctx context.Context) error {
 	return errors.New("the container does not answer the client before the move")
 }
 
-// longestSilence ends the client and returns the longest time without an answer in the window, in ms. The client goes on for
-// a moment, so that the first answer after the move is in.
-func (a *asker) longestSilence(w window) (float64, error) {
+// end ends the client, which goes on for a moment, so that the first answer after the move is in.
+func (a *asker) end(w window) (answers, error) {
 	time.Sleep(500 * time.Millisecond)
 	a.stdin.Close()
 	if err := a.cmd.Wait(); err != nil {
-		return 0, fmt.Errorf("client: %w", err)
+		return nil, fmt.Errorf("client: %w", err)
 	}
-	var answers []int64
-	if err := json.Unmarshal([]byte(strings.TrimPrefix(a.out.String(), "answered\n")), &answers); err != nil {
-		return 0, fmt.Errorf("read the client's answers: %w", err)
+	var all answers
+	if err := json.Unmarshal([]byte(strings.TrimPrefix(a.out.String(), "answered\n")), &all); err != nil {
+		return nil, fmt.Errorf("read the client's answers: %w", err)
 	}
-	if len(answers) == 0 || answers[len(answers)-1] < w.to.UnixNano() {
-		return 0, errors.New("the container does not answer the client after the move")
+	if len(all) == 0 || all[len(all)-1][0] < w.to.UnixNano() {
+		return nil, errors.New("the container does not answer the client after the move")
 	}
-	var longest int64
-	for i := 1; i < len(answers); i++ {
-		if answers[i] >= w.from.UnixNano() {
-			longest = max(longest, answers[i]-answers[i-1])
-		}
-	}
-	return float64(longest) / 1e6, nil
+	return all, nil
 }
 
 func (a *asker) kill() {

@@ -25,7 +25,7 @@ type ceiling struct {
 
 const ceilingMB = 1024
 
-func measureCeilings(ctx context.Context, s *setting) ([]ceiling, error) {
+func measureCeilings(ctx context.Context, s *stage) ([]ceiling, error) {
 	fmt.Fprintln(os.Stderr, "-- what the links carry")
 	var all []ceiling
 	for _, link := range []string{"tcp", "unix", "tls"} {
@@ -45,7 +45,7 @@ func measureCeilings(ctx context.Context, s *setting) ([]ceiling, error) {
 }
 
 // measureCeiling is the median of three.
-func measureCeiling(ctx context.Context, s *setting, link, address string, streams int) (float64, error) {
+func measureCeiling(ctx context.Context, s *stage, link, address string, streams int) (float64, error) {
 	var measured []float64
 	for range 3 {
 		server := s.lab.B.Command(ctx, s.self, "sink", link, address, strconv.Itoa(streams))
@@ -89,7 +89,7 @@ func sink(args []string) error {
 		return err
 	}
 	defer listener.Close()
-	fmt.Print(".")
+	fmt.Fprint(os.Stdout, ".")
 	ended := make(chan error, streams)
 	for range streams {
 		conn, err := listener.Accept()
@@ -144,7 +144,7 @@ func source(ctx context.Context, args []string) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	fmt.Printf("%.0f\n", ceilingMB/time.Since(began).Seconds())
+	fmt.Fprintf(os.Stdout, "%.0f\n", ceilingMB/time.Since(began).Seconds())
 	return nil
 }
 

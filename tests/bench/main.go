@@ -1,4 +1,5 @@
-// Command bench times a move by migrate against the same container moved by runc: checkpoint, copy, restore.
+// Command bench measures what the memory engine promises: each row of its table runs migrate and its peers in turns, runc's
+// checkpoint, copy and restore and runc with CRIU's lazy-pages.
 //
 // What makes the figures comparable:
 //
@@ -19,19 +20,30 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"strconv"
+	"path"
+	"slices"
 	"strings"
 	"syscall"
 )
 
 const reportFile = "bench-report.json"
 
+const defaultRuns = 3
+
 type options struct {
-	sizes    []int // MB
-	runs     int
-	rate     int // pages a second
+	rows     []string
+	runs     int // of each tool in a row; 0: the row's own
+	shrink   int // sizes are divided by it
 	startups int
-	links    []string
+	link     string
+}
+
+// wants says whether a row, or what is measured once, was asked for.
+func (o *options) wants(name string) bool {
+	return len(o.rows) == 0 || slices.ContainsFunc(o.rows, func(pattern string) bool {
+		matched, _ := path.Match(pattern, name) // parse has tried the pattern
+		return matched
+	})
 }
 
 func main() {
@@ -53,6 +65,8 @@ func run(ctx context.Context, args []string) error {
 			return sendFiles(args[1], args[2])
 		case "receive":
 			return receiveFiles(args[1], args[2])
+		case "dump":
+			return dump(ctx, args[1:])
 		case "warm":
 			return warm()
 		case "startup":
@@ -72,30 +86,34 @@ func run(ctx context.Context, args []string) error {
 
 func parse(args []string) (*options, error) {
 	o := &options{}
+	names := []string{"ceilings", "startup"}
+	for _, r := range rowsOf(1) {
+		names = append(names, r.name)
+	}
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
-	sizes := flags.String("sizes", "64,512,2048", "memory of the container, in MB")
-	links := flags.String("links", "unix,tls", "what migrate moves over")
-	flags.IntVar(&o.runs, "runs", 3, "runs of each cell")
-	flags.IntVar(&o.rate, "rate", 0, "random pages the container rewrites a second")
-	flags.IntVar(&o.startups, "startups", 50, "runs of a container that ends at once; 0: none")
+	rows := flags.String("rows", "", "rows to run, by commas, * for any letters: "+strings.Join(names, " ")+" (default: all)")
+	flags.IntVar(&o.runs, "runs", 0, "runs of each tool in a row (default: 3, 10 of auto)")
+	flags.IntVar(&o.shrink, "shrink", 1, "divide sizes by this, to see whether all runs: such figures mean nothing")
+	flags.StringVar(&o.link, "link", "tls", "what migrate moves over: tls or unix")
+	flags.IntVar(&o.startups, "startups", 50, "runs of a container that ends at once")
 	if err := flags.Parse(args); err != nil {
 		return nil, err
 	}
-	for size := range strings.SplitSeq(*sizes, ",") {
-		mb, err := strconv.Atoi(size)
-		if err != nil || mb < 1 {
-			return nil, fmt.Errorf("read --sizes: %q is no number of megabytes", size)
+	for pattern := range strings.SplitSeq(*rows, ",") {
+		if pattern == "" {
+			continue
 		}
-		o.sizes = append(o.sizes, mb)
-	}
-	o.links = strings.Split(*links, ",")
-	for _, link := range o.links {
-		if link != "unix" && link != "tls" {
-			return nil, fmt.Errorf("read --links: %q is neither unix nor tls", link)
+		o.rows = append(o.rows, pattern)
+		one := &options{rows: []string{pattern}}
+		if _, err := path.Match(pattern, ""); err != nil || !slices.ContainsFunc(names, one.wants) {
+			return nil, fmt.Errorf("read --rows: there is no %q; there are %s", pattern, strings.Join(names, " "))
 		}
 	}
-	if o.runs < 1 {
-		return nil, errors.New("read --runs: at least one")
+	switch {
+	case o.link != "unix" && o.link != "tls":
+		return nil, fmt.Errorf("read --link: %q is neither unix nor tls", o.link)
+	case o.runs < 0 || o.shrink < 1 || flags.NArg() > 0:
+		return nil, errors.New("want flags only, runs and a divisor of at least one")
 	}
 	return o, nil
 }

@@ -10,129 +10,153 @@ import (
 	"github.com/livemigrate/migrate/tests/bench/figures"
 )
 
-// What a move may cost: the gap as a part of runc's, by the container's size in MB, and our processes' private memory.
-const (
-	gapRatioSmall  = 0.6 // 64 MB
-	gapRatioLarge  = 1.0 // 2 GB
-	largeMB        = 2048
-	smallMB        = 64
-	rssAnonLimitKB = 64 << 10
-	startupRatio   = 1.2
-)
+// startupRatio is what a run of a container that ends at once may take of runc's time.
+const startupRatio = 1.2
 
 // report is bench-report.json.
 type report struct {
-	Ceilings []ceiling      `json:"ceilings"`
+	Link     string         `json:"link"` // what migrate moved over
+	Ceilings []ceiling      `json:"ceilings,omitempty"`
 	Startup  *startupResult `json:"startup,omitempty"`
-	Cells    []*cell        `json:"cells"`
+	Rows     []*rowResult   `json:"rows"`
 }
 
-// cell is one tool at one size.
-type cell struct {
-	Tool string          `json:"tool"`
-	MB   int             `json:"mb"`
-	Runs []*measuredMove `json:"runs"`
-}
+// rowResult is a row that was run.
+type rowResult struct {
+	Name     string               `json:"name"`
+	Title    string               `json:"title"`
+	Absent   string               `json:"absent,omitempty"`
+	Samples  map[string][]*sample `json:"samples"` // by contender
+	Failures []string             `json:"failures,omitempty"`
 
-func (r *report) add(tool string, mb int, m *measuredMove) {
-	c := r.cell(tool, mb)
-	if c == nil {
-		c = &cell{Tool: tool, MB: mb}
-		r.Cells = append(r.Cells, c)
-	}
-	c.Runs = append(c.Runs, m)
-}
-
-func (r *report) cell(tool string, mb int) *cell {
-	for _, c := range r.Cells {
-		if c.Tool == tool && c.MB == mb {
-			return c
-		}
-	}
-	return nil
-}
-
-func (c *cell) gap() figures.Summary {
-	var gaps []float64
-	for _, m := range c.Runs {
-		gaps = append(gaps, m.GapMS)
-	}
-	return figures.Summarise(gaps)
-}
-
-func (c *cell) total() figures.Summary {
-	var totals []float64
-	for _, m := range c.Runs {
-		totals = append(totals, m.TotalMS)
-	}
-	return figures.Summarise(totals)
-}
-
-// ratio is the cell's gap as a part of runc's at the same size; 0 for runc itself.
-func (r *report) ratio(c *cell) float64 {
-	runc := r.cell("runc", c.MB)
-	if c.Tool == "runc" || runc == nil {
-		return 0
-	}
-	return c.gap().Median / runc.gap().Median
+	row *row
 }
 
 func (r *report) print(w io.Writer) {
-	fmt.Fprintln(w, "\nlink ceilings, MB/s (a loop that writes 1 MB blocks; median of 3)")
+	if len(r.Ceilings) > 0 {
+		fmt.Fprintln(w, "\nlink ceilings, MB/s (a loop that writes 1 MB blocks; median of 3)")
+	}
 	for _, c := range r.Ceilings {
 		fmt.Fprintf(w, "  %-5s %d stream(s)  %6.0f\n", c.Link, c.Streams, c.MBps)
-	}
-	fmt.Fprintln(w, "\n  MB    moved by              client gap, ms          total, ms               gap of runc's   MB/s while away")
-	fmt.Fprintln(w, "                              min / median / max      min / median / max")
-	for _, c := range r.Cells {
-		gap, total := c.gap(), c.total()
-		name, ratio := "runc + copy + restore", "-"
-		if c.Tool != "runc" {
-			name, ratio = "migrate push, "+c.Tool, fmt.Sprintf("%.2f", r.ratio(c))
-		}
-		fmt.Fprintf(w, "%6d  %-21s %6.0f / %6.0f / %6.0f %6.0f / %6.0f / %6.0f   %-15s %6.0f\n", c.MB, name,
-			gap.Min, gap.Median, gap.Max, total.Min, total.Median, total.Max, ratio, float64(c.MB)/gap.Median*1000)
 	}
 	if s := r.Startup; s != nil {
 		fmt.Fprintf(w, "\nrun of `true`, ms, %d runs each: migrate %.1f / %.1f / %.1f, runc %.1f / %.1f / %.1f: %.2f of runc's\n",
 			s.Runs, s.Migrate.Min, s.Migrate.Median, s.Migrate.Max, s.Runc.Min, s.Runc.Median, s.Runc.Max, s.Ratio)
 	}
-	peaks := r.peaks()
-	fmt.Fprint(w, "private memory at its peak (RssAnon), MB: ")
-	for i, verb := range slices.Sorted(maps.Keys(peaks)) {
-		if i > 0 {
-			fmt.Fprint(w, ", ")
-		}
-		fmt.Fprintf(w, "%s %.0f", verb, float64(peaks[verb])/1024)
+	if len(r.Rows) > 0 {
+		fmt.Fprintf(w, "\nmin / median / max of the runs; migrate moves over %s, its peers over plain TCP\n", r.Link)
 	}
-	fmt.Fprintf(w, "\nreport: %s\n", reportFile)
+	for _, row := range r.Rows {
+		row.print(w)
+	}
+	r.printMemory(w)
+	fmt.Fprintf(w, "report: %s\n", reportFile)
 }
 
-// peaks is the highest RssAnon of each of our processes over all runs, in KB.
-func (r *report) peaks() map[string]int {
-	peaks := map[string]int{}
-	for _, c := range r.Cells {
-		for _, m := range c.Runs {
-			for verb, kb := range m.RSSAnon {
-				peaks[verb] = max(peaks[verb], kb)
+// print is the row's title, its figures by contender, and how each promise stands.
+func (r *rowResult) print(w io.Writer) {
+	fmt.Fprintf(w, "\n%s (%s)\n", r.Title, r.Name)
+	if r.Absent != "" {
+		fmt.Fprintf(w, "  not run: %s\n", r.Absent)
+		return
+	}
+	for _, figure := range r.row.figures() {
+		for _, c := range r.row.contenders {
+			if all := values(r.Samples[c.name], figure.figure); len(all) > 0 {
+				s := figures.Summarise(all)
+				n := decimals(s.Median)
+				fmt.Fprintf(w, "  %-24s %-14s %9.*f / %.*f / %.*f %s\n", c.name, figure.figure, n, s.Min, n, s.Median, n, s.Max, figure.unit)
 			}
 		}
 	}
-	return peaks
+	missed := ""
+	for _, l := range r.row.limits {
+		got, kept := l.measured(r.Samples)
+		verdict := "kept"
+		if !kept {
+			verdict, missed = "MISSED", l.figure
+		}
+		fmt.Fprintf(w, "  %-6s %s: %.3g\n", verdict, l.words(), got)
+	}
+	if line := r.timelines(missed); line != "" {
+		fmt.Fprint(w, line)
+	}
+	for _, failure := range r.Failures {
+		fmt.Fprintf(w, "  FAILED %s\n", failure)
+	}
 }
 
-// verdict names every promise that these figures break.
-func (r *report) verdict() error {
-	var errs []error
-	for _, c := range r.Cells {
-		limit, bound := map[int]float64{smallMB: gapRatioSmall, largeMB: gapRatioLarge}[c.MB]
-		if got := r.ratio(c); bound && got > limit {
-			errs = append(errs, fmt.Errorf("%d MB over %s: the gap is %.2f of runc's, and may be %.2f", c.MB, c.Tool, got, limit))
+// figures are those that the row's promises are about, each once.
+func (r *row) figures() []limit {
+	var all []limit
+	for _, l := range r.limits {
+		if !slices.ContainsFunc(all, func(o limit) bool { return o.figure == l.figure }) {
+			all = append(all, l)
 		}
 	}
-	for verb, kb := range r.peaks() {
-		if kb > rssAnonLimitKB {
-			errs = append(errs, fmt.Errorf("migrate %s took %d MB of private memory, and may take %d", verb, kb>>10, rssAnonLimitKB>>10))
+	return all
+}
+
+// words are the promise.
+func (l *limit) words() string {
+	switch {
+	case l.share > 0:
+		return fmt.Sprintf("%s within %.*f %s in %.2f of the runs", l.figure, decimals(l.most), l.most, l.unit, l.share)
+	case l.of != "":
+		return fmt.Sprintf("%s at most %.3g of %s", l.figure, l.most, l.of)
+	default:
+		return fmt.Sprintf("%s at most %.*f %s", l.figure, decimals(l.most), l.most, l.unit)
+	}
+}
+
+// timelines say where the time went when a promise was missed, in ours and beside it in the others'.
+func (r *rowResult) timelines(missed string) string {
+	if missed == "" {
+		return ""
+	}
+	var lines string
+	for _, c := range r.row.contenders {
+		if s := typical(r.Samples[c.name], missed); s != nil && s.timeline() != "" {
+			lines += fmt.Sprintf("  %-24s ms: %s\n", c.name, s.timeline())
+		}
+	}
+	return lines
+}
+
+// printMemory is the highest RssAnon of each of our processes over all runs.
+func (r *report) printMemory(w io.Writer) {
+	peaks := map[string]float64{}
+	for _, row := range r.Rows {
+		for _, s := range row.Samples[ours] {
+			for verb, mb := range s.RSS {
+				peaks[verb] = max(peaks[verb], mb)
+			}
+		}
+	}
+	if len(peaks) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\nprivate memory at its peak over all rows (RssAnon), MB:")
+	for _, verb := range slices.Sorted(maps.Keys(peaks)) {
+		fmt.Fprintf(w, " %s %.0f", verb, peaks[verb])
+	}
+	fmt.Fprintln(w)
+}
+
+// verdict names every promise that these figures break. A row that cannot be run promises nothing yet.
+func (r *report) verdict() error {
+	var errs []error
+	for _, row := range r.Rows {
+		if row.Absent != "" {
+			continue
+		}
+		for _, l := range row.row.limits {
+			if got, kept := l.measured(row.Samples); !kept {
+				errs = append(errs, fmt.Errorf("%s: %s, is %.3g", row.Name, l.words(), got))
+			}
+		}
+		if len(row.Failures) > 0 {
+			errs = append(errs, fmt.Errorf("%s: %d runs failed", row.Name, len(row.Failures)))
 		}
 	}
 	if r.Startup != nil && r.Startup.Ratio > startupRatio {

@@ -7,43 +7,54 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/livemigrate/migrate/tests/lab"
 )
 
-// memoryWatch samples the private resident memory of our own processes: the kernel keeps no peak of RssAnon.
+// memoryWatch samples the private resident memory of our own processes, of which the kernel keeps no peak, and the memory of
+// the peer's cgroup: processes, the restored container and files in memory.
 type memoryWatch struct {
 	quit  chan struct{}
-	peaks chan map[string]int
+	ended chan struct{}
+	once  sync.Once
+	peaks memoryPeaks
+}
+
+type memoryPeaks struct {
+	rssMB     map[string]float64 // by the process's verb
+	peerBytes int64              // more than when the watch began
 }
 
 func watchMemory(l *lab.Lab) *memoryWatch {
-	w := &memoryWatch{quit: make(chan struct{}), peaks: make(chan map[string]int)}
+	w := &memoryWatch{quit: make(chan struct{}), ended: make(chan struct{}), peaks: memoryPeaks{rssMB: map[string]float64{}}}
+	began := l.B.MemoryBytes()
 	go func() {
-		peaks := map[string]int{}
+		defer close(w.ended)
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
 		for {
 			select {
 			case <-w.quit:
-				w.peaks <- peaks
 				return
 			case <-tick.C:
-				sample(l, peaks)
+				sampleRSS(l, w.peaks.rssMB)
+				w.peaks.peerBytes = max(w.peaks.peerBytes, l.B.MemoryBytes()-began)
 			}
 		}
 	}()
 	return w
 }
 
-// stop returns the peaks in KB, by the process's verb.
-func (w *memoryWatch) stop() map[string]int {
-	close(w.quit)
-	return <-w.peaks
+// stop ends it and returns what it saw. It may be called again.
+func (w *memoryWatch) stop() *memoryPeaks {
+	w.once.Do(func() { close(w.quit) })
+	<-w.ended
+	return &w.peaks
 }
 
-func sample(l *lab.Lab, peaks map[string]int) {
+func sampleRSS(l *lab.Lab, peaks map[string]float64) {
 	for _, host := range []*lab.Host{l.A, l.B} {
 		for _, pid := range host.Pids() {
 			dir := filepath.Join("/proc", pid)
@@ -59,7 +70,7 @@ func sample(l *lab.Lab, peaks map[string]int) {
 			if err != nil {
 				continue
 			}
-			peaks[verb] = max(peaks[verb], rssAnon(status))
+			peaks[verb] = max(peaks[verb], float64(rssAnonKB(status))/1024)
 		}
 	}
 }
@@ -78,7 +89,7 @@ func verbOf(cmdline []byte) (verb string, ours bool) {
 	return "", false
 }
 
-func rssAnon(status []byte) int {
+func rssAnonKB(status []byte) int {
 	_, rest, found := bytes.Cut(status, []byte("RssAnon:"))
 	if !found {
 		return 0

@@ -20,7 +20,7 @@ type startupResult struct {
 	Ratio   float64         `json:"ratio_of_medians"`
 }
 
-func measureStartup(ctx context.Context, s *setting, runs int) (*startupResult, error) {
+func measureStartup(ctx context.Context, s *stage, runs int) (*startupResult, error) {
 	fmt.Fprintf(os.Stderr, "-- run true, %d times by each\n", runs)
 	if err := s.lab.A.Bundle(ctx, "busybox", "/srv/bundles/true", "true"); err != nil {
 		return nil, err

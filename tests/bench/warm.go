@@ -78,7 +78,7 @@ func warm() error {
 			}
 			blocks = blocks[:len(blocks)-1]
 		}
-		fmt.Println("done")
+		fmt.Fprintln(os.Stdout, "done")
 	}
 	return lines.Err()
 }

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 )
 
@@ -136,6 +137,20 @@ func (h *Host) Pids() []string {
 		return nil
 	})
 	return pids
+}
+
+// MemoryBytes is what the host's cgroup is charged with: its processes, containers included, and files in memory. 0 where no
+// hierarchy counts memory.
+func (h *Host) MemoryBytes() int64 {
+	for top := range strings.Lines(h.cgroups()) {
+		for _, name := range []string{"memory.usage_in_bytes", "memory.current"} {
+			text, err := os.ReadFile(filepath.Join(strings.TrimSpace(top), h.Name[len(h.Name)-1:], name))
+			if n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && parseErr == nil {
+				return n
+			}
+		}
+	}
+	return 0
 }
 
 // cgroups are the lab's directories, one for each hierarchy.

@@ -2,17 +2,18 @@
 //
 //	workload tree      processes and threads joined by pipes, unix sockets, shared memory and a pty
 //	workload files     files written, renamed, linked and deleted without a pause
-//	workload memory N  N MB of incompressible memory; --rate R random pages rewritten a second
+//	workload memory N  N MB of incompressible memory; --rate R random pages rewritten a second, --shared, --half, --forks N
 //	workload kinds     every kind of memory under constant change, in processes and threads that come and go
 //
 // Each keeps in its memory what the world should look like. On TCP port 7000 it answers every line "check" with "ok N", N
-// counting the answers on that connection, or with what differs; on UDP port 7000 it sends every datagram back.
+// counting the answers on that connection, or with what differs; on UDP port 7000 it sends every datagram back, one of 16
+// bytes with how many pages it has written in the last eight, if it counts them.
 package main
 
 import (
 	"bufio"
 	"context"
-	"flag"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net"
@@ -26,6 +27,11 @@ const port = 7000
 // checker is a workload: check compares the world with what it should be.
 type checker interface {
 	check() error
+}
+
+// counter is a workload that knows how much it has done.
+type counter interface {
+	count() uint64
 }
 
 func main() {
@@ -53,14 +59,11 @@ func run(args []string) error {
 		}
 		return answer(files)
 	case "memory":
-		flags := flag.NewFlagSet("memory", flag.ExitOnError)
-		rate := flags.Int("rate", 0, "pages rewritten a second")
-		_ = flags.Parse(args[1:])
-		megabytes, err := strconv.Atoi(flags.Arg(0))
+		o, err := memoryFlags(args[1:])
 		if err != nil {
-			return fmt.Errorf("read size: %w", err)
+			return err
 		}
-		memory, err := startMemory(megabytes, *rate)
+		memory, err := startMemory(o)
 		if err != nil {
 			return err
 		}
@@ -85,7 +88,8 @@ func answer(c checker) error {
 	if err != nil {
 		return err
 	}
-	go echo(udp)
+	counts, _ := c.(counter)
+	go echo(udp, counts)
 	// Go listens with MPTCP where the kernel has it, and CRIU dumps no socket of that protocol.
 	var config net.ListenConfig
 	config.SetMultipathTCP(false)
@@ -119,12 +123,15 @@ func serve(conn io.ReadWriteCloser, c checker) {
 	}
 }
 
-func echo(conn *net.UDPConn) {
+func echo(conn *net.UDPConn, counts counter) {
 	buf := make([]byte, 2048)
 	for {
 		n, from, err := conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			return
+		}
+		if counts != nil && n == 16 {
+			binary.BigEndian.PutUint64(buf[8:], counts.count())
 		}
 		// A datagram that cannot be sent is lost, as on any network.
 		_, _ = conn.WriteToUDPAddrPort(buf[:n], from)
