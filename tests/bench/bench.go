@@ -23,7 +23,7 @@ func bench(ctx context.Context, o *options) (err error) {
 	defer warmth.close()
 	theatre := &theatre{self: self, link: o.link, warmth: warmth, stages: map[string]*stage{}}
 	defer func() { err = errors.Join(err, theatre.close(context.WithoutCancel(ctx))) }()
-	results := &report{Link: o.link}
+	results := &report{Link: o.link, Shrink: o.shrink}
 	if o.wants("ceilings") || o.wants("startup") {
 		if err := measureOnce(ctx, theatre, o, results); err != nil {
 			return err
@@ -145,7 +145,8 @@ func (t *theatre) stage(ctx context.Context, rate string) (*stage, error) {
 	return s, nil
 }
 
-func labName(rate string) string { return "bench" + rate }
+// labName is of this process alone: two benches at once would end each other's hosts.
+func labName(rate string) string { return fmt.Sprintf("bench%d%s", os.Getpid(), rate) }
 
 // drop ends everything on the stage, and removes it.
 func (t *theatre) drop(ctx context.Context, rate string) error {

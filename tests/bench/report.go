@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/livemigrate/migrate/tests/bench/figures"
 )
@@ -15,7 +17,8 @@ const startupRatio = 1.2
 
 // report is bench-report.json.
 type report struct {
-	Link     string         `json:"link"` // what migrate moved over
+	Link     string         `json:"link"`   // what migrate moved over
+	Shrink   int            `json:"shrink"` // what sizes were divided by
 	Ceilings []ceiling      `json:"ceilings,omitempty"`
 	Startup  *startupResult `json:"startup,omitempty"`
 	Rows     []*rowResult   `json:"rows"`
@@ -45,6 +48,9 @@ func (r *report) print(w io.Writer) {
 	}
 	if len(r.Rows) > 0 {
 		fmt.Fprintf(w, "\nmin / median / max of the runs; migrate moves over %s, its peers over plain TCP\n", r.Link)
+	}
+	if r.Shrink > 1 {
+		fmt.Fprintf(w, "sizes are divided by %d: this shows what runs, and not how fast\n", r.Shrink)
 	}
 	for _, row := range r.Rows {
 		row.print(w)
@@ -76,7 +82,7 @@ func (r *rowResult) print(w io.Writer) {
 		if !kept {
 			verdict, missed = "MISSED", l.figure
 		}
-		fmt.Fprintf(w, "  %-6s %s: %.3g\n", verdict, l.words(), got)
+		fmt.Fprintf(w, "  %-6s %s: %s\n", verdict, l.words(), number(got))
 	}
 	if line := r.timelines(missed); line != "" {
 		fmt.Fprint(w, line)
@@ -101,12 +107,23 @@ func (r *row) figures() []limit {
 func (l *limit) words() string {
 	switch {
 	case l.share > 0:
-		return fmt.Sprintf("%s within %.*f %s in %.2f of the runs", l.figure, decimals(l.most), l.most, l.unit, l.share)
+		return fmt.Sprintf("%s within %s in %.2f of the runs", l.figure, l.bound(), l.share)
 	case l.of != "":
 		return fmt.Sprintf("%s at most %.3g of %s", l.figure, l.most, l.of)
 	default:
-		return fmt.Sprintf("%s at most %.*f %s", l.figure, decimals(l.most), l.most, l.unit)
+		return fmt.Sprintf("%s at most %s", l.figure, l.bound())
 	}
+}
+
+func (l *limit) bound() string {
+	return strings.TrimSpace(fmt.Sprintf("%.*f %s", decimals(l.most), l.most, l.unit))
+}
+
+func number(v float64) string {
+	if math.IsNaN(v) {
+		return "no figures"
+	}
+	return fmt.Sprintf("%.3g", v)
 }
 
 // timelines say where the time went when a promise was missed, in ours and beside it in the others'.
@@ -152,7 +169,7 @@ func (r *report) verdict() error {
 		}
 		for _, l := range row.row.limits {
 			if got, kept := l.measured(row.Samples); !kept {
-				errs = append(errs, fmt.Errorf("%s: %s, is %.3g", row.Name, l.words(), got))
+				errs = append(errs, fmt.Errorf("%s: %s, is %s", row.Name, l.words(), number(got)))
 			}
 		}
 		if len(row.Failures) > 0 {
