@@ -11,6 +11,7 @@ import (
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/netlock"
 	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/internal/sys/terminal"
@@ -83,6 +84,9 @@ func (d *dump) ready(ctx context.Context) error {
 	}
 	if status != runtime.Running && status != runtime.Restored && status != runtime.Paused {
 		return fmt.Errorf("%w in %s state", ErrNotRunning, status)
+	}
+	if err := feed.Await(ctx, d.container.StateDir()); err != nil {
+		return err
 	}
 	d.wasPaused = status == runtime.Paused
 	if !d.wasPaused {

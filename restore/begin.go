@@ -1,7 +1,6 @@
 package restore
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,6 +29,8 @@ type attempt struct {
 	descriptors []string
 	emptyNet    bool
 	shared      []func() error // take the images back from the user namespace's root
+	lazyPages   bool           // memory comes after the restore
+	feeding     *feeding       // from the images; nil when it does not, or somebody else sees to it
 	verified    chan error     // gets the result of the page check, once
 	pid         int            // of the tree's root; 0 before CRIU made it
 	netns       *os.File       // of a link that CRIU made; to announce from
@@ -91,7 +92,7 @@ func (a *attempt) prepare(ctx context.Context) (*criu.Request, error) {
 		return nil, err
 	}
 	if a.options.LazyPages {
-		if err := awaitLazyPages(ctx, cmp.Or(a.options.WorkDir, a.options.ImagesDir), lazyPagesTime); err != nil {
+		if err := a.serveLazyPages(ctx); err != nil {
 			return nil, err
 		}
 	}
@@ -121,7 +122,11 @@ func (a *attempt) verify(ctx context.Context) {
 		a.verified <- nil
 		return
 	}
-	go func() { a.verified <- a.set.VerifyPages(ctx) }()
+	verify := a.set.VerifyPages
+	if a.feeding != nil {
+		verify = a.feeding.lazy.VerifyEager
+	}
+	go func() { a.verified <- verify(ctx) }()
 }
 
 // follow answers CRIU up to post-restore, which stays open.
@@ -246,6 +251,9 @@ func (a *attempt) release() error {
 	if a.netns != nil {
 		err = errors.Join(err, a.netns.Close())
 		a.netns = nil
+	}
+	if a.feeding != nil {
+		err = errors.Join(err, a.feeding.close())
 	}
 	return err
 }

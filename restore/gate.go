@@ -99,6 +99,11 @@ func (g *Gate) adopt(ctx context.Context, running func() error) (*runtime.Contai
 	if err != nil {
 		return nil, err
 	}
+	if g.feeding != nil {
+		if err := g.feeding.hold(ctx); err != nil {
+			return nil, err
+		}
+	}
 	g.freeze(ctx, c)
 	if running == nil {
 		return c, nil

@@ -34,7 +34,7 @@ func (a *attempt) request() (*criu.Request, error) {
 		ShellJob:          &o.ShellJob,
 		FileLocks:         &o.FileLocks,
 		AutoDedup:         &o.AutoDedup,
-		LazyPages:         &o.LazyPages,
+		LazyPages:         &a.lazyPages,
 	}
 	if o.LSMProfile != "" {
 		options.LsmProfile = &o.LSMProfile
@@ -60,7 +60,11 @@ func (a *attempt) request() (*criu.Request, error) {
 			return nil, err
 		}
 	}
-	return &criu.Request{ImagesDir: o.ImagesDir, WorkDir: o.WorkDir, LogFile: restoreLog, Options: options}, nil
+	request := &criu.Request{ImagesDir: o.ImagesDir, WorkDir: o.WorkDir, LogFile: restoreLog, Options: options}
+	if a.feeding != nil {
+		request.ImagesDir, request.WorkDir = a.feeding.images, a.feeding.work
+	}
+	return request, nil
 }
 
 // cgroupMode is the default: the runtime places the processes, and CRIU leaves cgroups alone, so that a restore never ends

@@ -57,13 +57,18 @@ type Options struct {
 	ShellJob       bool // take over the caller's terminal and session
 	FileLocks      bool
 	AutoDedup      bool // punch pages out of the images as they are read
-	LazyPages      bool // memory comes later, over lazy-pages.socket in the work directory (ImagesDir without one)
+	LazyPages      bool // memory comes later, over lazy-pages.socket in the work directory (ImagesDir without one); see Feeder
 	TrustPages     bool // whoever serves lazy pages compares them with the manifest; here nobody does
 	EmptyNetwork   bool // do not restore the content of the network namespace
 
 	ManageCgroupsMode string // soft, full, strict, ignore; default ignore where that is enough
 	LSMProfile        string // TYPE:NAME
 	LSMMountContext   string
+
+	// Feeder is a program, with arguments, that calls Feed. With LazyPages, when nobody has that socket and all memory is in
+	// the images, it is started to feed the container from their files: the container runs at once, and the files must stay
+	// where they are until it has everything. Where the host does not allow it the restore is a whole one, and says so.
+	Feeder []string
 
 	// Stdin, Stdout and Stderr take the place of the pipes that were the container's. nil is /dev/null.
 	Stdin, Stdout, Stderr *os.File

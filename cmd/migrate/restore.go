@@ -38,7 +38,7 @@ func (f *restoreFlags) add(cmd *cobra.Command) {
 	flags.BoolVar(&o.ShellJob, "shell-job", false, "allow shell jobs")
 	flags.BoolVar(&o.FileLocks, "file-locks", false, "handle file locks, for safety")
 	flags.BoolVar(&o.AutoDedup, "auto-dedup", false, "enable auto deduplication of memory images")
-	flags.BoolVar(&o.LazyPages, "lazy-pages", false, "use userfaultfd to lazily restore memory pages")
+	flags.BoolVar(&o.LazyPages, "lazy-pages", false, "let it run at once: memory comes from the server on lazy-pages.socket, without one from the images")
 	flags.StringVar(&o.LSMProfile, "lsm-profile", "", "Specify an LSM profile to be used during restore in the form of TYPE:NAME.")
 	flags.StringVar(&o.LSMMountContext, "lsm-mount-context", "", "Specify an LSM mount context to be used during restore.")
 }
@@ -103,6 +103,7 @@ func restoreContainer(cmd *cobra.Command, g *globals, id string, f *restoreFlags
 func (f *restoreFlags) complete(g *globals) (plan *runtime.Plan, err error) {
 	o := &f.options
 	o.CRIU, o.Log = g.criu, g.log
+	o.Feeder = append(append([]string{"/proc/self/exe"}, g.args()...), "lazy-pages")
 	o.ManageCgroupsMode = f.images.cgroupsMode
 	if o.EmptyNetwork, err = f.images.emptyNetwork(); err != nil {
 		return nil, err

@@ -229,6 +229,7 @@ func commands(g *globals) []*cobra.Command {
 		newFeedCommand(g),
 		newKeeperCommand(g),
 		newKillCommand(g),
+		newLazyPagesCommand(g),
 		newListCommand(g),
 		newMonitorCommand(g),
 		newPauseCommand(g),

@@ -91,6 +91,9 @@ func (k *Call) open(r *Request) (err error) {
 		o.WorkDirFd = proto.Int32(int32(k.work.Fd()))
 	}
 	k.log = filepath.Join(logDir, r.LogFile)
+	if target, err := os.Readlink(k.log); err == nil { // the caller wants it elsewhere
+		k.log = target
+	}
 	// An old log would explain a failure that comes before CRIU opens its own.
 	if err := os.Remove(k.log); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove old log: %w", err)

@@ -150,21 +150,19 @@ func (l *Lazy) addSpace(t task, chain []*level) error {
 	atOnce := func(r memory.Range, slot uint64, file int) { l.Files[file].read(slot, r.Pages) }
 	changed := false
 	for _, run := range m.Runs {
-		if run.Flags&PageLazy != 0 && run.Flags&PageParent == 0 { // as CRIU itself would have it
-			now.add(run.Range, run.Flags)
-			if err := trace(chain, run.Range, later); err != nil {
-				return err
-			}
-			continue
-		}
 		err := c.cut(run.Range, func(part memory.Range, lazy bool) error {
-			if !lazy {
-				now.add(part, run.Flags)
-				return trace(chain, part, atOnce)
+			flags, use := run.Flags, atOnce
+			switch {
+			case !lazy && flags&PagePresent != 0:
+				flags &^= PageLazy
+			case lazy && flags&PageParent != 0:
+				flags, use = PageLazy, later
+			case lazy:
+				flags, use = flags|PageLazy, later
 			}
-			changed = true
-			now.add(part, run.Flags&PagePresent|PageLazy)
-			return trace(chain, part, later)
+			changed = changed || flags != run.Flags
+			now.add(part, flags)
+			return trace(chain, part, use)
 		})
 		if err != nil {
 			return fmt.Errorf("%s: %w", m.name(), err)
@@ -220,7 +218,7 @@ func (f *PageFile) read(slot, pages uint64) {
 }
 
 // NeedsStage tells whether CRIU must be given other page maps than those of the set, because it would read at once what can
-// come later: what is in a parent, and what was written without a thought of laziness.
+// come later, in a parent or written without a thought of laziness, or leave out what must not.
 func (l *Lazy) NeedsStage() bool { return len(l.maps) > 0 }
 
 // Stage makes dir, a set for CRIU to restore from: links to the set's files, and page maps that leave the fed memory out.
@@ -232,15 +230,16 @@ func (l *Lazy) Stage(dir string) error {
 }
 
 func (l *Lazy) stage(dir string) error {
-	from, err := filepath.Abs(l.set.Dir)
-	if err != nil {
-		return err
-	}
-	names, err := list(from)
+	names, err := list(l.set.Dir)
 	if err != nil {
 		return err
 	}
 	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	// CRIU follows the links from within the container's root, too, where no absolute one leads anywhere.
+	from, err := relative(dir, l.set.Dir)
+	if err != nil {
 		return err
 	}
 	for _, name := range names {
@@ -249,7 +248,7 @@ func (l *Lazy) stage(dir string) error {
 		}
 	}
 	if len(l.set.Parents) > 0 {
-		parent, err := filepath.Abs(l.set.Parents[0].Dir)
+		parent, err := relative(dir, l.set.Parents[0].Dir)
 		if err != nil {
 			return err
 		}
@@ -263,6 +262,21 @@ func (l *Lazy) stage(dir string) error {
 		}
 	}
 	return nil
+}
+
+// relative is the way from one directory to another, without a link on it.
+func relative(from, to string) (string, error) {
+	ends := [2]string{from, to}
+	for i, end := range ends {
+		path, err := filepath.EvalSymlinks(end)
+		if err == nil {
+			ends[i], err = filepath.Abs(path)
+		}
+		if err != nil {
+			return "", err
+		}
+	}
+	return filepath.Rel(ends[0], ends[1])
 }
 
 // VerifyEager is VerifyPages of what CRIU itself reads; whoever feeds the rest compares that.

@@ -17,6 +17,7 @@ import (
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/image"
+	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
@@ -45,6 +46,9 @@ func openContainer(ctx context.Context, o *Order, move string, log *slog.Logger)
 	}
 	c, err := remains(o, move, log)
 	if err != nil {
+		return nil, err
+	}
+	if err := feed.Await(ctx, c.StateDir()); err != nil { // of a restore from images
 		return nil, err
 	}
 	if err := checkRunning(c.Container); err != nil {

@@ -112,7 +112,11 @@ func (f *feeder) prepareProcess() (<-chan sent, error) {
 	}
 	files := make([]*os.File, len(o.Slots))
 	for i := range files {
-		files[i] = os.NewFile(uintptr(storeFD+i), fmt.Sprintf("store part %d", i))
+		name, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", storeFD+i)) // for whoever reads of it
+		if err != nil {
+			return nil, err
+		}
+		files[i] = os.NewFile(uintptr(storeFD+i), name)
 		if err := descriptor.Withhold(storeFD + i); err != nil {
 			return nil, err
 		}
