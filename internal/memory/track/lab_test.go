@@ -283,13 +283,17 @@ func readPages(memory *os.File, r memory.Range, into map[uint64][]byte) {
 	if memory == nil {
 		return
 	}
-	buf := make([]byte, min(r.Pages*page, 1<<20))
+	var buf []byte // parts of which stay in the map
 	for start := r.Start; start < r.End(); {
+		if len(buf) == 0 {
+			buf = make([]byte, min(r.End()-start, 1<<20))
+		}
 		n, err := memory.ReadAt(buf[:min(r.End()-start, uint64(len(buf)))], int64(start))
 		n -= n % page
-		for at, pages := 0, bytes.Clone(buf[:n]); at < n; at += page {
-			into[start+uint64(at)] = pages[at:][:page:page]
+		for at := 0; at < n; at += page {
+			into[start+uint64(at)] = buf[at:][:page:page]
 		}
+		buf = buf[n:]
 		if errors.Is(err, io.EOF) {
 			return // the process has ended
 		}

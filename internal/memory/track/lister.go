@@ -29,11 +29,12 @@ func (l *lister) open(pid int) (*pagemap.Map, error) { return pagemap.Open(pid, 
 const populated = pagemap.Present | pagemap.Swapped
 
 // populatedPages selects what CRIU puts into an image (pmc_fill, criu/pagemap-cache.c): what is there, neither of a file
-// nor the page of zeros.
+// nor the page of zeros. Areas have no file, so that is not asked: for the answer the kernel would fetch its record of every
+// single page, which is four fifths of the time of a scan.
 func populatedPages(span area, returned pagemap.Category) pagemap.Query {
 	return pagemap.Query{
 		Start: span.start, End: span.end,
-		Not: pagemap.Zero | pagemap.File, Any: populated, Return: returned,
+		Not: pagemap.Zero, Any: populated, Return: returned,
 	}
 }
 
