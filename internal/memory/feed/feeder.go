@@ -36,6 +36,7 @@ type feeder struct {
 	open       func() (Source, error) // once the layout has come: the store grows until then
 	source     Source
 	layout     map[int]runs // by pid; nil until it has come
+	awaited    map[int]bool // pids of the layout that CRIU had not handed over when this one came to work
 	slots      *slots
 	set        *poll.Set
 	conn       *os.File // CRIU's; nil before and after
@@ -221,19 +222,19 @@ func (f *feeder) load(file *os.File) error {
 		return err
 	}
 	f.layout = make(map[int]runs, len(l.Spaces))
+	f.awaited = make(map[int]bool, len(l.Spaces))
 	for _, s := range l.Spaces {
 		f.layout[s.Pid] = makeRuns(s.Runs)
+		f.awaited[s.Pid] = true
 	}
-	atomic.CompareAndSwapUint64(&f.journal.head.total, 0, l.Pages())
 	return f.inherit()
 }
 
-// join has a space fed from now on.
+// join has a space fed from now on. What it needs is counted already.
 func (f *feeder) join(s *space) error {
 	if err := syscall.SetNonblock(int(s.fd), true); err != nil {
 		return fmt.Errorf("take process %d: %w", s.pid, err)
 	}
-	f.slots.need(s.left.all(nil))
 	f.mu.Lock()
 	f.spaces = append(f.spaces, s)
 	f.mu.Unlock()
@@ -319,6 +320,7 @@ func (f *feeder) read(s *space) (*uffd.Event, error) {
 	if e.Kind == uffd.Fork {
 		child := &space{id: f.journal.next - 1, pid: s.pid, fd: e.Child, known: s.known, left: s.left}
 		atomic.AddUint64(&f.journal.head.total, child.left.pages())
+		f.slots.need(child.left.all(nil))
 		return &e, f.join(child)
 	}
 	return &e, nil

@@ -41,12 +41,20 @@ func (f *feeder) inherit() error {
 			f.log.Warn("cannot end the holder before this one", "pid", pid, "error", err)
 		}
 	}
+	// Everybody's needs are counted before anybody is fed: a slot that several need must not be given up for the first of them.
 	var left uint64
 	for _, s := range spaces {
 		s.left = makeRuns(f.slots.unspent(s.known.all(nil)))
 		left += s.left.pages()
+		f.slots.need(s.left.all(nil))
+	}
+	for pid := range f.awaited {
+		pages += f.layout[pid].pages()
+		left += f.layout[pid].pages()
+		f.slots.need(f.layout[pid].all(nil))
 	}
 	atomic.StoreUint64(&head.fed, pages-left)
+	atomic.StoreUint64(&head.total, pages)
 	for _, s := range spaces {
 		if err := f.join(s); err != nil {
 			return err
@@ -105,6 +113,7 @@ func (f *feeder) replay(former int) (spaces []*space, pages uint64, err error) {
 			if !ok {
 				return nil, 0, fmt.Errorf("%w: %d", ErrUnknownTask, e.pid)
 			}
+			delete(f.awaited, int(e.pid))
 			begin(&space{id: f.journal.next, pid: int(e.pid), known: list})
 		case entryEvent:
 			s := all[e.space]
@@ -145,6 +154,7 @@ func (f *feeder) resumeHand(former int, begin func(*space)) error {
 		return fmt.Errorf("%w: %d", ErrUnknownTask, s.pid)
 	}
 	s.known = list
+	delete(f.awaited, s.pid)
 	begin(s)
 	return nil
 }
