@@ -66,7 +66,7 @@ func follow(ctx context.Context, c *runtime.Container, o *Options) (_ *follower,
 		return nil, errors.Join(err, f.draft.Close())
 	}
 	if f.set.Kind() == track.SoftDirty {
-		if err := clearSoftDirty(c); err != nil {
+		if err := ClearsSoftDirty(c); err != nil {
 			return nil, errors.Join(err, f.close())
 		}
 	}

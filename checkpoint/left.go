@@ -30,7 +30,7 @@ func (d *dump) addWay(options *criu.Options) error {
 	switch d.way {
 	case WaySkip:
 		if !d.client.Pretends() {
-			if err := clearSoftDirty(d.container); err != nil {
+			if err := ClearsSoftDirty(d.container); err != nil {
 				return err
 			}
 		}

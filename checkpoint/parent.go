@@ -36,8 +36,9 @@ func softDirtyCleared(c *runtime.Container) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// clearSoftDirty is noted before the bits are cleared otherwise than by CRIU.
-func clearSoftDirty(c *runtime.Container) error {
+// ClearsSoftDirty is for who is about to clear the kernel's soft-dirty bits of a container's memory: a checkpoint on a
+// parent will not trust them.
+func ClearsSoftDirty(c *runtime.Container) error {
 	if err := os.WriteFile(filepath.Join(c.StateDir(), clearedName), nil, 0o600); err != nil {
 		return fmt.Errorf("note that memory tracking is reset: %w", err)
 	}

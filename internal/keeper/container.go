@@ -229,9 +229,12 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 		gates.Freezing()
 		return nil
 	}
-	o.AfterFreeze = func(context.Context) error {
+	o.AfterFreeze = func(ctx context.Context) error {
 		gates.Frozen()
-		return nil
+		if c.memory == nil {
+			return nil
+		}
+		return c.memory.frozen(ctx)
 	}
 	// From here to the end of the move nobody else may thaw it. Marked while it still runs: the freeze is no time for fsync.
 	if err := c.mark(c.move); err != nil {

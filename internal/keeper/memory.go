@@ -44,6 +44,11 @@ func (c *container) Memory(ctx context.Context) (handover.Memory, error) {
 	if err != nil {
 		return nil, errors.Join(err, ledger.Close(), set.Close())
 	}
+	if set.Kind() == track.SoftDirty {
+		if err := checkpoint.ClearsSoftDirty(c.Container); err != nil {
+			return nil, errors.Join(err, ledger.Close(), set.Close())
+		}
+	}
 	c.log.Info("memory is followed", "tracker", set.Kind())
 	c.memory = &privateMemory{container: c, set: set, ledger: ledger, sender: sender, log: c.log}
 	return c.memory, nil
@@ -55,7 +60,8 @@ type privateMemory struct {
 	set       *track.Set
 	ledger    *pages.Ledger
 	sender    *pages.Sender
-	unsettled bool // the last round's barrier is not known to have been passed; the next call says so
+	unsettled bool           // the last round's barrier is not known to have been passed; the next call says so
+	early     []track.Change // what the tracker had to tell before CRIU's dump; nil where it can be asked after it
 	log       *slog.Logger
 }
 
@@ -105,6 +111,15 @@ func (m *privateMemory) send(ctx context.Context, changes []pages.Change, lanes 
 	return handover.Round{Scanned: round.Scanned, Sent: round.Wire, Frames: round.Frames, Took: round.Took}, err
 }
 
+// frozen is called when the container stands still and CRIU has not begun: where CRIU uses the kernel's soft-dirty bits it is
+// about to clear them.
+func (m *privateMemory) frozen(ctx context.Context) (err error) {
+	if m.set.Kind() == track.SoftDirty {
+		m.early, err = m.set.Final(ctx)
+	}
+	return err
+}
+
 // Final sends what the peer lacks of the pages that CRIU has left to us, and writes where it finds each of them.
 func (m *privateMemory) Final(ctx context.Context, lanes []handover.Lane) (handover.Round, error) {
 	m.settle()
@@ -112,9 +127,12 @@ func (m *privateMemory) Final(ctx context.Context, lanes []handover.Lane) (hando
 	if held == nil {
 		return handover.Round{}, errors.New("send memory of a container that was not dumped")
 	}
-	seen, err := m.set.Final(ctx)
-	if err != nil {
-		return handover.Round{}, err
+	seen := m.early
+	if seen == nil {
+		var err error
+		if seen, err = m.set.Final(ctx); err != nil {
+			return handover.Round{}, err
+		}
 	}
 	m.dropExcept(seen)
 	var changes []pages.Change
