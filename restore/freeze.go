@@ -32,9 +32,9 @@ func (g *Gate) freeze(ctx context.Context, c *runtime.Container) {
 }
 
 // thaw lets the tasks run, or die: a frozen one takes no signal under cgroup v1. Only the first call does anything.
-func (g *Gate) thaw() error {
-	thaw := g.undoFreeze
-	g.undoFreeze = nil
+func (a *attempt) thaw() error {
+	thaw := a.undoFreeze
+	a.undoFreeze = nil
 	if thaw == nil {
 		return nil
 	}

@@ -55,7 +55,7 @@ func (g *Gate) Open(ctx context.Context, running func() error) (*runtime.Contain
 	if c == nil {
 		return nil, fmt.Errorf("restore container %s: %w", g.prepared.ID(), errors.Join(err, g.destroy(), g.release()))
 	}
-	if err := errors.Join(err, g.prepared.Resumed(ctx), g.release()); err != nil {
+	if err := errors.Join(err, g.thaw(), g.prepared.Resumed(ctx), g.release()); err != nil {
 		return c, fmt.Errorf("restore container %s: %w", g.prepared.ID(), err)
 	}
 	return c, nil
@@ -63,7 +63,6 @@ func (g *Gate) Open(ctx context.Context, running func() error) (*runtime.Contain
 
 // resume answers post-restore with yes and follows CRIU to its end. The container is returned once running has succeeded.
 func (g *Gate) resume(ctx context.Context, running func() error) (c *runtime.Container, err error) {
-	defer func() { err = errors.Join(err, g.thaw()) }()
 	err = g.call.Accept(ctx)
 	for err == nil {
 		var n *criu.Notification
@@ -153,7 +152,7 @@ const reapPatience = 10 * time.Second
 // destroy kills and reaps what there is of the tree. CRIU has killed it if it could; it could not if it was killed itself,
 // and it never reaps its sibling.
 func (a *attempt) destroy() error {
-	err := errors.Join(a.client.Close(), a.client.ReapGroup())
+	err := errors.Join(a.killHeld(), a.client.Close(), a.client.ReapGroup())
 	if a.pid <= 0 && a.call != nil {
 		a.pid = a.call.RootPid()
 	}
@@ -161,6 +160,24 @@ func (a *attempt) destroy() error {
 		err = errors.Join(err, killChild(a.pid))
 	}
 	return errors.Join(err, a.killPlaced())
+}
+
+// killHeld kills whoever stands under CRIU, frozen or not: when CRIU ends it lets go of them, and none is to run.
+func (a *attempt) killHeld() error {
+	var err error
+	for _, dir := range a.prepared.CgroupPaths() {
+		pids, listErr := cgroupPids(dir)
+		err = errors.Join(err, listErr)
+		for _, pid := range pids {
+			if pid == a.client.Pid() { // in the container's cgroups for its cgroup namespace
+				continue
+			}
+			if killErr := syscall.Kill(pid, syscall.SIGKILL); killErr != nil && !errors.Is(killErr, syscall.ESRCH) {
+				err = errors.Join(err, os.NewSyscallError("kill", killErr))
+			}
+		}
+	}
+	return errors.Join(err, a.thaw())
 }
 
 // killChild kills the tree's root, and with a pid namespace all of it. It is this process's child: until it is reaped here

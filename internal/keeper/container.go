@@ -222,6 +222,9 @@ func (c *container) dumpOptions(images string) *checkpoint.Options {
 
 // Dump stops the container.
 func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGates) (handover.Held, error) {
+	if err := checkRunning(c.Container); err != nil { // its user may have paused it meanwhile
+		return nil, err
+	}
 	o := c.dumpOptions(dir)
 	o.WorkDir = c.order.logs(c.ID())
 	o.LeaveMemory = c.memory != nil

@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/livemigrate/migrate/internal/memory"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/memory/pages"
 	"github.com/livemigrate/migrate/internal/memory/store"
@@ -34,13 +36,33 @@ func canFeed(spec *specs.Spec) bool {
 	})) == nil
 }
 
-// startFeeding opens the store and starts the feeder, which waits for CRIU in dir.
-func startFeeding(ctx context.Context, dir string, log *slog.Logger) (*feeding, error) {
-	s, err := store.Open(nil)
+// storeLimit is what a store may hold, in bytes: it lies in no process's memory, so that the kernel, once there is none left,
+// would end one of the others' after the other in vain.
+func storeLimit() (uint64, error) {
+	text, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0, fmt.Errorf("read memory that is available: %w", err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nMemAvailable:")
+	var available uint64 // KiB
+	if _, err := fmt.Sscan(rest, &available); err != nil {
+		return 0, fmt.Errorf("read memory that is available: %w", err)
+	}
+	return (available - available/16) << 10 / memory.PageSize * memory.PageSize, nil
+}
+
+// startFeeding opens the store and starts the feeder, which waits for CRIU in dir. stateDir is the container's.
+func startFeeding(ctx context.Context, dir, stateDir string, limit uint64, log *slog.Logger) (*feeding, error) {
+	lock, err := feed.Lock(stateDir)
 	if err != nil {
 		return nil, err
 	}
-	supervisor, err := feed.Start(ctx, &feed.Options{Dir: dir, Store: []feed.Part{{File: s.File()}}, Punch: true, Log: log})
+	defer lock.Close() // the feeder has it
+	s, err := store.Open(&store.Options{Limit: limit})
+	if err != nil {
+		return nil, err
+	}
+	supervisor, err := feed.Start(ctx, &feed.Options{Dir: dir, Store: []feed.Part{{File: s.File()}}, Punch: true, Lock: lock, Log: log})
 	if err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -123,7 +145,10 @@ func (f *feeding) finish(ctx context.Context, c *runtime.Container) error {
 		progress := f.feed.Progress()
 		f.log.Info("memory is fed", "container", c.ID(), "progress", progress)
 		if err = f.feed.Err(); err != nil {
-			err = errors.Join(fmt.Errorf("feed the memory of container %s, which is killed: %w", c.ID(), err), c.KillAll(ctx))
+			err = fmt.Errorf("feed the memory of container %s, which is killed: %w", c.ID(), err)
+			if killErr := c.KillAll(ctx); killErr != nil {
+				return errors.Join(err, killErr) // what lives would find zeros once nobody holds its memory any more
+			}
 		}
 	}
 	return errors.Join(err, f.close())

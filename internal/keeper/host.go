@@ -68,6 +68,9 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 		return nil, nil, err
 	}
 	p.feeds = h.order.Feed && canFeed(p.spec)
+	if p.feedLimit, err = storeLimit(); err != nil {
+		return nil, nil, err
+	}
 	h.place = p
 	offer := &wire.Offer{
 		Destination:    hostname(),
@@ -75,6 +78,7 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 		MigrateVersion: version(),
 		CriuVersion:    uint32(criu),
 		Feeds:          p.feeds,
+		FeedLimit:      p.feedLimit,
 	}
 	return p, offer, nil
 }
@@ -131,6 +135,9 @@ func (h *host) Settle(ctx context.Context, m journal.Move) error {
 	}
 	if err != nil {
 		return err
+	}
+	if s := c.State(); s.Arrival != m.Name || s.Move != "" {
+		return nil // another has taken the id, or this one is on its way to somewhere else
 	}
 	if err := c.Thaw(ctx); err != nil {
 		return err

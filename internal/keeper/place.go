@@ -30,19 +30,20 @@ type place struct {
 	identity *identity
 	lock     *idLock
 
-	bundle   string // <bundles>/<id>, where a container that was here before has left most of its files
-	fresh    bool   // the bundle directory is of this move
-	targets  map[int]*filesync.Target
-	feeds    bool // this host has offered to take pages
-	full     bool // the disk was too small: what came of the tree is in the way
-	images   string
-	prepared *runtime.Prepared
-	memory   *feeding // nil when it comes with the images
-	client   *restore.Client
-	stdio    *monitor.Stdio
-	offset   int64 // of the log
-	gate     *restore.Gate
-	running  *runtime.Container
+	bundle    string // <bundles>/<id>, where a container that was here before has left most of its files
+	fresh     bool   // the bundle directory is of this move
+	targets   map[int]*filesync.Target
+	feeds     bool   // this host has offered to take pages,
+	feedLimit uint64 // of so many bytes
+	full      bool   // the disk was too small: what came of the tree is in the way
+	images    string
+	prepared  *runtime.Prepared
+	memory    *feeding // nil when it comes with the images
+	client    *restore.Client
+	stdio     *monitor.Stdio
+	offset    int64 // of the log
+	gate      *restore.Gate
+	running   *runtime.Container
 }
 
 // Images is the directory of the image set.
@@ -143,7 +144,8 @@ func (p *place) Prepare(ctx context.Context) error {
 		}
 	}
 	if p.feeds {
-		if p.memory, err = startFeeding(ctx, p.host.order.logs(p.hello.GetContainer()), p.host.log); err != nil {
+		dir := p.host.order.logs(p.hello.GetContainer())
+		if p.memory, err = startFeeding(ctx, dir, p.prepared.StateDir(), p.feedLimit, p.host.log); err != nil {
 			return err
 		}
 	}
@@ -280,13 +282,13 @@ func (p *place) stalled() []link.Stalled {
 	return stalled
 }
 
-// finish clears up after a container that runs: what the service need not wait for.
+// finish clears up after a container that runs: what the service need not wait for. The lock is left to whoever goes on.
 func (p *place) finish(ctx context.Context) error {
 	err := errors.Join(p.closeTargets(ctx, true), os.RemoveAll(p.images))
 	if p.memory != nil {
 		err = errors.Join(err, p.memory.finish(ctx, p.running))
 	}
-	return errors.Join(err, p.lock.Close())
+	return err
 }
 
 // Discard undoes everything. Files of a tree stay, because the next attempt needs to send only what they lack, unless they

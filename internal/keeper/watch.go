@@ -12,16 +12,19 @@ func (h *host) watch(ctx context.Context) error {
 	p := h.place
 	if p.stdio == nil || p.running == nil {
 		h.finish(ctx)
-		return nil
+		return p.lock.Close()
 	}
 	carrier, err := h.carry(ctx)
-	h.finish(ctx)
 	if err != nil {
-		return err
+		h.log.Warn("the container's output waits for its monitor", "error", err)
 	}
-	if p.offset, err = carrier.Stop(); err != nil {
-		h.log.Warn("end the log before the monitor's", "error", err)
+	h.finish(ctx)
+	if carrier != nil {
+		if p.offset, err = carrier.Stop(); err != nil {
+			h.log.Warn("end the log before the monitor's", "error", err)
+		}
 	}
+	// The lock ends with this program: by then the monitor listens.
 	return monitor.Exec("/proc/self/exe", []string{"monitor"}, &monitor.Config{
 		ID:       p.running.ID(),
 		StateDir: p.running.StateDir(),

@@ -63,6 +63,7 @@ func again(file *os.File) (*os.File, error) {
 
 // Stop ends it and returns the offset behind the last byte that was taken: Config.Offset of the monitor.
 func (c *Carrier) Stop() (offset int64, err error) {
+	c.output.over.Store(true)
 	err = c.output.source.SetReadDeadline(time.Unix(1, 0))
 	if err == nil {
 		<-c.done

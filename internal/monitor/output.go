@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -18,6 +19,8 @@ const (
 // output carries what the container writes from its pipe or terminal to the log.
 type output struct {
 	ended <-chan struct{} // closed when init has ended
+
+	over atomic.Bool // a reader that is to stop does not wait for the end of a flood
 
 	mu     sync.Mutex // held from a read to the end of its write, so that nothing is ever in between
 	log    *logFile
@@ -83,6 +86,9 @@ func (o *output) pump(fd uintptr) error {
 		switch {
 		case n > 0:
 			o.log.write(o.buffer[:n])
+			if o.over.Load() {
+				return syscall.EAGAIN
+			}
 		case errors.Is(err, syscall.EINTR):
 		default:
 			return err

@@ -69,12 +69,16 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := f.run(ctx, inbox); err != nil {
-		return err
+	err = f.run(ctx, inbox)
+	if err != nil && !errors.Is(err, errAlone) && !errors.Is(err, ErrNoTasks) {
+		return err // what the holder has is for a successor
 	}
 	pid := atomic.LoadUint32(f.journal.head.bank(f.generation))
-	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
-		return fmt.Errorf("end the holder: %w", err)
+	if killErr := syscall.Kill(int(pid), syscall.SIGKILL); killErr != nil {
+		return errors.Join(err, fmt.Errorf("end the holder: %w", killErr))
+	}
+	if err != nil {
+		return err
 	}
 	log.Debug("everything is fed", "pages", atomic.LoadUint64(&f.journal.head.fed),
 		"faults", atomic.LoadUint64(&f.journal.head.faults), "zeros", atomic.LoadUint64(&f.journal.head.zeros))

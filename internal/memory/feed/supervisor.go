@@ -284,14 +284,11 @@ func (s *Supervisor) watch() {
 	for {
 		begun := time.Now()
 		err := s.cmd.Wait() // all of it is gone then, so no call of it is under way in the kernel
-		s.mu.Lock()
-		closed := s.closed
-		s.mu.Unlock()
 		switch {
 		case err == nil:
 			s.endHolders(true)
 			return
-		case closed:
+		case s.isClosed():
 			s.err = ErrClosed
 			return
 		case s.cmd.ProcessState.ExitCode() == ExitHopeless:
@@ -304,10 +301,21 @@ func (s *Supervisor) watch() {
 		if time.Since(begun) < youth && s.restarts.Load() > 1 {
 			time.Sleep(restartWait)
 		}
-		for s.spawn() != nil {
+		for err := s.spawn(); err != nil; err = s.spawn() {
+			s.log.Warn("a feeder cannot be started", "error", err)
+			if s.isClosed() {
+				s.err = ErrClosed
+				return
+			}
 			time.Sleep(youth)
 		}
 	}
+}
+
+func (s *Supervisor) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // endHolders ends and reaps the holders that hold nothing any more: all, or all but the one that a successor takes over from.
