@@ -8,15 +8,15 @@ import (
 
 // Costs is what a stop takes besides sending what is dirty at its beginning. nil in a Push means DefaultCosts.
 type Costs struct {
-	Lead   time.Duration // from the end of the last round to the freeze: the container still writes
-	Fixed  time.Duration // freeze, dump of the metadata, restore, resume, and the words between the hosts
-	PerGB  time.Duration // per 2^30 bytes of the container's memory: page tables are walked even where nothing is copied
-	Copied uint64        // bytes that CRIU itself copies inside the stop, such as shared memory: they cross the link too
+	Lead        time.Duration // from the end of the last round to the freeze: the container still writes
+	Fixed       time.Duration // freeze, dump of the metadata, restore, resume, and the words between the hosts
+	PerGB       time.Duration // per 2^30 bytes of the container's memory: page tables are walked even where nothing is copied
+	PerCopiedGB time.Duration // per 2^30 bytes that CRIU itself copies, on both hosts, besides their way over the link
 }
 
 // DefaultCosts are measured on a machine of two cores and a container of one process.
 func DefaultCosts() *Costs {
-	return &Costs{Lead: 30 * time.Millisecond, Fixed: 100 * time.Millisecond, PerGB: 50 * time.Millisecond}
+	return &Costs{Lead: 30 * time.Millisecond, Fixed: 100 * time.Millisecond, PerGB: 50 * time.Millisecond, PerCopiedGB: time.Second}
 }
 
 // converge decides after each round of memory whether to stop the container now. It is a function of what the rounds have
@@ -26,12 +26,13 @@ func DefaultCosts() *Costs {
 //	overhead  what a round takes besides sending: the scan, and the peer's answer
 //	dirty     what will be dirty at a stop now. A round sends what was written during the one before it; from two such
 //	          pairs follows how the written bytes grow with time: with its power between 0 (always the same pages) and 1
-//	downtime  Fixed + PerGB * memory + overhead + (dirty + Copied) / rate
+//	downtime  Fixed + PerGB * memory + PerCopiedGB * copied + overhead + (dirty + copied) / rate
 type converge struct {
 	mode      Mode // Auto or PreCopy
 	target    time.Duration
 	maxRounds int
 	memory    uint64 // bytes
+	copied    uint64 // bytes that CRIU itself copies inside the stop, such as shared memory
 	costs     *Costs
 }
 
@@ -83,8 +84,8 @@ func (c *converge) decide(passes []pass) decision {
 func (c *converge) predict(passes []pass) decision {
 	last := passes[len(passes)-1]
 	d := decision{rate: rateOf(passes), dirty: dirtied(passes, last.took+c.costs.Lead)}
-	walked := duration(c.costs.PerGB.Seconds() * float64(c.memory) / (1 << 30))
-	d.downtime = c.costs.Fixed + walked + overhead(last, d.rate) + sending(d.dirty, d.rate) + sending(c.costs.Copied, d.rate)
+	criu := duration((c.costs.PerGB.Seconds()*float64(c.memory) + c.costs.PerCopiedGB.Seconds()*float64(c.copied)) / (1 << 30))
+	d.downtime = c.costs.Fixed + criu + overhead(last, d.rate) + sending(d.dirty, d.rate) + sending(c.copied, d.rate)
 	return d
 }
 

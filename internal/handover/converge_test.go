@@ -158,3 +158,14 @@ func FuzzDecisionEnds(f *testing.F) {
 		}
 	})
 }
+
+// What CRIU copies inside the stop takes its time there, and crosses the link.
+func TestMemoryThatRoundsDoNotSendIsPredicted(t *testing.T) {
+	costs := &Costs{Fixed: 100 * time.Millisecond, PerCopiedGB: time.Second}
+	passes := []pass{{sent: 1 << 30, took: time.Second}, {sent: 0, took: 0}}
+	without := (&converge{mode: Auto, costs: costs}).predict(passes).downtime
+	with := (&converge{mode: Auto, costs: costs, copied: 1 << 29}).predict(passes).downtime
+	if more := with - without; more < 999*time.Millisecond || more > 1001*time.Millisecond {
+		t.Errorf("half a GB is predicted to take %v, want 1s", more)
+	}
+}

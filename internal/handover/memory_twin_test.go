@@ -32,6 +32,8 @@ type twinMemory struct {
 	closed int
 }
 
+func (m *twinMemory) Copied() uint64 { return 0 }
+
 func newTwinMemory(w *world, writes ...int) *twinMemory {
 	m := &twinMemory{world: w, writes: writes, dirty: make(map[uint64]bool)}
 	w.memory, w.offers = m, &wire.Offer{Destination: "b", Feeds: true}

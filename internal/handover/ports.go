@@ -66,6 +66,8 @@ type Memory interface {
 	// Final sends the rest of what the images lack, and completes them with what the peer needs to put it in its place. The
 	// container has been dumped and stands still; files of memory are not touched, because they travel already.
 	Final(ctx context.Context, lanes []Lane) (Round, error)
+	// Copied is how much of the memory is not sent by rounds but copied while the container stands still, in bytes.
+	Copied() uint64
 	// Close undoes what was done to the container in order to follow its memory. Its processes may run, stand still or be gone.
 	Close() error
 }

@@ -159,7 +159,7 @@ func (p *Push) closeMemory() error {
 }
 
 func (p *Push) converge() *converge {
-	c := &converge{mode: p.Mode, target: p.MaxDowntime, maxRounds: p.MaxRounds, memory: p.hello.GetMemoryBytes(), costs: p.Costs}
+	c := &converge{mode: p.Mode, target: p.MaxDowntime, maxRounds: p.MaxRounds, memory: p.hello.GetMemoryBytes(), copied: p.memory.Copied(), costs: p.Costs}
 	if c.target == 0 {
 		c.target = DefaultMaxDowntime
 	}

@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/handover"
@@ -189,6 +191,31 @@ func (m *privateMemory) writeLayout(all []checkpoint.Left, spaces []uint64) erro
 		return fmt.Errorf("write memory layout: %w", err)
 	}
 	return nil
+}
+
+// Copied is what the container has in shared memory and in tmpfs, where most of that is.
+func (m *privateMemory) Copied() uint64 {
+	paths := m.container.State().CgroupPaths
+	dir, ok := paths["memory"]
+	if !ok {
+		dir = paths[""] // cgroup v2
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	if err != nil {
+		m.log.Debug("size of shared memory", "error", err)
+		return 0
+	}
+	stat := "\n" + string(text)
+	_, rest, ok := strings.Cut(stat, "\ntotal_shmem ") // cgroup v1, with the cgroups below
+	if !ok {
+		_, rest, _ = strings.Cut(stat, "\nshmem ")
+	}
+	number, _, _ := strings.Cut(rest, "\n")
+	bytes, err := strconv.ParseUint(number, 10, 64)
+	if err != nil {
+		m.log.Debug("size of shared memory", "error", err)
+	}
+	return bytes
 }
 
 // Close lets the processes be as they were.
