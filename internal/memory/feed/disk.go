@@ -112,7 +112,7 @@ func (s *diskSource) Has(slot, pages uint64) uint64 {
 }
 
 // Request reads a page's chunk, and compares it with its digest. The error is ErrStore when that is to no avail.
-func (s *diskSource) Request(ctx context.Context, slot uint64) error {
+func (s *diskSource) Request(ctx context.Context, slot uint64, _ bool) error {
 	p, d, offset := s.at(slot)
 	if p == nil {
 		return fmt.Errorf("%w: slot %d", errNoPage, slot)

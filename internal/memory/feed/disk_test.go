@@ -58,7 +58,7 @@ func TestDiskIsReadChunkByChunk(t *testing.T) {
 		t.Errorf("%d pages are there before any was read", n)
 	}
 	for _, slot := range []uint64{6, 2} { // the second chunk, then the first
-		if err := s.Request(t.Context(), slot); err != nil {
+		if err := s.Request(t.Context(), slot, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -68,7 +68,7 @@ func TestDiskIsReadChunkByChunk(t *testing.T) {
 		}
 	}
 	for _, slot := range []uint64{10, 12} {
-		if err := s.Request(t.Context(), slot); err != nil {
+		if err := s.Request(t.Context(), slot, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,10 +89,10 @@ func TestDiskIsComparedWithItsDigests(t *testing.T) {
 	if _, err := files[0].WriteAt([]byte{99}, 5*pageSize); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Request(t.Context(), 1); err != nil {
+	if err := s.Request(t.Context(), 1, true); err != nil {
 		t.Error(err)
 	}
-	if err := s.Request(t.Context(), 7); !errors.Is(err, ErrStore) {
+	if err := s.Request(t.Context(), 7, true); !errors.Is(err, ErrStore) {
 		t.Errorf("an altered chunk: %v", err)
 	}
 	if n := s.Has(5, 1); n != 0 {

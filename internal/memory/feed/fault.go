@@ -22,7 +22,7 @@ func (f *feeder) fault(ctx context.Context, s *space, address uint64) {
 	}
 	go func() {
 		for !a.served && ctx.Err() == nil {
-			f.wait(ctx, a)
+			f.wait(ctx, a, true)
 			a = f.serve(s, address)
 			f.faulted.Store(time.Now().UnixNano())
 		}
@@ -43,9 +43,10 @@ const (
 	errorWait  = time.Second           // a store that cannot be read
 )
 
-func (f *feeder) wait(ctx context.Context, a attempt) {
+// wait is urgent where a thread waits too.
+func (f *feeder) wait(ctx context.Context, a attempt, urgent bool) {
 	if a.slot != 0 {
-		err := f.source.Request(ctx, a.slot)
+		err := f.source.Request(ctx, a.slot, urgent)
 		if err == nil {
 			return
 		}

@@ -50,6 +50,7 @@ type order struct {
 	Chunks  []int64 `json:"chunks,omitempty"` // by file: bytes that a digest covers, 0 without
 	Digests bool    `json:"digests,omitempty"`
 	Lock    bool    `json:"lock,omitempty"`
+	Late    bool    `json:"late,omitempty"` // behind the lock: the list of arrivals, and the pipe of pages that are wanted
 }
 
 // ExitHopeless is the exit status of a feeder whose successor would not do better.
@@ -135,8 +136,18 @@ func (f *feeder) prepareProcess() (<-chan sent, error) {
 		if err := descriptor.Withhold(next); err != nil {
 			return nil, err
 		}
+		next++
 	}
-	f.open = func() (Source, error) { return openSource(o, files, digests) }
+	var late *os.File
+	if o.Late {
+		late = os.NewFile(uintptr(next), "arrivals")
+		for fd := next; fd <= next+1; fd++ {
+			if err := descriptor.Withhold(fd); err != nil {
+				return nil, err
+			}
+		}
+	}
+	f.open = func() (Source, error) { return openSource(o, files, digests, late, next+1) }
 	if f.set, err = poll.New(); err != nil {
 		return nil, err
 	}

@@ -27,15 +27,20 @@ func TestRestoredProgramHasItsMemory(t *testing.T) {
 func TestFeederMayDieAtAnyMoment(t *testing.T) {
 	rounds := 4
 	for round := range rounds {
-		t.Run(strconv.Itoa(round), func(t *testing.T) { storm(t, uint64(round)) })
+		t.Run(strconv.Itoa(round), func(t *testing.T) { storm(t, uint64(round), false) })
+		t.Run(strconv.Itoa(round)+", late", func(t *testing.T) { storm(t, uint64(round), true) })
 	}
 }
 
-func storm(t *testing.T, seed uint64) {
+func storm(t *testing.T, seed uint64, late bool) {
 	random := rand.New(rand.NewPCG(seed, 1))
 	h := startHog(t, 128, 1)
 	c := h.dump(t)
-	s := c.supervise(t, true)
+	supervise := func(t *testing.T) *feed.Supervisor { return c.supervise(t, true) }
+	if late {
+		supervise = c.superviseLate
+	}
+	s := supervise(t)
 	killed := make(chan int, 1)
 	go func() {
 		if seed%2 == 1 { // let CRIU have its restore first

@@ -395,13 +395,3 @@ func (f *feeder) over() (bool, error) {
 	}
 	return false, nil
 }
-
-// hang closes CRIU's connection.
-func (f *feeder) hang() error {
-	if f.conn == nil {
-		return nil
-	}
-	err := errors.Join(f.set.Remove(int(f.conn.Fd())), f.conn.Close())
-	f.conn = nil
-	return err
-}

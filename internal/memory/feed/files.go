@@ -33,6 +33,15 @@ func (s *Supervisor) keepFiles(o *Options) error {
 			}
 		}
 	}
+	if o.Late {
+		var err error
+		if s.late, err = hole.Memory("feed-arrivals"); err != nil {
+			return err
+		}
+		if s.wanted, s.wants, err = os.Pipe(); err != nil {
+			return fmt.Errorf("make pipe of wanted pages: %w", err)
+		}
+	}
 	if o.Lock != nil {
 		var err error
 		if s.lock, err = duplicate(o.Lock); err != nil {
@@ -53,7 +62,7 @@ func duplicate(f *os.File) (*os.File, error) {
 
 // order is what every feeder is told.
 func (s *Supervisor) order() order {
-	o := order{Slots: []uint64{}, Punch: s.options.Punch, Disk: s.options.Disk, Digests: s.digests != nil, Lock: s.lock != nil}
+	o := order{Slots: []uint64{}, Punch: s.options.Punch, Disk: s.options.Disk, Digests: s.digests != nil, Lock: s.lock != nil, Late: s.late != nil}
 	for _, p := range s.store {
 		o.Slots = append(o.Slots, p.Slot)
 		chunk := int64(0)
@@ -71,7 +80,7 @@ func (s *Supervisor) inherited() []*os.File {
 	for _, p := range s.store {
 		files = append(files, p.File)
 	}
-	for _, f := range []*os.File{s.digests, s.lock} {
+	for _, f := range []*os.File{s.digests, s.lock, s.late, s.wants} {
 		if f != nil {
 			files = append(files, f)
 		}

@@ -113,3 +113,13 @@ func (f *feeder) welcome(s *space) error {
 	s.known, s.left = list, list
 	return f.join(s)
 }
+
+// hang closes CRIU's connection.
+func (f *feeder) hang() error {
+	if f.conn == nil {
+		return nil
+	}
+	err := errors.Join(f.set.Remove(int(f.conn.Fd())), f.conn.Close())
+	f.conn = nil
+	return err
+}

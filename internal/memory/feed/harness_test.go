@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -285,10 +287,75 @@ func lazyRanges(t *testing.T, path string) []memory.Range {
 // supervise starts a feeder for the checkpoint.
 func (c *checkpoint) supervise(t *testing.T, punch bool) *feed.Supervisor {
 	t.Helper()
-	s, err := feed.Start(t.Context(), &feed.Options{
-		Dir: c.dir, Store: []feed.Part{{File: c.store}}, Punch: punch,
-		Log: slog.New(slog.NewTextHandler(&testLog{t: t}, nil)),
+	s := c.start(t, c.store, &feed.Options{Punch: punch})
+	c.load(t, s)
+	return s
+}
+
+// superviseLate starts one whose store gets all its pages later, in no order, but for those that are asked for.
+func (c *checkpoint) superviseLate(t *testing.T) *feed.Supervisor {
+	t.Helper()
+	store, err := hole.Memory("late store")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	s := c.start(t, store, &feed.Options{Punch: true, Late: true})
+	if err := s.Owe(feed.Owed{Slot: 1, Pages: c.pages}); err != nil {
+		t.Fatal(err)
+	}
+	c.load(t, s)
+	var arriving sync.WaitGroup
+	bring := func(slot uint64) {
+		buf := make([]byte, memory.PageSize)
+		if s.Held((slot-1)&^7+1, 1)[0]>>((slot-1)%8)&1 != 0 {
+			return
+		}
+		_, err := c.store.ReadAt(buf, int64(slot*memory.PageSize))
+		if err == nil {
+			_, err = store.WriteAt(buf, int64(slot*memory.PageSize))
+		}
+		if err != nil {
+			t.Errorf("bring a page: %v", err)
+		}
+		s.Arrived(slot, 1)
+		s.Wake()
+	}
+	wanted := make(chan uint64, 1<<16)
+	go func() { // ends with Close
+		for {
+			slot, err := s.Wanted()
+			if err != nil {
+				return
+			}
+			wanted <- slot
+		}
+	}()
+	arriving.Go(func() {
+		for _, i := range rand.Perm(int(c.pages)) {
+			for len(wanted) > 0 {
+				bring(<-wanted)
+			}
+			bring(uint64(i) + 1)
+			if i%16 == 0 {
+				time.Sleep(time.Millisecond)
+			}
+			if t.Context().Err() != nil {
+				return
+			}
+		}
+		if n := s.Missing(); n != 0 {
+			t.Errorf("%d pages are missing", n)
+		}
 	})
+	t.Cleanup(arriving.Wait) // before Close
+	return s
+}
+
+func (c *checkpoint) start(t *testing.T, store *os.File, o *feed.Options) *feed.Supervisor {
+	t.Helper()
+	o.Dir, o.Store, o.Log = c.dir, []feed.Part{{File: store}}, slog.New(slog.NewTextHandler(&testLog{t: t}, nil))
+	s, err := feed.Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -301,6 +368,11 @@ func (c *checkpoint) supervise(t *testing.T, punch bool) *feed.Supervisor {
 		}
 		c.reap()
 	})
+	return s
+}
+
+func (c *checkpoint) load(t *testing.T, s *feed.Supervisor) {
+	t.Helper()
 	text, err := c.layout.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -317,7 +389,6 @@ func (c *checkpoint) supervise(t *testing.T, punch bool) *feed.Supervisor {
 	if err := s.Load(f); err != nil {
 		t.Fatal(err)
 	}
-	return s
 }
 
 type testLog struct{ t *testing.T }

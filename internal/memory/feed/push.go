@@ -100,7 +100,7 @@ func (f *feeder) pushRange(ctx context.Context, s *space, start, end uint64) {
 		}
 		start = at
 		if !a.served {
-			f.wait(ctx, a)
+			f.wait(ctx, a, false)
 		}
 	}
 }

@@ -14,9 +14,10 @@ import (
 type Source interface {
 	// Has tells how many of the pages from slot on, up to pages, can be viewed now.
 	Has(slot, pages uint64) uint64
-	// Request asks for the page ahead of its turn and returns when Has tells of it. Where all pages are there from the
-	// beginning it is never called. An error, which may come of ctx, is no verdict: the feeder asks again.
-	Request(ctx context.Context, slot uint64) error
+	// Request returns when Has tells of the page; an urgent one, for which a thread waits, comes ahead of its turn. Where all
+	// pages are there from the beginning it is never called. An error, which may come of ctx, is no verdict: the feeder asks
+	// again.
+	Request(ctx context.Context, slot uint64, urgent bool) error
 	// View is the memory of pages that Has told of, valid until Close. It may be less than asked for, but not nothing.
 	View(slot, pages uint64) ([]byte, error)
 	// Punch frees pages that nobody is going to view again.
@@ -80,7 +81,7 @@ func (s *fileSource) find(slot uint64) (*filePart, uint64) {
 
 func (s *fileSource) Has(_, pages uint64) uint64 { return pages }
 
-func (s *fileSource) Request(_ context.Context, slot uint64) error {
+func (s *fileSource) Request(_ context.Context, slot uint64, _ bool) error {
 	return fmt.Errorf("%w: slot %d", errNoPage, slot)
 }
 
@@ -137,13 +138,13 @@ func (s *fileSource) Close() error {
 	return err
 }
 
-func openSource(o *order, files []*os.File, digests *os.File) (Source, error) {
+func openSource(o *order, files []*os.File, digests, late *os.File, wanted int) (Source, error) {
 	parts := make([]Part, len(files))
 	for i, file := range files {
 		parts[i] = Part{File: file, Slot: o.Slots[i]}
 	}
 	if !o.Disk {
-		return openFiles(parts, o.Punch)
+		return openMemory(parts, o.Punch, late, wanted)
 	}
 	var sums []byte
 	if digests != nil {
@@ -157,6 +158,22 @@ func openSource(o *order, files []*os.File, digests *os.File) (Source, error) {
 		}
 	}
 	return openDisk(parts, o.Chunks, sums)
+}
+
+// openMemory opens a store in memory, which may not be complete.
+func openMemory(parts []Part, punch bool, late *os.File, wanted int) (Source, error) {
+	files, err := openFiles(parts, punch)
+	if err != nil || late == nil {
+		return files, err
+	}
+	a, err := openArrivals(late, 0, 0)
+	if err != nil {
+		return nil, errors.Join(err, files.Close())
+	}
+	if a == nil { // nothing is owed
+		return files, nil
+	}
+	return newLateSource(files, a, wanted), nil
 }
 
 // ready maps pages before the gate is taken, which they would else be brought in under.

@@ -42,19 +42,12 @@ type Options struct {
 	// Lock is kept open by every feeder and holder, nil for none: a lock on it (flock) ends when no memory is missing any more.
 	// It stays the caller's, who may close it once Start has returned.
 	Lock *os.File
+	// Late: pages may come after Load, see Owe. The store is then one file in memory.
+	Late bool
 	// Program and Args start a process that calls Serve: /proc/self/exe and "feed" if empty.
 	Program string
 	Args    []string
 	Log     *slog.Logger // nil discards
-}
-
-// Progress is how far the feeding is.
-type Progress struct {
-	Fed, Total uint64 // bytes; Total grows when a process forks before it is fed
-	Faults     uint64 // pages that a thread waited for
-	Restarts   int    // feeders that died and were replaced
-	Feeders    int    // feeders that came to work so far: they know the layout, and have taken over
-	Complete   bool   // CRIU has handed over every process
 }
 
 // Supervisor keeps a feeder at work, whatever happens to it.
@@ -64,6 +57,12 @@ type Supervisor struct {
 	store    []Part // our own descriptors
 	digests  *os.File
 	lock     *os.File
+	late     *os.File // the list of arrivals
+	arrivals *arrivals
+	wanted   *os.File // a pipe: what feeders ask for
+	wants    *os.File // its other end
+	complete chan struct{}
+	whole    sync.Once
 	journal  *journal
 	listener *net.UnixListener
 
@@ -86,7 +85,7 @@ func Start(ctx context.Context, o *Options) (_ *Supervisor, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s := &Supervisor{options: *o, log: o.Log, done: make(chan struct{})}
+	s := &Supervisor{options: *o, log: o.Log, done: make(chan struct{}), complete: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -144,8 +143,13 @@ func (s *Supervisor) Load(f *os.File) error {
 	if err != nil {
 		return fmt.Errorf("load layout: %w", err)
 	}
-	if _, err := ReadLayout(f, info.Size()); err != nil {
+	layout, err := ReadLayout(f, info.Size())
+	if err != nil {
 		return fmt.Errorf("load layout: %w", err)
+	}
+	if s.arrivals != nil {
+		s.arrivals.need(layout)
+		s.Arrived(0, 0) // it may be that nothing is
 	}
 	fd, err := syscall.Dup(int(f.Fd()))
 	if err != nil {
@@ -351,19 +355,6 @@ func (s *Supervisor) Pid() int {
 	return s.cmd.Process.Pid
 }
 
-// Progress is the state of this moment. Not after Close.
-func (s *Supervisor) Progress() Progress {
-	h := s.journal.head
-	return Progress{
-		Fed:      atomic.LoadUint64(&h.fed) * pageSize,
-		Total:    atomic.LoadUint64(&h.total) * pageSize,
-		Faults:   atomic.LoadUint64(&h.faults),
-		Restarts: int(s.restarts.Load()),
-		Feeders:  int(atomic.LoadUint32(&h.generation)),
-		Complete: atomic.LoadUint32(&h.complete) != 0,
-	}
-}
-
 // Close ends the feeding and frees everything. The processes that are not fed must be dead, or never have been: a living one
 // would read zeros where its memory is missing.
 func (s *Supervisor) Close() error {
@@ -385,7 +376,7 @@ func (s *Supervisor) release() error {
 	for _, p := range s.store {
 		err = errors.Join(err, p.File.Close())
 	}
-	for _, f := range []*os.File{s.layout, s.conn, s.digests, s.lock} {
+	for _, f := range []*os.File{s.layout, s.conn, s.digests, s.lock, s.late, s.wanted, s.wants} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}
@@ -395,6 +386,10 @@ func (s *Supervisor) release() error {
 	}
 	if s.control != nil {
 		err = errors.Join(err, s.control.Close())
+	}
+	if s.arrivals != nil {
+		err = errors.Join(err, s.arrivals.close())
+		s.arrivals = nil
 	}
 	if s.journal != nil {
 		err = errors.Join(err, s.journal.close(), s.journal.file.Close())

@@ -227,59 +227,6 @@ func (c *chunk) each(do func(slot uint32)) {
 	}
 }
 
-// Promise gives slots to pages whose bytes will follow when the tasks run at the peer already (post-copy). Pages of the ranges that
-// have slots keep them. Until they are sent the pages are Missing, but the Runs have them.
-func (l *Ledger) Promise(id uint64, ranges []memory.Range) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.spaces[id]
-	if s == nil {
-		s = newSpace()
-		l.spaces[id] = s
-	}
-	for _, r := range ranges {
-		for addr := r.Start; addr < r.End(); addr += memory.PageSize {
-			if _, known := s.get(addr); known {
-				continue
-			}
-			slot, err := l.slots.take()
-			if err != nil {
-				return err
-			}
-			s.set(addr, slot)
-			l.slots.promise(slot)
-		}
-	}
-	return nil
-}
-
-// Fix says that the peer gets the Runs as they are now: from here on no page changes its slot, and only what is owed is sent, be
-// it zeros. The tasks stand still at the source, for good.
-func (l *Ledger) Fix() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.fixed = true
-}
-
-// Owed are the pages of a space that were promised and not sent yet, in the order of their addresses.
-func (l *Ledger) Owed(id uint64) []memory.Range {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.spaces[id]
-	if s == nil {
-		return nil
-	}
-	var out []memory.Range
-	for _, r := range s.runs() {
-		for i := uint64(0); i < r.Pages && r.Slot != 0; i++ {
-			if l.slots.isOwed(uint32(r.Slot + i)) {
-				out = join(out, memory.Range{Start: r.Start + i*memory.PageSize, Pages: 1})
-			}
-		}
-	}
-	return out
-}
-
 // Settle is the barrier at the end of a round: the peer has acknowledged that it has stored all frames so far.
 func (l *Ledger) Settle() {
 	l.mu.Lock()

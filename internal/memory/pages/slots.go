@@ -71,19 +71,27 @@ func (s *slots) take() (uint32, error) {
 			return slot, nil
 		}
 	}
-	if s.top == s.limit {
-		return 0, fmt.Errorf("%w: its %d pages are in use", ErrStoreFull, s.limit)
-	}
-	s.top++
-	if int(s.top/64) >= len(s.used) {
+	return s.fresh()
+}
+
+// reach makes slot one of those that were ever in use.
+func (s *slots) reach(slot uint32) {
+	s.top = max(s.top, slot)
+	for int(s.top/64) >= len(s.used) {
 		s.used = append(s.used, 0)
 		s.written = append(s.written, 0)
 		s.leaving = append(s.leaving, 0)
 		s.owed = append(s.owed, 0)
 	}
-	if s.top == 1 {
-		s.used[0] |= 1 // slot 0 is never free
+	s.used[0] |= 1 // slot 0 is never free
+}
+
+// fresh gives a slot that no page ever had.
+func (s *slots) fresh() (uint32, error) {
+	if s.top == s.limit {
+		return 0, fmt.Errorf("%w: its %d pages are in use", ErrStoreFull, s.limit)
 	}
+	s.reach(s.top + 1)
 	s.used[s.top/64] |= 1 << (s.top % 64)
 	s.open(s.top)
 	return s.top, nil

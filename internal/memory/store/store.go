@@ -23,8 +23,10 @@ var (
 
 // Options are where a store is and how large it may get.
 type Options struct {
-	Dir   string // a directory that the file is in, without a name; memory if empty
-	Limit uint64 // bytes of all pages at most; a multiple of the page size. 0: no limit but the machine's
+	Dir string // a directory that the file is in, without a name; memory if empty
+	// Stored, if not nil, is told of slots whose pages have come, by several goroutines.
+	Stored func(slots pages.Slots)
+	Limit  uint64 // bytes of all pages at most; a multiple of the page size. 0: no limit but the machine's
 }
 
 // Store is safe for use by several goroutines, as long as no two write one slot.
@@ -32,6 +34,7 @@ type Store struct {
 	file  *os.File
 	where string
 	last  uint64 // slot
+	told  func(pages.Slots)
 	idle  sync.Pool
 }
 
@@ -41,7 +44,7 @@ func Open(options *Options) (*Store, error) {
 	if options != nil {
 		o = *options
 	}
-	s := &Store{where: o.Dir, last: pages.MaxSlot}
+	s := &Store{where: o.Dir, last: pages.MaxSlot, told: o.Stored}
 	if o.Limit > 0 {
 		s.last = min(o.Limit/memory.PageSize, pages.MaxSlot)
 	}
@@ -82,6 +85,9 @@ func (s *Store) Put(frame []byte) error {
 func (s *Store) write(slots pages.Slots, bytes []byte) error {
 	_, err := s.file.WriteAt(bytes, int64(slots.First*memory.PageSize))
 	if err == nil {
+		if s.told != nil {
+			s.told(slots)
+		}
 		return nil
 	}
 	if !hole.NoRoom(err) {
