@@ -27,13 +27,19 @@ func NewThrottle(bytesPerSecond int64) *Throttle {
 // flood the link.
 const throttleBurst = 50 * time.Millisecond
 
+// urgentKey marks a context.
+type urgentKey struct{}
+
+// Urgent is a context for a Send that is not held back: a Throttle counts what it sends, and lets others wait for that.
+func Urgent(ctx context.Context) context.Context { return context.WithValue(ctx, urgentKey{}, true) }
+
 // wait blocks until n more bytes may be sent. A frame may go out as soon as those before it are paid for.
 func (t *Throttle) wait(ctx context.Context, stop <-chan struct{}, n int) error {
 	if t == nil {
 		return nil
 	}
 	delay := t.reserve(n)
-	if delay <= 0 {
+	if delay <= 0 || ctx.Value(urgentKey{}) != nil {
 		return nil
 	}
 	timer := time.NewTimer(delay)
