@@ -42,11 +42,12 @@ var (
 type Step string
 
 // The steps, in the order in which they can follow. Source: Begin, CommitSent, then Done or RolledBack. Peer: Begin,
-// Committed, then Running or Aborted. docs/protocol.md tells what may be concluded from each.
+// Committed, then Running, Owing and Running, or Aborted. docs/protocol.md tells what may be concluded from each.
 const (
 	Begin      Step = "begin"
 	CommitSent Step = "commit-sent"
 	Committed  Step = "committed"
+	Owing      Step = "owing" // it runs here, but only the source has all of its memory
 	Running    Step = "running"
 	Aborted    Step = "aborted"
 	Done       Step = "done"

@@ -106,6 +106,9 @@ func (r *Recorder) Finish(result Result) *Result {
 	for _, p := range Phases() {
 		result.Phases[p] = Milliseconds(r.spent[p])
 	}
+	if spent, ok := r.spent[Follow]; ok {
+		result.Phases[Follow] = Milliseconds(spent)
+	}
 	result.Warnings = r.warned
 	if result.Rounds == nil {
 		result.Rounds = []Round{}

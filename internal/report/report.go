@@ -38,7 +38,7 @@ func (o Outcome) ExitCode() int {
 // Phase is a stretch of a move.
 type Phase string
 
-// The phases in their order. From Freeze on the container stands still.
+// The phases in their order. From Freeze to Resume the container stands still.
 const (
 	Preflight Phase = "preflight"
 	Rootfs    Phase = "rootfs"
@@ -48,9 +48,10 @@ const (
 	Transfer  Phase = "transfer"
 	Restore   Phase = "restore"
 	Resume    Phase = "resume"
+	Follow    Phase = "follow" // memory that was left behind; the container runs at the peer. Only where there is such
 )
 
-// Phases lists them all.
+// Phases lists those that every move has.
 func Phases() []Phase {
 	return []Phase{Preflight, Rootfs, Precopy, Freeze, Dump, Transfer, Restore, Resume}
 }

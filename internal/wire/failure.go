@@ -25,6 +25,10 @@ var (
 	// source against what came after: --force-source or --force-peer.
 	ErrDiedHere = errors.New("it was running here and died with the host, which was started anew since; " +
 		"end the move at the source with --force-source (it runs on from the freeze) or --force-peer")
+	// ErrOwed: the container runs at the peer and lacks memory that the frozen source alone holds, but the process there that
+	// could take it is gone. It waits for ever: kill it, and end the move at the source with --force-source.
+	ErrOwed = errors.New("it runs there without all of its memory, and nobody is left who could take the rest; " +
+		"delete it there and end the move at the source with --force-source (it runs on from the freeze), or with --force-peer if it has ended")
 )
 
 // code is a sentinel's name on the wire: never change one, only add.
@@ -44,6 +48,7 @@ func codes() []code {
 		{"unknown-move", ErrUnknownMove},
 		{"busy", ErrBusy},
 		{"died-here", ErrDiedHere},
+		{"owed", ErrOwed},
 	}
 }
 

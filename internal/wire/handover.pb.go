@@ -44,6 +44,8 @@ type Message struct {
 	//	*Message_Done
 	//	*Message_Aborted
 	//	*Message_PagesStored
+	//	*Message_PageRequest
+	//	*Message_PagesHeld
 	//	*Message_Failure
 	Body          isMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -231,6 +233,24 @@ func (x *Message) GetPagesStored() *PagesStored {
 	return nil
 }
 
+func (x *Message) GetPageRequest() *PageRequest {
+	if x != nil {
+		if x, ok := x.Body.(*Message_PageRequest); ok {
+			return x.PageRequest
+		}
+	}
+	return nil
+}
+
+func (x *Message) GetPagesHeld() *PagesHeld {
+	if x != nil {
+		if x, ok := x.Body.(*Message_PagesHeld); ok {
+			return x.PagesHeld
+		}
+	}
+	return nil
+}
+
 func (x *Message) GetFailure() *Failure {
 	if x != nil {
 		if x, ok := x.Body.(*Message_Failure); ok {
@@ -310,6 +330,14 @@ type Message_PagesStored struct {
 	PagesStored *PagesStored `protobuf:"bytes,22,opt,name=pages_stored,json=pagesStored,proto3,oneof"`
 }
 
+type Message_PageRequest struct {
+	PageRequest *PageRequest `protobuf:"bytes,23,opt,name=page_request,json=pageRequest,proto3,oneof"`
+}
+
+type Message_PagesHeld struct {
+	PagesHeld *PagesHeld `protobuf:"bytes,24,opt,name=pages_held,json=pagesHeld,proto3,oneof"`
+}
+
 type Message_Failure struct {
 	// from either
 	Failure *Failure `protobuf:"bytes,32,opt,name=failure,proto3,oneof"`
@@ -347,6 +375,10 @@ func (*Message_Aborted) isMessage_Body() {}
 
 func (*Message_PagesStored) isMessage_Body() {}
 
+func (*Message_PageRequest) isMessage_Body() {}
+
+func (*Message_PagesHeld) isMessage_Body() {}
+
 func (*Message_Failure) isMessage_Body() {}
 
 // Hello opens a move: what the container is and what it needs. Nothing has been touched yet.
@@ -364,7 +396,7 @@ type Hello struct {
 	Identity       []byte                 `protobuf:"bytes,10,opt,name=identity,proto3" json:"identity,omitempty"`                           // Identity, JSON: what the runtime's state holds beyond the config
 	MemoryBytes    uint64                 `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // resident in the container now
 	Trees          []*Tree                `protobuf:"bytes,12,rep,name=trees,proto3" json:"trees,omitempty"`                                 // what is synchronised, in order
-	Mode           string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // stop-copy, pre-copy or auto: which pages are at the peer when it resumes there
+	Mode           string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // auto, stop-copy, pre-copy, post-copy or hybrid: which pages are at the peer when it resumes there
 	TcpEstablished bool                   `protobuf:"varint,14,opt,name=tcp_established,json=tcpEstablished,proto3" json:"tcp_established,omitempty"`
 	Source         string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"` // name of the sending host, for messages
 	unknownFields  protoimpl.UnknownFields
@@ -973,6 +1005,8 @@ type Images struct {
 	Stdio         []byte                 `protobuf:"bytes,2,opt,name=stdio,proto3" json:"stdio,omitempty"`                              // in the last: Stdio, JSON: where descriptors 0-2 pointed, and the log's offset
 	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"`                               // another one follows
 	PageFrames    uint64                 `protobuf:"varint,4,opt,name=page_frames,json=pageFrames,proto3" json:"page_frames,omitempty"` // in the last: page frames on the lanes since the last PagesSent; they are part of the set
+	OwedSlot      uint64                 `protobuf:"varint,5,opt,name=owed_slot,json=owedSlot,proto3" json:"owed_slot,omitempty"`       // in the last: from this slot of the store on
+	OwedPages     uint64                 `protobuf:"varint,6,opt,name=owed_pages,json=owedPages,proto3" json:"owed_pages,omitempty"`    // so many pages come when the container runs already; 0: none
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1031,6 +1065,20 @@ func (x *Images) GetMore() bool {
 func (x *Images) GetPageFrames() uint64 {
 	if x != nil {
 		return x.PageFrames
+	}
+	return 0
+}
+
+func (x *Images) GetOwedSlot() uint64 {
+	if x != nil {
+		return x.OwedSlot
+	}
+	return 0
+}
+
+func (x *Images) GetOwedPages() uint64 {
+	if x != nil {
+		return x.OwedPages
 	}
 	return 0
 }
@@ -1177,10 +1225,12 @@ func (*Commit) Descriptor() ([]byte, []int) {
 	return file_handover_proto_rawDescGZIP(), []int{14}
 }
 
-// Done tells that the container runs at the peer and is the peer's.
+// Done tells that the container runs at the peer and is the peer's. As long as it lacks memory the source holds that, stopped;
+// another Done says that nothing is missing any more.
 type Done struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	ResumeUs      uint64                 `protobuf:"varint,1,opt,name=resume_us,json=resumeUs,proto3" json:"resume_us,omitempty"` // from Commit to running
+	ResumeUs      uint64                 `protobuf:"varint,1,opt,name=resume_us,json=resumeUs,proto3" json:"resume_us,omitempty"`    // from Commit to running
+	OwedPages     uint64                 `protobuf:"varint,2,opt,name=owed_pages,json=owedPages,proto3" json:"owed_pages,omitempty"` // it lacks so many still
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1222,6 +1272,119 @@ func (x *Done) GetResumeUs() uint64 {
 	return 0
 }
 
+func (x *Done) GetOwedPages() uint64 {
+	if x != nil {
+		return x.OwedPages
+	}
+	return 0
+}
+
+// PageRequest asks for pages that tasks at the peer wait for, ahead of the others.
+type PageRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Slots         []uint64               `protobuf:"varint,1,rep,packed,name=slots,proto3" json:"slots,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PageRequest) Reset() {
+	*x = PageRequest{}
+	mi := &file_handover_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PageRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PageRequest) ProtoMessage() {}
+
+func (x *PageRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_handover_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PageRequest.ProtoReflect.Descriptor instead.
+func (*PageRequest) Descriptor() ([]byte, []int) {
+	return file_handover_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PageRequest) GetSlots() []uint64 {
+	if x != nil {
+		return x.Slots
+	}
+	return nil
+}
+
+// PagesHeld follows the Done that answers Ask{follow}: which of the owed pages have come. What is missing is sent again.
+type PagesHeld struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Slot          uint64                 `protobuf:"varint,1,opt,name=slot,proto3" json:"slot,omitempty"` // of the first bit
+	Bits          []byte                 `protobuf:"bytes,2,opt,name=bits,proto3" json:"bits,omitempty"`  // bit i of byte j: the page of slot + 8*j + i is stored
+	More          bool                   `protobuf:"varint,3,opt,name=more,proto3" json:"more,omitempty"` // another one follows
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PagesHeld) Reset() {
+	*x = PagesHeld{}
+	mi := &file_handover_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PagesHeld) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PagesHeld) ProtoMessage() {}
+
+func (x *PagesHeld) ProtoReflect() protoreflect.Message {
+	mi := &file_handover_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PagesHeld.ProtoReflect.Descriptor instead.
+func (*PagesHeld) Descriptor() ([]byte, []int) {
+	return file_handover_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PagesHeld) GetSlot() uint64 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *PagesHeld) GetBits() []byte {
+	if x != nil {
+		return x.Bits
+	}
+	return nil
+}
+
+func (x *PagesHeld) GetMore() bool {
+	if x != nil {
+		return x.More
+	}
+	return false
+}
+
 // Aborted tells that the peer's half is dead and recorded so; the source may go on.
 type Aborted struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1232,7 +1395,7 @@ type Aborted struct {
 
 func (x *Aborted) Reset() {
 	*x = Aborted{}
-	mi := &file_handover_proto_msgTypes[16]
+	mi := &file_handover_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1244,7 +1407,7 @@ func (x *Aborted) String() string {
 func (*Aborted) ProtoMessage() {}
 
 func (x *Aborted) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[16]
+	mi := &file_handover_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1257,7 +1420,7 @@ func (x *Aborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aborted.ProtoReflect.Descriptor instead.
 func (*Aborted) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{16}
+	return file_handover_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Aborted) GetCause() *Failure {
@@ -1277,7 +1440,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_handover_proto_msgTypes[17]
+	mi := &file_handover_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1289,7 +1452,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[17]
+	mi := &file_handover_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1302,7 +1465,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{17}
+	return file_handover_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Abort) GetReason() string {
@@ -1316,13 +1479,14 @@ func (x *Abort) GetReason() string {
 type Ask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Move          string                 `protobuf:"bytes,1,opt,name=move,proto3" json:"move,omitempty"`
+	Follow        bool                   `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"` // and if memory is missing: it goes on over this session, which has lanes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_handover_proto_msgTypes[18]
+	mi := &file_handover_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1334,7 +1498,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[18]
+	mi := &file_handover_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1347,7 +1511,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{18}
+	return file_handover_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Ask) GetMove() string {
@@ -1355,6 +1519,13 @@ func (x *Ask) GetMove() string {
 		return x.Move
 	}
 	return ""
+}
+
+func (x *Ask) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
 }
 
 // Failure is an error that crosses hosts: a code that errors.Is finds again, and the text.
@@ -1368,7 +1539,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_handover_proto_msgTypes[19]
+	mi := &file_handover_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1380,7 +1551,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[19]
+	mi := &file_handover_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1393,7 +1564,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{19}
+	return file_handover_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Failure) GetCode() string {
@@ -1414,7 +1585,7 @@ var File_handover_proto protoreflect.FileDescriptor
 
 const file_handover_proto_rawDesc = "" +
 	"\n" +
-	"\x0ehandover.proto\x12\x0fmigrate.wire.v1\"\x96\a\n" +
+	"\x0ehandover.proto\x12\x0fmigrate.wire.v1\"\x96\b\n" +
 	"\aMessage\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.migrate.wire.v1.HelloH\x00R\x05hello\x128\n" +
 	"\tsync_tree\x18\x02 \x01(\v2\x19.migrate.wire.v1.SyncTreeH\x00R\bsyncTree\x124\n" +
@@ -1433,7 +1604,10 @@ const file_handover_proto_rawDesc = "" +
 	"\x05ready\x18\x13 \x01(\v2\x16.migrate.wire.v1.ReadyH\x00R\x05ready\x12+\n" +
 	"\x04done\x18\x14 \x01(\v2\x15.migrate.wire.v1.DoneH\x00R\x04done\x124\n" +
 	"\aaborted\x18\x15 \x01(\v2\x18.migrate.wire.v1.AbortedH\x00R\aaborted\x12A\n" +
-	"\fpages_stored\x18\x16 \x01(\v2\x1c.migrate.wire.v1.PagesStoredH\x00R\vpagesStored\x124\n" +
+	"\fpages_stored\x18\x16 \x01(\v2\x1c.migrate.wire.v1.PagesStoredH\x00R\vpagesStored\x12A\n" +
+	"\fpage_request\x18\x17 \x01(\v2\x1c.migrate.wire.v1.PageRequestH\x00R\vpageRequest\x12;\n" +
+	"\n" +
+	"pages_held\x18\x18 \x01(\v2\x1a.migrate.wire.v1.PagesHeldH\x00R\tpagesHeld\x124\n" +
 	"\afailure\x18  \x01(\v2\x18.migrate.wire.v1.FailureH\x00R\afailureB\x06\n" +
 	"\x04body\"\xc6\x03\n" +
 	"\x05Hello\x12\x1a\n" +
@@ -1480,13 +1654,16 @@ const file_handover_proto_rawDesc = "" +
 	"\x06forget\x18\x02 \x01(\bR\x06forget\"A\n" +
 	"\vPagesStored\x122\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.migrate.wire.v1.FailureR\afailure\"\b\n" +
-	"\x06Frozen\"\x85\x01\n" +
+	"\x06Frozen\"\xc1\x01\n" +
 	"\x06Images\x120\n" +
 	"\x05files\x18\x01 \x03(\v2\x1a.migrate.wire.v1.ImageFileR\x05files\x12\x14\n" +
 	"\x05stdio\x18\x02 \x01(\fR\x05stdio\x12\x12\n" +
 	"\x04more\x18\x03 \x01(\bR\x04more\x12\x1f\n" +
 	"\vpage_frames\x18\x04 \x01(\x04R\n" +
-	"pageFrames\"G\n" +
+	"pageFrames\x12\x1b\n" +
+	"\towed_slot\x18\x05 \x01(\x04R\bowedSlot\x12\x1d\n" +
+	"\n" +
+	"owed_pages\x18\x06 \x01(\x04R\towedPages\"G\n" +
 	"\tImageFile\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
 	"\x04size\x18\x02 \x01(\x04R\x04size\x12\x12\n" +
@@ -1494,15 +1671,24 @@ const file_handover_proto_rawDesc = "" +
 	"\x05Ready\x12\x1d\n" +
 	"\n" +
 	"restore_us\x18\x01 \x01(\x04R\trestoreUs\"\b\n" +
-	"\x06Commit\"#\n" +
+	"\x06Commit\"B\n" +
 	"\x04Done\x12\x1b\n" +
-	"\tresume_us\x18\x01 \x01(\x04R\bresumeUs\"9\n" +
+	"\tresume_us\x18\x01 \x01(\x04R\bresumeUs\x12\x1d\n" +
+	"\n" +
+	"owed_pages\x18\x02 \x01(\x04R\towedPages\"#\n" +
+	"\vPageRequest\x12\x14\n" +
+	"\x05slots\x18\x01 \x03(\x04R\x05slots\"G\n" +
+	"\tPagesHeld\x12\x12\n" +
+	"\x04slot\x18\x01 \x01(\x04R\x04slot\x12\x12\n" +
+	"\x04bits\x18\x02 \x01(\fR\x04bits\x12\x12\n" +
+	"\x04more\x18\x03 \x01(\bR\x04more\"9\n" +
 	"\aAborted\x12.\n" +
 	"\x05cause\x18\x01 \x01(\v2\x18.migrate.wire.v1.FailureR\x05cause\"\x1f\n" +
 	"\x05Abort\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x19\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"1\n" +
 	"\x03Ask\x12\x12\n" +
-	"\x04move\x18\x01 \x01(\tR\x04move\"1\n" +
+	"\x04move\x18\x01 \x01(\tR\x04move\x12\x16\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\"1\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04textB.Z,github.com/livemigrate/migrate/internal/wireb\x06proto3"
@@ -1519,7 +1705,7 @@ func file_handover_proto_rawDescGZIP() []byte {
 	return file_handover_proto_rawDescData
 }
 
-var file_handover_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_handover_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_handover_proto_goTypes = []any{
 	(*Message)(nil),     // 0: migrate.wire.v1.Message
 	(*Hello)(nil),       // 1: migrate.wire.v1.Hello
@@ -1537,10 +1723,12 @@ var file_handover_proto_goTypes = []any{
 	(*Ready)(nil),       // 13: migrate.wire.v1.Ready
 	(*Commit)(nil),      // 14: migrate.wire.v1.Commit
 	(*Done)(nil),        // 15: migrate.wire.v1.Done
-	(*Aborted)(nil),     // 16: migrate.wire.v1.Aborted
-	(*Abort)(nil),       // 17: migrate.wire.v1.Abort
-	(*Ask)(nil),         // 18: migrate.wire.v1.Ask
-	(*Failure)(nil),     // 19: migrate.wire.v1.Failure
+	(*PageRequest)(nil), // 16: migrate.wire.v1.PageRequest
+	(*PagesHeld)(nil),   // 17: migrate.wire.v1.PagesHeld
+	(*Aborted)(nil),     // 18: migrate.wire.v1.Aborted
+	(*Abort)(nil),       // 19: migrate.wire.v1.Abort
+	(*Ask)(nil),         // 20: migrate.wire.v1.Ask
+	(*Failure)(nil),     // 21: migrate.wire.v1.Failure
 }
 var file_handover_proto_depIdxs = []int32{
 	1,  // 0: migrate.wire.v1.Message.hello:type_name -> migrate.wire.v1.Hello
@@ -1549,26 +1737,28 @@ var file_handover_proto_depIdxs = []int32{
 	10, // 3: migrate.wire.v1.Message.frozen:type_name -> migrate.wire.v1.Frozen
 	11, // 4: migrate.wire.v1.Message.images:type_name -> migrate.wire.v1.Images
 	14, // 5: migrate.wire.v1.Message.commit:type_name -> migrate.wire.v1.Commit
-	17, // 6: migrate.wire.v1.Message.abort:type_name -> migrate.wire.v1.Abort
-	18, // 7: migrate.wire.v1.Message.ask:type_name -> migrate.wire.v1.Ask
+	19, // 6: migrate.wire.v1.Message.abort:type_name -> migrate.wire.v1.Abort
+	20, // 7: migrate.wire.v1.Message.ask:type_name -> migrate.wire.v1.Ask
 	8,  // 8: migrate.wire.v1.Message.pages_sent:type_name -> migrate.wire.v1.PagesSent
 	3,  // 9: migrate.wire.v1.Message.offer:type_name -> migrate.wire.v1.Offer
 	5,  // 10: migrate.wire.v1.Message.tree_synced:type_name -> migrate.wire.v1.TreeSynced
 	7,  // 11: migrate.wire.v1.Message.prepared:type_name -> migrate.wire.v1.Prepared
 	13, // 12: migrate.wire.v1.Message.ready:type_name -> migrate.wire.v1.Ready
 	15, // 13: migrate.wire.v1.Message.done:type_name -> migrate.wire.v1.Done
-	16, // 14: migrate.wire.v1.Message.aborted:type_name -> migrate.wire.v1.Aborted
+	18, // 14: migrate.wire.v1.Message.aborted:type_name -> migrate.wire.v1.Aborted
 	9,  // 15: migrate.wire.v1.Message.pages_stored:type_name -> migrate.wire.v1.PagesStored
-	19, // 16: migrate.wire.v1.Message.failure:type_name -> migrate.wire.v1.Failure
-	2,  // 17: migrate.wire.v1.Hello.trees:type_name -> migrate.wire.v1.Tree
-	19, // 18: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
-	12, // 19: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
-	19, // 20: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	16, // 16: migrate.wire.v1.Message.page_request:type_name -> migrate.wire.v1.PageRequest
+	17, // 17: migrate.wire.v1.Message.pages_held:type_name -> migrate.wire.v1.PagesHeld
+	21, // 18: migrate.wire.v1.Message.failure:type_name -> migrate.wire.v1.Failure
+	2,  // 19: migrate.wire.v1.Hello.trees:type_name -> migrate.wire.v1.Tree
+	21, // 20: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
+	12, // 21: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
+	21, // 22: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_handover_proto_init() }
@@ -1593,6 +1783,8 @@ func file_handover_proto_init() {
 		(*Message_Done)(nil),
 		(*Message_Aborted)(nil),
 		(*Message_PagesStored)(nil),
+		(*Message_PageRequest)(nil),
+		(*Message_PagesHeld)(nil),
 		(*Message_Failure)(nil),
 	}
 	type x struct{}
@@ -1601,7 +1793,7 @@ func file_handover_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_handover_proto_rawDesc), len(file_handover_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -25,6 +25,9 @@ const (
 	MaxConfig    = 512 << 10
 	MaxFailure   = 16 << 10 // text of an error
 	MaxImageName = 64
+	MaxRequest   = 1 << 10   // slots that are asked for in one message
+	MaxOwed      = 1 << 32   // pages that come later, and their slots
+	MaxHeld      = 512 << 10 // bytes of bits in one PagesHeld, a multiple of 8
 )
 
 var (
@@ -81,6 +84,14 @@ func check(m *Message) error {
 		return checkImages(body.Images)
 	case *Message_PagesStored:
 		return checkFailure(body.PagesStored.GetFailure())
+	case *Message_PageRequest:
+		if n := len(body.PageRequest.GetSlots()); n > MaxRequest {
+			return fmt.Errorf("%d pages asked for at once, the limit is %d", n, MaxRequest)
+		}
+	case *Message_PagesHeld:
+		if n := len(body.PagesHeld.GetBits()); n > MaxHeld {
+			return fmt.Errorf("%d bytes of bits in one message, the limit is %d", n, MaxHeld)
+		}
 	case *Message_Failure:
 		return checkFailure(body.Failure)
 	}
@@ -126,6 +137,9 @@ func checkMove(name string) error {
 }
 
 func checkImages(images *Images) error {
+	if images.GetOwedPages() > MaxOwed || images.GetOwedSlot() > MaxOwed || images.GetOwedPages() > 0 && images.GetOwedSlot() == 0 {
+		return fmt.Errorf("%d pages owed from slot %d on", images.GetOwedPages(), images.GetOwedSlot())
+	}
 	if len(images.GetFiles()) > MaxListed {
 		return fmt.Errorf("%d image files in one message, the limit is %d", len(images.GetFiles()), MaxListed)
 	}
