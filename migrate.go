@@ -28,7 +28,7 @@ type (
 	Outcome = report.Outcome
 	// Phase is a stretch of a move.
 	Phase = report.Phase
-	// Mode says which pages of the memory are at the peer when the container resumes there: Auto, StopCopy or PreCopy.
+	// Mode says which pages of the memory are at the peer when the container resumes there.
 	Mode = handover.Mode
 	// Round is one pass over the container's memory.
 	Round = report.Round
@@ -43,9 +43,11 @@ const (
 	Auto     = handover.Auto     // rounds while it runs, until the stop is as short as PushOptions.MaxDowntime asks for
 	StopCopy = handover.StopCopy // no rounds: all of it while the container stands still
 	PreCopy  = handover.PreCopy  // rounds while it runs, for as long as they make the stop shorter
+	PostCopy = handover.PostCopy // no rounds, and nothing in the stop: the memory follows while it runs at the peer
+	Hybrid   = handover.Hybrid   // rounds, and the rest follows
 )
 
-// ParseMode reads a mode by its name. The error of a mode that is not there yet names those that are.
+// ParseMode reads a mode by its name. The error names those that there are.
 func ParseMode(name string) (Mode, error) { return handover.ParseMode(name) }
 
 // The outcomes of a move.

@@ -62,7 +62,7 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&mode, "mode", "auto", "how its memory moves: auto (while it runs, until the stop is short), pre-copy (the same, as short as can be) or stop-copy")
+	flags.StringVar(&mode, "mode", "auto", "how its memory moves: auto (while it runs, until the stop is short), pre-copy (the same, as short as can be), stop-copy, post-copy (it runs at the peer at once, and its memory follows) or hybrid (pre-copy, and the rest follows)")
 	flags.DurationVar(&opts.MaxDowntime, "max-downtime", 300*time.Millisecond, "auto: how long it may be away")
 	feedFlag(flags, &opts.Feed)
 	flags.IntVar(&opts.MaxRounds, "max-rounds", 30, "passes over its memory while it runs, at most")

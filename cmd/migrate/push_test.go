@@ -13,8 +13,6 @@ func TestPushFindsUsageErrorsFirst(t *testing.T) {
 		"--volumes=some":       "--volumes some",
 		"--retry=-1s":          "--retry -1s",
 		"--report=story.html":  "--report story.html",
-		"--mode=post-copy":     "--mode post-copy is not there yet",
-		"--mode=hybrid":        "--mode hybrid is not there yet",
 		"--mode=fast":          `--mode "fast"`,
 		"--max-downtime=0":     "--max-downtime 0s",
 		"--max-rounds=0":       "--max-rounds 0",

@@ -12,13 +12,17 @@ import (
 )
 
 // Answer serves a resumed session at the peer: the source asks how a move ended. When the process that received the
-// container is gone, its unfinished half is destroyed first, so that "aborted" is true.
-func Answer(ctx context.Context, host Host, journals string, session Session) error {
+// container is gone, its unfinished half is destroyed first, so that "aborted" is true. receive is what this process
+// receives, nil for nothing: a container that lacks memory gets it over this session. The caller closes the session.
+func Answer(ctx context.Context, host Host, journals string, session Session, receive *Receive) error {
 	t := newTalk(ctx, session.Control(), func(error) {})
 	defer t.close()
 	ask, err := expect(ctx, t, (*wire.Message).GetAsk)
 	if err != nil {
 		return err
+	}
+	if d := receive.owes(ask.GetMove(), session); d != nil {
+		return d.answer(ctx, t, session, ask.GetFollow())
 	}
 	verdict, err := settleFor(ctx, host, journals, ask.GetMove(), session)
 	if err != nil {
@@ -71,6 +75,11 @@ func Settle(ctx context.Context, host Host, journals, move string) (*wire.Messag
 			return nil, err
 		}
 		return &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{}}}, nil
+	case journal.Owing:
+		if story.Rebooted() {
+			return nil, wire.ErrDiedHere
+		}
+		return nil, wire.ErrOwed
 	case journal.Aborted:
 	default:
 		if err := host.Discard(ctx, story.Move); err != nil {

@@ -17,6 +17,7 @@ type verdict int
 const (
 	undecided verdict = iota // it could not be asked, or does not know yet
 	owned                    // "running": the container is the peer's
+	owing                    // it runs there, and lacks memory that only the source has
 	aborted                  // "aborted": its half is dead
 )
 
@@ -33,6 +34,7 @@ func (p *Push) commit(ctx context.Context) (verdict, error) {
 	// A COMMIT whose sending failed may have arrived all the same: only the peer can tell.
 	p.Log.Warn("no word after COMMIT; asking the peer", "error", err)
 	p.Record.Warn("the peer gave no word after COMMIT; the container stays frozen while it is asked")
+	p.lost = true
 	return askUntil(ctx, p.Dial, p.Move, p.Retry)
 }
 
@@ -51,6 +53,8 @@ func readVerdict(ctx context.Context, t *talk) (verdict, error) {
 	switch {
 	case err != nil:
 		return undecided, err
+	case m.GetDone().GetOwedPages() > 0:
+		return owing, nil
 	case m.GetDone() != nil:
 		return owned, nil
 	case m.GetAborted() != nil:
@@ -83,7 +87,7 @@ func askUntil(ctx context.Context, dial Dial, move string, patience time.Duratio
 }
 
 func askOnce(ctx context.Context, dial Dial, move string) (verdict, error) {
-	session, err := dial(ctx, true)
+	session, err := dial(ctx, ToAsk)
 	if err != nil {
 		return undecided, err
 	}
@@ -104,6 +108,14 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	switch v {
 	case owned:
 		err = p.letGo(ctx)
+	case owing:
+		if err = p.follow(ctx); err != nil { // the peer may be wrong, but what it does not have is here
+			result.Outcome = report.Unknown
+			err = fmt.Errorf("%w, and runs at the peer without all of its memory: %w", ErrOutcomeUnknown, err)
+		} else {
+			err = p.letGo(ctx)
+		}
+		result.Mode, result.Rounds, result.BytesSent = string(p.mode), p.told, p.sent+p.session.Sent()
 	case aborted:
 		result.Outcome = report.Kept
 		thawErr := p.held.Rollback(ctx)
@@ -117,6 +129,9 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	default:
 		result.Outcome = report.Unknown
 	}
+	if p.courier != nil {
+		_ = p.courier.stop()
+	}
 	if cerr := p.closeMemory(); cerr != nil {
 		p.Log.Debug("let go of the memory", "error", cerr)
 	}
@@ -127,7 +142,8 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	if err != nil {
 		result.Error = oneLine(err)
 	}
-	return &Attempt{Result: result, Err: err}
+	owed := result.Outcome == report.Unknown && p.owed.Pages > 0
+	return &Attempt{Result: result, Err: err, Owed: owed}
 }
 
 // letGo removes the source's copy: it is the peer's now, so whatever fails here is a leftover, not a failed move.

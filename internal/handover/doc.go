@@ -19,6 +19,9 @@
 //	8                                                   journal running: from here on it is the peer's
 //	9 kill, journal done, delete                                                             <- Done
 //
+// In the modes that leave memory behind the journal says "owing" at 8, and Done tells how much is missing. Before 9 the pages
+// follow (follow.go, debtor.go), and another Done says that nothing is missing.
+//
 // Before commit-sent every failure on either side undoes everything: the source runs on. After it the source thaws only
 // when the peer says that it has recorded "aborted"; as long as the peer can't be asked, the container stays frozen and the
 // outcome is unknown. Resolve ends that state from the journals.

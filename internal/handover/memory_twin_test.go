@@ -30,6 +30,10 @@ type twinMemory struct {
 	passes int
 	final  bool
 	closed int
+
+	mu       sync.Mutex // from here on
+	promised []uint64   // pages, by slot
+	owed     map[uint64]bool
 }
 
 func (m *twinMemory) Copied() uint64 { return 0 }
@@ -102,6 +106,7 @@ type twinStore struct {
 	mu     sync.Mutex
 	pages  [twinPages]uint64
 	frames int
+	debt   *twinDebt
 }
 
 func (p twinPlace) Pages(frame []byte) error {
@@ -119,6 +124,9 @@ func (p twinPlace) Pages(frame []byte) error {
 		}
 	}
 	p.store.pages[binary.LittleEndian.Uint64(frame)] = binary.LittleEndian.Uint64(frame[8:])
+	if p.store.debt != nil {
+		p.store.debt.came(binary.LittleEndian.Uint64(frame))
+	}
 	return nil
 }
 
@@ -134,6 +142,9 @@ func (p twinPlace) checkPages() {
 	want, layout := [twinPages]uint64{}, []byte(nil)
 	if p.memory != nil && p.memory.final {
 		want, layout = p.memory.pages, []byte("layout")
+		for _, page := range p.memory.promised {
+			want[page] = p.store.pages[page]
+		}
 	}
 	if p.store.pages != want {
 		p.t.Errorf("the peer has %v, want %v", p.store.pages, want)

@@ -18,6 +18,7 @@ type pageReceiver struct {
 	came  uint64        // frames that were stored, or given up
 	due   uint64        // frames that the source has told of
 	err   error         // the first that could not be stored
+	later bool          // nobody waits for it: see follow
 	moved chan struct{} // has a token whenever a frame came
 }
 
@@ -37,6 +38,10 @@ func (r *pageReceiver) take(frame []byte) error {
 	}
 	r.mu.Lock()
 	r.came++
+	if r.later {
+		r.mu.Unlock()
+		return err
+	}
 	if r.err == nil {
 		r.err = err
 	}
@@ -77,6 +82,13 @@ func (r *pageReceiver) wait(ctx context.Context, frames uint64) error {
 			return because(ctx, ctx.Err())
 		}
 	}
+}
+
+// follow: from here on there are no barriers, and a frame that can't be stored ends its lane.
+func (r *pageReceiver) follow() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.later = true
 }
 
 // forgive makes the next frames be stored again.

@@ -19,7 +19,9 @@ type Channel interface {
 // Session is an authenticated connection with the other host.
 type Session interface {
 	Control() Channel
-	Files() Channel    // carries one pass over a tree at a time
+	Files() Channel // carries one pass over a tree at a time
+	// Urgent is the lane of Files without a limit of bandwidth, for little that can't wait. Nobody is using Files any more.
+	Urgent() Channel
 	Images() []Channel // carry image chunks in any order; at least one
 	Peer() string      // who it is, for messages
 	Proof() string     // digest of the secret that the source opens all sessions of a move with
@@ -27,9 +29,18 @@ type Session interface {
 	Close() error
 }
 
-// Dial opens a session with the peer: a new one, or with resume another one for the move that has begun, which carries
-// the control lane only.
-type Dial func(ctx context.Context, resume bool) (Session, error)
+// Dial opens a session with the peer.
+type Dial func(ctx context.Context, why Why) (Session, error)
+
+// Why is what a session is opened for.
+type Why int
+
+// The reasons. All but the first are about a move that has begun.
+const (
+	ToMove   Why = iota
+	ToAsk        // carries the control lane only
+	ToFollow     // as ToMove
+)
 
 // Container is the running container at the source.
 type Container interface {
@@ -54,11 +65,14 @@ type Container interface {
 	Destroy(ctx context.Context) error
 	// Stop kills what is left of it and keeps it as a container that has ended.
 	Stop(ctx context.Context) error
+	// Remainder is its memory after a Promise whose process is gone, to Recall and Follow. Close it.
+	Remainder(ctx context.Context) (Memory, error)
 	// Revive makes it run on after the process that held it is gone: the end of a failed move without a Held.
 	Revive(ctx context.Context) error
 }
 
-// Memory is the container's memory at the source. Rounds, then at most one Final, then Close; one call at a time.
+// Memory is the container's memory at the source. Rounds, then at most one Final or Promise, then Close; one call at a time,
+// but for Hurry.
 type Memory interface {
 	// Round reads what was written since the round before, the first one all there is, while the container runs, and sends it
 	// as page frames. When it returns nothing is being sent any more. After an error only Close may be called.
@@ -68,8 +82,27 @@ type Memory interface {
 	Final(ctx context.Context, lanes []Lane) (Round, error)
 	// Copied is how much of the memory is not sent by rounds but copied while the container stands still, in bytes.
 	Copied() uint64
+	// Promise is Final without sending anything: the rest follows when the container runs at the peer. It says what is owed.
+	Promise(ctx context.Context) (Owed, error)
+	// Follow sends what is owed, after Promise. It may be called again after an error.
+	Follow(ctx context.Context, lanes []Lane) (Round, error)
+	// Hurry sends promised pages that are waited for, while Follow is at work or before. Slots that are not owed are left out.
+	Hurry(ctx context.Context, slots []uint64, lane Lane) (Round, error)
+	// Recall says what the peer has of the pages that are owed, from the slot on; everything else is owed again. Neither Follow
+	// nor Hurry is at work.
+	Recall(slot uint64, have []Slots)
 	// Close undoes what was done to the container in order to follow its memory. Its processes may run, stand still or be gone.
 	Close() error
+}
+
+// Owed are pages that come when the container runs already: a range of slots of the peer's store. 0 pages: none.
+type Owed struct {
+	Slot, Pages uint64
+}
+
+// Slots is a run of them.
+type Slots struct {
+	First, Pages uint64
 }
 
 // Round is what one pass over the memory did.
@@ -129,10 +162,26 @@ type Place interface {
 	Pages(frame []byte) error
 	// Forget drops every page that was stored: the container's memory will be in the images after all.
 	Forget() error
+	// Owe says, before Restore, which pages come when the container runs already. Pages takes them.
+	Owe(owed Owed) (Debt, error)
 	// Restore restores from Images, and from the pages if there are any, up to the gate. On an error nothing of it is left.
 	Restore(ctx context.Context, stdio []byte) (Gate, error)
 	// Discard undoes all of it, Restore included.
 	Discard(ctx context.Context) error
+}
+
+// Debt is what a container that is being restored, or runs, lacks of its memory. It is of use until the Place's Discard, or
+// until Run of Receive returns.
+type Debt interface {
+	// Wanted returns slots whose pages a task waits for, at least one.
+	Wanted(ctx context.Context) ([]uint64, error)
+	// Missing is how many pages have not come.
+	Missing() uint64
+	// Stored is which have: bits from the slot on, in at most size bytes; none behind the last.
+	Stored(slot uint64, size int) []byte
+	// Paid is closed when every page has come that is needed, or none can be any more: Err tells.
+	Paid() <-chan struct{}
+	Err() error
 }
 
 // Gate is a restored container whose processes are stopped and whose network is cut off.

@@ -37,7 +37,11 @@ type Push struct {
 	held    Held
 	hello   *wire.Hello
 	offer   *wire.Offer
-	memory  Memory  // nil: its memory goes by CRIU's images
+	memory  Memory // nil: its memory goes by CRIU's images
+	owed    Owed   // of it, what the peer gets when the container runs there
+	courier *courier
+	sent    uint64  // bytes, over earlier sessions
+	lost    bool    // the first session's link
 	thawed  float64 // downtime until a failed move's container ran on, in ms
 
 	told       []report.Round // of memory
@@ -50,6 +54,7 @@ type Attempt struct {
 	Result    report.Result
 	Err       error // why it is not Moved
 	Unreached bool  // there was no session
+	Owed      bool  // Resolve needs the layout in Images to send the rest of the memory
 	LinkLost  bool  // the link broke while the container ran: another attempt costs it nothing
 }
 
@@ -112,7 +117,7 @@ func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *r
 		return &refusedError{err}
 	}
 	p.hello.Protocol, p.hello.Move, p.hello.Mode = wire.Protocol, p.Move, string(p.Mode)
-	if p.session, err = p.Dial(ctx, false); err != nil {
+	if p.session, err = p.Dial(ctx, ToMove); err != nil {
 		return err
 	}
 	p.talk = newTalk(ctx, p.session.Control(), alarm)
@@ -238,7 +243,14 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 	if err != nil {
 		return err
 	}
-	return p.list(ctx, images.Files(), lanes.frames.Load(), stdio)
+	if err := p.list(ctx, images.Files(), lanes.frames.Load(), stdio); err != nil {
+		return err
+	}
+	if p.owed.Pages > 0 { // a restore may need some already
+		p.courier = newCourier(ctx, p)
+		undo.Add("stop sending memory", func(context.Context) error { return p.courier.stop() })
+	}
+	return nil
 }
 
 // list tells the peer what the complete set is: files, and page frames since the last round.
@@ -248,7 +260,7 @@ func (p *Push) list(ctx context.Context, files []*wire.ImageFile, frames uint64,
 		files = files[len(part):]
 		set := &wire.Images{Files: part, More: len(files) > 0}
 		if !set.GetMore() {
-			set.Stdio, set.PageFrames = stdio, frames
+			set.Stdio, set.PageFrames, set.OwedSlot, set.OwedPages = stdio, frames, p.owed.Slot, p.owed.Pages
 		}
 		err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Images{Images: set}})
 		if err != nil || !set.GetMore() {
@@ -349,7 +361,7 @@ func (p *Push) result(outcome report.Outcome) report.Result {
 		Destination: p.offer.GetDestination(),
 	}
 	if p.session != nil {
-		r.BytesSent = p.session.Sent()
+		r.BytesSent = p.sent + p.session.Sent()
 	}
 	return r
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -25,8 +26,9 @@ type Receive struct {
 	hello   *wire.Hello
 	place   Place
 	images  *imageReceiver
-	feeds   bool          // the place takes pages
-	pages   *pageReceiver // nil when it does not
+	feeds   bool                   // the place takes pages
+	pages   *pageReceiver          // nil when it does not
+	debtor  atomic.Pointer[debtor] // nil when all memory came before Commit
 	listed  []*wire.ImageFile
 	lanes   *errgroup.Group // the image lanes
 	stop    context.CancelFunc
@@ -59,8 +61,12 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 	if err := r.resume(settled); err != nil { // 7, 8
 		return r.giveUp(settled, err, &undo)
 	}
-	r.tell(settled, r.verdict)
-	r.linger(settled)
+	if d := r.debtor.Load(); d != nil {
+		d.run(settled)
+	} else {
+		r.tell(settled, r.verdict)
+		r.linger(settled)
+	}
 	return r.close()
 }
 
@@ -165,6 +171,9 @@ func (r *Receive) prepare(ctx context.Context, alarm context.CancelCauseFunc) er
 			err := r.drain(ctx, lane)
 			if err != nil {
 				alarm(err)
+				if r.debtor.Load() != nil {
+					_ = r.session.Close() // the source makes another
+				}
 			}
 			return err
 		})
@@ -181,6 +190,11 @@ func (r *Receive) restore(ctx context.Context, last *wire.Images) error {
 	}
 	if r.pages != nil {
 		if err := r.pages.wait(ctx, last.GetPageFrames()); err != nil {
+			return err
+		}
+	}
+	if last.GetOwedPages() > 0 {
+		if err := r.owe(ctx, Owed{Slot: last.GetOwedSlot(), Pages: last.GetOwedPages()}); err != nil {
 			return err
 		}
 	}
@@ -211,17 +225,29 @@ func (r *Receive) resume(ctx context.Context) error {
 		if !limit.Stop() {
 			return errResumeTooLate
 		}
-		return r.journal.Append(journal.Running, "")
+		return r.journal.Append(r.arrived(), "")
 	})
 	limit.Stop()
-	if r.journal.Last() != journal.Running {
+	if r.journal.Last() != r.arrived() {
 		return fmt.Errorf("%w: %w", wire.ErrRestore, because(opening, err))
 	}
 	if err != nil { // too late to give it back: as after any crash, it is this host's
 		r.Log.Error("the container is ours, but its start was not clean", "error", err)
 	}
-	r.verdict = &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{ResumeUs: uint64(time.Since(began).Microseconds())}}}
+	done := &wire.Done{ResumeUs: uint64(time.Since(began).Microseconds())}
+	if d := r.debtor.Load(); d != nil {
+		done.OwedPages = max(1, d.debt.Missing()) // the last word is not said yet
+	}
+	r.verdict = &wire.Message{Body: &wire.Message_Done{Done: done}}
 	return nil
+}
+
+// arrived is what makes the container this host's.
+func (r *Receive) arrived() journal.Step {
+	if r.debtor.Load() != nil {
+		return journal.Owing
+	}
+	return journal.Running
 }
 
 // giveUp clears everything up, records it, and only then tells the source. It returns the reason.
@@ -272,6 +298,9 @@ func (r *Receive) linger(ctx context.Context) {
 // stopLanes returns when no image is written any more.
 func (r *Receive) stopLanes() {
 	r.stop()
+	if d := r.debtor.Load(); d != nil {
+		d.stop()
+	}
 	if r.lanes != nil {
 		_ = r.lanes.Wait() // it was cut off
 	}

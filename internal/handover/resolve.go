@@ -61,12 +61,35 @@ func (r *Resolve) Run(ctx context.Context) (report.Outcome, error) {
 		return r.destroy(ctx, j, "the peer has it")
 	case aborted:
 		return r.revive(ctx, j, "the peer aborted")
+	case owing:
+		if err := r.follow(ctx); err != nil {
+			return report.Unknown, fmt.Errorf("%w, and runs at the peer without all of its memory: %w", ErrOutcomeUnknown, err)
+		}
+		return r.destroy(ctx, j, "the peer has all of its memory")
 	default:
 		if !errors.Is(err, ErrOutcomeUnknown) {
 			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
 		}
 		return report.Unknown, err
 	}
+}
+
+// follow goes on sending memory to the container that runs at the peer already.
+func (r *Resolve) follow(ctx context.Context) (err error) {
+	if r.Container == nil {
+		return ErrGone
+	}
+	p := &Push{Move: r.Story.Move.Name, Dial: r.Dial, Retry: r.Patience, Mode: PostCopy, Record: report.NewRecorder(nil), Log: r.Log, lost: true}
+	if p.memory, err = r.Container.Remainder(ctx); err != nil {
+		return err
+	}
+	err = p.follow(ctx)
+	if p.session != nil {
+		_ = p.courier.stop()
+		p.talk.close()
+		_ = p.session.Close()
+	}
+	return errors.Join(err, p.closeMemory())
 }
 
 func (r *Resolve) revive(ctx context.Context, j *journal.Journal, why string) (report.Outcome, error) {

@@ -29,7 +29,7 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 		return err
 	}
 	undo.Add("let go of the memory", func(context.Context) error { return p.closeMemory() })
-	if p.Mode == StopCopy {
+	if !p.Mode.rounds() {
 		return nil
 	}
 	p.Record.Enter(report.Precopy)
@@ -82,8 +82,8 @@ func (p *Push) openMemory(ctx context.Context) error {
 // byImages says that the memory goes by CRIU's images, aloud where the user has asked for something else.
 func (p *Push) byImages(why string) {
 	p.Log.Info("the memory goes by CRIU's images", "why", why)
-	if p.Mode == PreCopy {
-		p.Record.Warn("no rounds, the memory goes by CRIU's images: " + why)
+	if p.Mode == PreCopy || p.Mode.later() {
+		p.Record.Warn("no rounds, and nothing is left for later, the memory goes by CRIU's images: " + why)
 	}
 }
 
@@ -141,6 +141,15 @@ func (p *Push) final(ctx context.Context, lanes *pageLanes) error {
 		return nil
 	}
 	began := time.Now()
+	if p.Mode.later() {
+		owed, err := p.memory.Promise(ctx)
+		if err != nil {
+			return fmt.Errorf("promise the rest of the memory: %w", err)
+		}
+		p.owed = owed
+		p.Log.Info("memory follows later", "pages", owed.Pages, "took", time.Since(began))
+		return nil
+	}
 	round, err := p.memory.Final(ctx, lanes.lanes)
 	if err != nil {
 		return fmt.Errorf("send the last of the memory: %w", err)
@@ -195,6 +204,9 @@ const pageSize = 4096
 // predict tells what is expected of the stop that follows.
 func (p *Push) predict(c *converge, d decision) {
 	p.Log.Info("stopping the container", "decision", d.String())
+	if p.Mode.later() { // what is not sent yet does not lengthen the stop
+		return
+	}
 	p.mode = PreCopy
 	p.prediction = &report.Prediction{
 		DowntimeMS:  report.Milliseconds(d.downtime),

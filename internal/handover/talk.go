@@ -12,16 +12,20 @@ import (
 // talk is the conversation on a session's control lane. One goroutine reads, so that bad news is heard while the others
 // work: a Failure, an Abort and the end of the link go to alarm at once, besides being returned by next.
 type talk struct {
-	control Channel
-	inbox   chan *wire.Message
-	done    chan struct{} // closed when the lane is at its end
-	err     error         // why, readable once done is closed
-	stop    context.CancelFunc
+	control  Channel // to send, for several goroutines
+	inbox    chan *wire.Message
+	requests chan []uint64 // slots of pages that the peer's tasks wait for
+	done     chan struct{} // closed when the lane is at its end
+	err      error         // why, readable once done is closed
+	stop     context.CancelFunc
 }
 
 func newTalk(ctx context.Context, control Channel, alarm context.CancelCauseFunc) *talk {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
-	t := &talk{control: control, inbox: make(chan *wire.Message, 8), done: make(chan struct{}), stop: stop}
+	t := &talk{
+		control: shareAll([]Channel{control})[0], inbox: make(chan *wire.Message, 8), requests: make(chan []uint64, 64),
+		done: make(chan struct{}), stop: stop,
+	}
 	go func() {
 		defer close(t.done)
 		t.err = t.read(ctx, alarm)
@@ -48,6 +52,13 @@ func (t *talk) read(ctx context.Context, alarm context.CancelCauseFunc) error {
 			alarm(m.GetFailure().Err())
 		case m.GetAbort() != nil:
 			alarm(fmt.Errorf("%w: %s", errAbortedByPeer, m.GetAbort().GetReason()))
+		case m.GetPageRequest() != nil:
+			select {
+			case t.requests <- m.GetPageRequest().GetSlots():
+			case <-ctx.Done():
+				return ErrLinkLost
+			}
+			continue
 		}
 		select {
 		case t.inbox <- m:

@@ -42,6 +42,8 @@ type world struct {
 	offers     *wire.Offer // what the peer can; nil: no feeding
 	mode       Mode
 	events     []report.Event
+	receive    *Receive       // of the last move
+	store      *twinStore     // and the peer's memory
 	busy       sync.WaitGroup // the peer's processes
 }
 
@@ -161,6 +163,8 @@ func (w *world) Memory(context.Context) (Memory, error) {
 	return w.memory, nil
 }
 
+func (w *world) Remainder(context.Context) (Memory, error) { return w.memory, w.step("remainder") }
+
 func (w *world) Stdio(context.Context) ([]byte, error) { return []byte("{}"), w.step("stdio") }
 
 func (w *world) Linked() (bool, error) { return w.linked, nil }
@@ -206,7 +210,8 @@ func (h twinHost) Reserve(context.Context, *wire.Hello) (Place, *wire.Offer, err
 	if h.offers != nil {
 		offer = proto.CloneOf(h.offers)
 	}
-	return twinPlace{h.world, dir, new(twinStore)}, offer, err
+	h.store = new(twinStore)
+	return twinPlace{h.world, dir, h.store}, offer, err
 }
 
 func (h twinHost) Discard(context.Context, journal.Move) error {
@@ -240,7 +245,7 @@ func (p twinPlace) Sync(ctx context.Context, _ int, ch Channel) (uint64, error) 
 
 func (p twinPlace) Prepare(context.Context) error { return p.step("prepare") }
 
-func (p twinPlace) Restore(context.Context, []byte) (Gate, error) {
+func (p twinPlace) Restore(ctx context.Context, _ []byte) (Gate, error) {
 	if err := p.step("restore"); err != nil {
 		return nil, err
 	}
@@ -252,6 +257,11 @@ func (p twinPlace) Restore(context.Context, []byte) (Gate, error) {
 	}
 	p.checkPages()
 	p.set(&p.peer, frozen)
+	if p.store.debt != nil {
+		if err := p.store.debt.need(ctx, 0); err != nil { // CRIU itself touches one
+			return nil, err
+		}
+	}
 	return p, nil
 }
 
@@ -285,10 +295,12 @@ func (p twinPlace) Discard(context.Context) error {
 
 // cable joins two hosts. After cutAfter control frames, counted over both directions, it is dead.
 type cable struct {
-	mu       sync.Mutex
-	frames   int
-	cutAfter int // -1: never
-	dead     chan struct{}
+	mu           sync.Mutex
+	frames       int
+	cutAfter     int // -1: never
+	data         int // frames on other lanes
+	dataCutAfter int // 0: never
+	dead         chan struct{}
 }
 
 func newCable(cutAfter int) *cable { return &cable{cutAfter: cutAfter, dead: make(chan struct{})} }
@@ -302,6 +314,17 @@ func (c *cable) count() (swallow bool) {
 		return true
 	}
 	c.frames++
+	return false
+}
+
+func (c *cable) countData() (swallow bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.data++
+	if c.data == c.dataCutAfter {
+		c.cut()
+		return true
+	}
 	return false
 }
 
@@ -320,7 +343,7 @@ type twinChannel struct {
 }
 
 func (ch *twinChannel) Send(ctx context.Context, parts ...[]byte) error {
-	if ch.control && ch.cable.count() {
+	if ch.control && ch.cable.count() || !ch.control && ch.cable.countData() {
 		return io.ErrClosedPipe
 	}
 	select {
@@ -371,6 +394,7 @@ func newSessions(c *cable) (source, peer *twinSession) {
 
 func (s *twinSession) Control() Channel  { return s.channels[0] }
 func (s *twinSession) Files() Channel    { return s.channels[1] }
+func (s *twinSession) Urgent() Channel   { return s.channels[1] }
 func (s *twinSession) Images() []Channel { return []Channel{s.channels[2], s.channels[3]} }
 func (s *twinSession) Peer() string      { return "twin" }
 func (s *twinSession) Proof() string     { return "proof" }
@@ -383,7 +407,8 @@ const twinMove = "00112233445566778899aabbccddeeff"
 
 // dial connects with the peer: first to Receive, later to Answer. reachable says whether a second connection works.
 func (w *world) dial(reachable bool) Dial {
-	return func(_ context.Context, resume bool) (Session, error) {
+	return func(_ context.Context, why Why) (Session, error) {
+		resume := why != ToMove
 		if resume && !reachable {
 			return nil, errors.New("no route to host")
 		}
@@ -394,10 +419,11 @@ func (w *world) dial(reachable bool) Dial {
 		source, peer := newSessions(c)
 		w.busy.Go(func() {
 			if resume {
-				_ = Answer(context.Background(), twinHost{w}, w.journals[1], peer)
+				_ = Answer(context.Background(), twinHost{w}, w.journals[1], peer, w.receive)
 				return
 			}
 			receive := &Receive{Host: twinHost{w}, Journals: w.journals[1], Log: slog.New(slog.DiscardHandler)}
+			w.receive = receive
 			_ = receive.Run(context.Background(), peer)
 		})
 		return source, nil

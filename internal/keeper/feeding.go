@@ -58,20 +58,22 @@ func startFeeding(ctx context.Context, dir, stateDir string, limit uint64, log *
 		return nil, err
 	}
 	defer lock.Close() // the feeder has it
-	s, err := store.Open(&store.Options{Limit: limit})
+	f := &feeding{log: log}
+	f.store, err = store.Open(&store.Options{Limit: limit, Stored: func(s pages.Slots) { f.feed.Arrived(s.First, s.Pages) }})
 	if err != nil {
 		return nil, err
 	}
-	supervisor, err := feed.Start(ctx, &feed.Options{Dir: dir, Store: []feed.Part{{File: s.File()}}, Punch: true, Lock: lock, Log: log})
-	if err != nil {
-		return nil, errors.Join(err, s.Close())
+	o := &feed.Options{Dir: dir, Store: []feed.Part{{File: f.store.File()}}, Punch: true, Late: true, Lock: lock, Log: log}
+	if f.feed, err = feed.Start(ctx, o); err != nil {
+		return nil, errors.Join(err, f.store.Close())
 	}
-	return &feeding{store: s, feed: supervisor, log: log}, nil
+	return f, nil
 }
 
 // put stores the pages of a frame.
 func (f *feeding) put(frame []byte) error {
 	err := f.store.Put(frame)
+	f.feed.Wake()
 	switch {
 	case errors.Is(err, store.ErrNoRoom):
 		return fmt.Errorf("%w: %w", wire.ErrNoSpace, err)

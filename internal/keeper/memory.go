@@ -62,6 +62,7 @@ type privateMemory struct {
 	set       *track.Set
 	ledger    *pages.Ledger
 	sender    *pages.Sender
+	promised  []promised     // by slot
 	unsettled bool           // the last round's barrier is not known to have been passed; the next call says so
 	early     []track.Change // what the tracker had to tell before CRIU's dump; nil where it can be asked after it
 	log       *slog.Logger
@@ -103,14 +104,22 @@ func (m *privateMemory) dropExcept(seen []track.Change) {
 }
 
 func (m *privateMemory) send(ctx context.Context, changes []pages.Change, lanes []handover.Lane) (handover.Round, error) {
+	round, err := m.sender.Send(ctx, changes, toLanes(lanes))
+	m.unsettled = err == nil
+	m.log.Debug("memory sent", "round", round)
+	return told(round), err
+}
+
+func toLanes(lanes []handover.Lane) []pages.Lane {
 	var to []pages.Lane
 	for _, lane := range lanes {
 		to = append(to, func(ctx context.Context, frame []byte) error { return lane.Send(ctx, frame) })
 	}
-	round, err := m.sender.Send(ctx, changes, to)
-	m.unsettled = err == nil
-	m.log.Debug("memory sent", "round", round)
-	return handover.Round{Scanned: round.Scanned, Sent: round.Wire, Frames: round.Frames, Took: round.Took}, err
+	return to
+}
+
+func told(r pages.Round) handover.Round {
+	return handover.Round{Scanned: r.Scanned, Sent: r.Wire, Frames: r.Frames, Took: r.Took}
 }
 
 // frozen is called when the container stands still and CRIU has not begun: where CRIU uses the kernel's soft-dirty bits it is
@@ -122,6 +131,14 @@ func (m *privateMemory) frozen(ctx context.Context) (err error) {
 	return err
 }
 
+// lastSeen is what was written until the freeze.
+func (m *privateMemory) lastSeen(ctx context.Context) ([]track.Change, error) {
+	if m.early != nil {
+		return m.early, nil
+	}
+	return m.set.Final(ctx)
+}
+
 // Final sends what the peer lacks of the pages that CRIU has left to us, and writes where it finds each of them.
 func (m *privateMemory) Final(ctx context.Context, lanes []handover.Lane) (handover.Round, error) {
 	m.settle()
@@ -129,12 +146,9 @@ func (m *privateMemory) Final(ctx context.Context, lanes []handover.Lane) (hando
 	if held == nil {
 		return handover.Round{}, errors.New("send memory of a container that was not dumped")
 	}
-	seen := m.early
-	if seen == nil {
-		var err error
-		if seen, err = m.set.Final(ctx); err != nil {
-			return handover.Round{}, err
-		}
+	seen, err := m.lastSeen(ctx)
+	if err != nil {
+		return handover.Round{}, err
 	}
 	m.dropExcept(seen)
 	var changes []pages.Change
@@ -171,11 +185,17 @@ func (m *privateMemory) last(seen []track.Change, left checkpoint.Left) pages.Ch
 // writeLayout tells the peer's feeder where in its store each page is. Each must be there: a page that is in no run would be
 // zero in the restored process.
 func (m *privateMemory) writeLayout(all []checkpoint.Left, spaces []uint64) error {
-	var layout feed.Layout
 	for i, left := range all {
 		if missing := m.ledger.Missing(spaces[i], left.Pages); len(missing) > 0 {
 			return fmt.Errorf("%w: process %d, %d pages at %#x", errUnread, left.VPid, missing[0].Pages, missing[0].Start)
 		}
+	}
+	return m.writeRuns(all, spaces)
+}
+
+func (m *privateMemory) writeRuns(all []checkpoint.Left, spaces []uint64) error {
+	var layout feed.Layout
+	for i, left := range all {
 		space := feed.Space{Pid: left.VPid}
 		for _, run := range m.ledger.Runs(spaces[i]) {
 			space.Runs = append(space.Runs, feed.Run{Range: memory.Range{Start: run.Start, Pages: run.Pages}, Slot: run.Slot})
@@ -221,7 +241,11 @@ func (m *privateMemory) Copied() uint64 {
 // Close lets the processes be as they were.
 func (m *privateMemory) Close() error {
 	m.container.memory = nil
-	return errors.Join(m.set.Close(), m.ledger.Close())
+	var err error
+	if m.set != nil {
+		err = m.set.Close()
+	}
+	return errors.Join(err, m.ledger.Close())
 }
 
 // common is what two lists have in common. Both are in order, and neither overlaps itself.

@@ -77,7 +77,8 @@ func (p *peer) run(ctx context.Context) error {
 		}
 		switch {
 		case s.Resumed():
-			p.busy.Go(func() { p.answer(ctx, s) })
+			receive := p.receive
+			p.busy.Go(func() { p.answer(ctx, s, receive) })
 		case p.receive == nil:
 			idle.Stop()
 			p.receive = &handover.Receive{Host: p.host, Journals: p.order.Journals, Root: p.order.Root, Log: p.log}
@@ -106,9 +107,9 @@ func (p *peer) run(ctx context.Context) error {
 	return p.host.watch(ctx)
 }
 
-func (p *peer) answer(ctx context.Context, s transport.Session) {
+func (p *peer) answer(ctx context.Context, s transport.Session, receive *handover.Receive) {
 	defer func() { _ = s.Close() }()
-	if err := handover.Answer(ctx, p.host, p.order.Journals, session{s}); err != nil {
+	if err := handover.Answer(ctx, p.host, p.order.Journals, session{s}, receive); err != nil {
 		p.log.Warn("answer how the move ended", "error", err)
 	}
 }

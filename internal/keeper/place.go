@@ -15,6 +15,7 @@ import (
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/restore"
@@ -44,6 +45,8 @@ type place struct {
 	offset    int64 // of the log
 	gate      *restore.Gate
 	running   *runtime.Container
+	carrier   *monitor.Carrier // of its output, from when it runs
+	owed      bool             // memory comes when it runs already
 }
 
 // Images is the directory of the image set.
@@ -212,6 +215,15 @@ func (p *place) Forget() error {
 	return m.close()
 }
 
+// Owe says which pages come when the container runs already.
+func (p *place) Owe(owed handover.Owed) (handover.Debt, error) {
+	if p.memory == nil {
+		return nil, errNoPages
+	}
+	p.owed = true
+	return p.memory.owe(feed.Owed(owed))
+}
+
 // Restore restores up to the gate.
 func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error) {
 	s, err := decode[stdio]("stdio", data)
@@ -255,6 +267,11 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 		return nil
 	})
 	p.running = c
+	if p.owed { // the move is not over for long
+		if err := p.carry(context.WithoutCancel(ctx)); err != nil {
+			p.host.log.Error("the container's output waits for the end of the move", "error", err)
+		}
+	}
 	return err
 }
 

@@ -138,6 +138,9 @@ func (o *ResolveOrder) resolvePeer(ctx context.Context, story *journal.Story) (r
 	}
 }
 
+// lanesAgain are for memory that goes on following, of a move whose order is gone.
+const lanesAgain = 2
+
 func (o *ResolveOrder) dial(story *journal.Story) (handover.Dial, error) {
 	token, err := hex.DecodeString(story.Move.Token)
 	if err != nil || len(token) != len(transport.Token{}) {
@@ -147,5 +150,5 @@ func (o *ResolveOrder) dial(story *journal.Story) (handover.Dial, error) {
 	if err != nil {
 		return nil, err
 	}
-	return dial(dialer, &transport.ConnectOptions{Token: transport.Token(token), Log: o.Log}, 0), nil
+	return dial(dialer, &transport.ConnectOptions{Token: transport.Token(token), Log: o.Log}, lanesAgain), nil
 }

@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 
@@ -26,6 +27,15 @@ func (s session) Proof() string {
 func (s session) Control() handover.Channel { return s.Session.Control() }
 
 func (s session) Files() handover.Channel { return s.Lanes()[0] }
+
+func (s session) Urgent() handover.Channel { return urgent{s.Files()} }
+
+// urgent is a lane that is not held back.
+type urgent struct{ handover.Channel }
+
+func (u urgent) Send(ctx context.Context, parts ...[]byte) error {
+	return u.Channel.Send(transport.Urgent(ctx), parts...)
+}
 
 func (s session) Images() []handover.Channel {
 	var images []handover.Channel

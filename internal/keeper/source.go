@@ -159,7 +159,12 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover
 	if err != nil {
 		return nil, errors.Join(err, j.Append(journal.RolledBack, err.Error()))
 	}
-	defer func() { m.tidy(record, os.RemoveAll(images)) }()
+	keepImages := false
+	defer func() {
+		if !keepImages {
+			m.tidy(record, os.RemoveAll(images))
+		}
+	}()
 
 	options := &transport.ConnectOptions{Token: token, Log: m.log}
 	if m.order.BandwidthLimit > 0 {
@@ -180,7 +185,9 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover
 		MaxDowntime: m.order.MaxDowntime,
 		MaxRounds:   m.order.MaxRounds,
 	}
-	return push.Run(ctx), nil
+	a := push.Run(ctx)
+	keepImages = a.Owed
+	return a, nil
 }
 
 // refused is the end of an attempt that this host's own checks did not let begin.
@@ -221,12 +228,12 @@ func newDialer(peer string, certificates transport.Certificates) (transport.Dial
 	return transport.NewDialer(address, &transport.DialOptions{Certificates: certificates})
 }
 
-// dial makes sessions of a move: the first with lanes, later ones, which only ask, without.
+// dial makes sessions of a move. One that only asks has no lanes.
 func dial(dialer transport.Dialer, options *transport.ConnectOptions, lanes int) handover.Dial {
-	return func(ctx context.Context, resume bool) (handover.Session, error) {
+	return func(ctx context.Context, why handover.Why) (handover.Session, error) {
 		o := *options
-		o.Resume = resume
-		if !resume {
+		o.Resume = why != handover.ToMove
+		if why != handover.ToAsk {
 			o.Lanes = filesLane + lanes
 		}
 		s, err := transport.Connect(ctx, dialer, &o)

@@ -14,13 +14,13 @@ func (h *host) watch(ctx context.Context) error {
 		h.finish(ctx)
 		return p.lock.Close()
 	}
-	carrier, err := h.carry(ctx)
+	err := p.carry(ctx)
 	if err != nil {
 		h.log.Warn("the container's output waits for its monitor", "error", err)
 	}
 	h.finish(ctx)
-	if carrier != nil {
-		if p.offset, err = carrier.Stop(); err != nil {
+	if p.carrier != nil {
+		if p.offset, err = p.carrier.Stop(); err != nil {
 			h.log.Warn("end the log before the monitor's", "error", err)
 		}
 	}
@@ -36,12 +36,15 @@ func (h *host) watch(ctx context.Context) error {
 }
 
 // carry takes the container's output until there is a monitor: its memory may take minutes to come.
-func (h *host) carry(ctx context.Context) (*monitor.Carrier, error) {
-	p := h.place
-	if _, err := p.stdio.Output(ctx); err != nil {
-		return nil, err
+func (p *place) carry(ctx context.Context) (err error) {
+	if p.carrier != nil || p.stdio == nil || p.running == nil {
+		return nil
 	}
-	return monitor.Carry(p.identity.LogFile, p.offset, p.stdio)
+	if _, err := p.stdio.Output(ctx); err != nil {
+		return err
+	}
+	p.carrier, err = monitor.Carry(p.identity.LogFile, p.offset, p.stdio)
+	return err
 }
 
 func (h *host) finish(ctx context.Context) {

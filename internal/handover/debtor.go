@@ -1,0 +1,228 @@
+package handover
+
+import (
+	"context"
+	"crypto/subtle"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// debtor is the peer's part while a container lacks memory: it asks the source for what tasks wait for, and takes what comes.
+// Sessions may break and come again.
+type debtor struct {
+	receive *Receive
+	debt    Debt
+	owed    Owed
+	quit    context.CancelFunc
+	asking  sync.WaitGroup
+	ended   chan struct{} // the last word is recorded, or never will be
+
+	mu     sync.Mutex
+	talk   *talk // nil without a link
+	wanted []uint64
+	open   bool // running here, and not ended: a session that comes is welcome
+}
+
+// owe makes the debtor, before the restore: that may need pages already.
+func (r *Receive) owe(ctx context.Context, owed Owed) error {
+	if r.pages == nil {
+		return fmt.Errorf("%w: pages are owed that were not asked for", wire.ErrMalformed)
+	}
+	debt, err := r.place.Owe(owed)
+	if err != nil {
+		return fmt.Errorf("owe memory: %w", err)
+	}
+	r.pages.follow()
+	ctx, quit := context.WithCancel(context.WithoutCancel(ctx))
+	d := &debtor{receive: r, debt: debt, owed: owed, quit: quit, talk: r.talk, ended: make(chan struct{})}
+	d.asking.Go(func() { d.relay(ctx) })
+	files := r.session.Files()
+	r.lanes.Go(func() error { return d.drain(ctx, files) })
+	r.debtor.Store(d)
+	return nil
+}
+
+// stop ends what owe began.
+func (d *debtor) stop() {
+	d.quit()
+	d.asking.Wait()
+}
+
+// drain takes what a lane brings. What can't be stored breaks the link, so that it is sent again.
+func (d *debtor) drain(ctx context.Context, lane Channel) error {
+	err := d.receive.drain(ctx, lane)
+	if err != nil {
+		d.receive.Log.Warn("a lane of memory is lost", "error", err)
+	}
+	return err
+}
+
+// relay asks for pages that tasks wait for.
+func (d *debtor) relay(ctx context.Context) {
+	for {
+		slots, err := d.debt.Wanted(ctx)
+		if err != nil {
+			return
+		}
+		d.mu.Lock()
+		d.wanted = append(d.wanted, slots...)
+		d.mu.Unlock()
+		d.ask(ctx, slots)
+	}
+}
+
+// ask sends a request over the link there is. One that is lost is repeated over the next.
+func (d *debtor) ask(ctx context.Context, slots []uint64) {
+	d.mu.Lock()
+	t := d.talk
+	d.mu.Unlock()
+	if t == nil {
+		return
+	}
+	for part := range slices.Chunk(slots, wire.MaxRequest) {
+		request := &wire.PageRequest{Slots: part}
+		if err := t.send(ctx, &wire.Message{Body: &wire.Message_PageRequest{PageRequest: request}}); err != nil {
+			d.receive.Log.Debug("can't ask for pages now", "error", err)
+			return
+		}
+	}
+}
+
+// run is the peer's part from "running" on, until nothing is missing.
+func (d *debtor) run(ctx context.Context) {
+	r := d.receive
+	d.mu.Lock()
+	d.open = true
+	d.mu.Unlock()
+	r.tell(ctx, r.verdict)
+	r.Log.Info("the container runs; the rest of its memory follows", "pages", d.debt.Missing())
+	go func() {
+		select {
+		case <-r.talk.done:
+			d.lose(r.talk, r.session)
+		case <-d.ended:
+		}
+	}()
+	<-d.debt.Paid()
+	err := d.debt.Err()
+	last := &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{}}}
+	if err == nil {
+		err = r.journal.Append(journal.Running, "")
+	}
+	if err != nil {
+		r.Log.Error("the container can't get the rest of its memory", "error", err)
+		last = &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(fmt.Errorf("%w: %w", wire.ErrOwed, err))}}
+	}
+	d.mu.Lock()
+	t := d.talk
+	d.open = false
+	d.mu.Unlock()
+	if t != nil {
+		limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+		if err := t.send(limited, last); err != nil {
+			r.Log.Debug("could not tell the source", "error", err) // it asks again
+		}
+		cancel()
+		select { // the source hangs up when it has read that
+		case <-t.done:
+		case <-time.After(lingerLimit):
+		}
+	}
+	close(d.ended)
+	d.stop()
+}
+
+// lingerLimit is how long the last word may take to be read.
+const lingerLimit = 2 * time.Second
+
+// lose notes that a link is gone.
+func (d *debtor) lose(t *talk, session Session) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.talk == t {
+		d.talk = nil
+		if d.open {
+			d.receive.Log.Warn("the link to the source is lost; tasks that need more memory wait for it", "pages", d.debt.Missing())
+		}
+	}
+	_ = session.Close()
+}
+
+// owes is the debtor of a move, for its own source, while it is one.
+func (r *Receive) owes(move string, session Session) *debtor {
+	if r == nil {
+		return nil
+	}
+	d := r.debtor.Load()
+	if d == nil || r.hello.GetMove() != move ||
+		subtle.ConstantTimeCompare([]byte(r.session.Proof()), []byte(session.Proof())) == 0 {
+		return nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.open {
+		return nil
+	}
+	return d
+}
+
+// answer tells the source on a new session what is missing, and with follow takes that until the session or the debt ends.
+func (d *debtor) answer(ctx context.Context, t *talk, session Session, follow bool) error {
+	done := &wire.Done{OwedPages: max(1, d.debt.Missing())}
+	if err := t.send(ctx, &wire.Message{Body: &wire.Message_Done{Done: done}}); err != nil {
+		return err
+	}
+	if !follow {
+		_, _ = t.receive(ctx) // the source hangs up once it has read
+		return nil
+	}
+	if err := d.tellHeld(ctx, t); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	lanes := new(errgroup.Group)
+	for _, lane := range append([]Channel{session.Files()}, session.Images()...) {
+		lanes.Go(func() error {
+			err := d.drain(ctx, lane)
+			if err != nil {
+				_ = session.Close()
+			}
+			return err
+		})
+	}
+	d.mu.Lock()
+	d.talk = t
+	again := slices.Clone(d.wanted)
+	d.mu.Unlock()
+	d.receive.Log.Info("the link to the source is back", "pages", d.debt.Missing())
+	d.ask(ctx, again)
+	select {
+	case <-t.done:
+		d.lose(t, session)
+	case <-d.ended:
+	}
+	cancel()
+	return lanes.Wait()
+}
+
+// tellHeld tells which pages have come.
+func (d *debtor) tellHeld(ctx context.Context, t *talk) error {
+	slot := d.owed.Slot
+	for {
+		held := &wire.PagesHeld{Slot: slot, Bits: d.debt.Stored(slot, wire.MaxHeld)}
+		slot += uint64(len(held.GetBits())) * 8
+		held.More = len(held.GetBits()) == wire.MaxHeld
+		err := t.send(ctx, &wire.Message{Body: &wire.Message_PagesHeld{PagesHeld: held}})
+		if err != nil || !held.GetMore() {
+			return err
+		}
+	}
+}

@@ -1,0 +1,122 @@
+package handover
+
+import (
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
+)
+
+// The container runs at the peer before its memory is there, and the source is given up when all of it is.
+func TestMemoryFollowsTheContainer(t *testing.T) {
+	for _, mode := range []Mode{PostCopy, Hybrid} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.link, w.mode = newCable(-1), mode
+			m := newTwinMemory(w, 40, 20, 10)
+			result := w.push(t.Context(), true)
+			if result.Outcome != report.Moved || result.Error != "" || result.Mode != string(mode) || len(result.Warnings) > 0 {
+				t.Fatalf("got %+v", result)
+			}
+			if _, ok := result.Phases[report.Follow]; !ok || (m.passes > 0) != (mode == Hybrid) {
+				t.Errorf("%d rounds, %+v", m.passes, result.Phases)
+			}
+			if source, peer := w.states(); source != absent || peer != running || m.closed != 1 {
+				t.Errorf("source %s, peer %s, memory closed %d times", source, peer, m.closed)
+			}
+			if w.store.pages != m.pages {
+				t.Errorf("the peer has %v, want %v", w.store.pages, m.pages)
+			}
+			if got := w.story(journal.Peer); got != "begin committed owing running" {
+				t.Errorf("peer's journal: %s", got)
+			}
+		})
+	}
+}
+
+// The link is cut after every possible number of control frames: nothing is given up before the last page is at the peer, and
+// nobody waits for ever.
+func TestLinkCutAnywhereWhileMemoryFollowsLosesNothing(t *testing.T) {
+	for _, mode := range []Mode{PostCopy, Hybrid} {
+		for _, reachable := range []bool{true, false} {
+			for cut := range 30 {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					w.mode = mode
+					m := newTwinMemory(w, 40, 20, 10)
+					cutOnce(t, w, cut, reachable)
+					if _, peer := w.states(); peer == running && w.store.pages != m.pages {
+						t.Errorf("cut %d: the peer has %v, want %v", cut, w.store.pages, m.pages)
+					}
+				})
+			}
+		}
+	}
+}
+
+// Data lanes break too, and in the middle of something.
+func TestLinkCutBetweenPagesLosesNothing(t *testing.T) {
+	for after := range 40 {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.link, w.mode = newCable(-1), PostCopy
+			m := newTwinMemory(w, 0)
+			w.link.dataCutAfter = after + 1
+			result := w.push(t.Context(), true)
+			synctest.Wait()
+			source, peer := w.states()
+			switch {
+			case result.Outcome == report.Kept && source == running && peer == absent:
+			case result.Outcome == report.Moved && source == absent && peer == running && w.store.pages == m.pages:
+			default:
+				t.Errorf("cut %d: source %s, peer %s, %+v", after, source, peer, result)
+			}
+		})
+	}
+}
+
+// A source that can't send any more keeps what it has, and another process goes on.
+func TestResolveSendsWhatIsOwed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.link, w.mode, w.failAt = newCable(-1), PostCopy, "follow"
+		m := newTwinMemory(w, 0)
+		result := w.push(t.Context(), true)
+		if source, _ := w.states(); result.Outcome != report.Unknown || source != frozen {
+			t.Fatalf("source %s, %+v", source, result)
+		}
+		for _, reachable := range []bool{false, true} { // in the latter case it still can't be sent
+			if outcome, err := w.resolve(reachable, NoForce); outcome != report.Unknown || !errors.Is(err, ErrOutcomeUnknown) {
+				t.Errorf("%s, %v", outcome, err)
+			}
+		}
+		w.failAt = ""
+		if outcome, err := w.resolve(true, NoForce); outcome != report.Moved || err != nil {
+			t.Errorf("%s, %v", outcome, err)
+		}
+		if source, peer := w.states(); source != absent || peer != running || w.store.pages != m.pages || !w.reached("remainder") {
+			t.Errorf("source %s, peer %s with %v, want %v", source, peer, w.store.pages, m.pages)
+		}
+	})
+}
+
+// A peer's process that is gone can take no more, and its successor does not say that all is there.
+func TestPeerThatLacksMemoryIsNotSettled(t *testing.T) {
+	w := newWorld(t)
+	j, err := journal.Create(w.journals[1], journal.Move{Name: twinMove, Role: journal.Peer, Container: "web"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Append(journal.Owing, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Settle(t.Context(), twinHost{w}, w.journals[1], twinMove); !errors.Is(err, wire.ErrOwed) || w.reached("settle") {
+		t.Errorf("got %v", err)
+	}
+}
