@@ -247,7 +247,9 @@ type push struct {
 		Event      string  `json:"event"`
 		Phase      string  `json:"phase"`
 		Outcome    string  `json:"outcome"`
+		Mode       string  `json:"mode"`
 		DowntimeMS float64 `json:"downtime_ms"`
+		TotalMS    float64 `json:"total_ms"`
 		BytesSent  uint64  `json:"bytes_sent"`
 		Error      string  `json:"error"`
 	}

@@ -19,6 +19,8 @@ var memoryModes = []struct {
 }{
 	{"stop-copy", []string{"--mode", "stop-copy"}},
 	{"pre-copy", []string{"--mode", "pre-copy"}},
+	{"post-copy", []string{"--mode", "post-copy"}},
+	{"hybrid", []string{"--mode", "hybrid"}},
 	{"auto, many lanes", []string{"--mode", "auto", "--lanes", "6"}},
 }
 
