@@ -146,10 +146,11 @@ func TestCRIUKilledWhileHoldingLosesNothing(t *testing.T) {
 			w.run(w.A, "web", "redis")
 			c := w.increment()
 			p := w.push(w.A, "web", w.tls(w.B))
-			if !p.until("dump") {
-				t.Fatalf("push ended before its dump: %s", p.result.Error)
+			if !p.until("precopy") {
+				t.Fatalf("push ended before its rounds: %s", p.result.Error)
 			}
-			// The peer's CRIU stands still, so the source's waits in its notification for as long as this test likes.
+			// The peer's CRIU, which is there already, stands still, so the source's waits in its notification for as long as
+			// this test likes.
 			peer := waitForCRIU(t, w)
 			signalAll(t, peer, syscall.SIGSTOP)
 			if !p.until("restore") {
