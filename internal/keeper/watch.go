@@ -24,7 +24,6 @@ func (h *host) watch(ctx context.Context) error {
 			h.log.Warn("end the log before the monitor's", "error", err)
 		}
 	}
-	// The lock ends with this program: by then the monitor listens.
 	return monitor.Exec("/proc/self/exe", []string{"monitor"}, &monitor.Config{
 		ID:       p.running.ID(),
 		StateDir: p.running.StateDir(),
@@ -32,6 +31,11 @@ func (h *host) watch(ctx context.Context) error {
 		Terminal: p.terminal(),
 		InitPid:  p.running.InitPid(),
 		Offset:   p.offset,
+		Listening: func() {
+			if err := p.lock.Close(); err != nil {
+				h.log.Warn("give up the container's id", "error", err)
+			}
+		},
 	}, p.stdio)
 }
 

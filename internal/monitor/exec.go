@@ -45,6 +45,9 @@ func become(exe string, args []string, c Config, stdio *Stdio) (err error) {
 		return fmt.Errorf("keep control socket: %w", err)
 	}
 	defer socket.Close()
+	if c.Listening != nil {
+		c.Listening()
+	}
 
 	c.Inherited = Inherited{}
 	if c.Inherited.Log, err = descriptor.Inherit(log.file); err != nil {

@@ -44,6 +44,8 @@ type Config struct {
 	InitPid  int    `json:"init_pid,omitempty"` // of Exec: a child of the process
 	// Offset is how much the container has written before, on other hosts: offsets go on from here.
 	Offset int64 `json:"offset,omitempty"`
+	// Listening is called by Exec, nil for none: whoever asks this monitor from now on is answered, a moment later.
+	Listening func() `json:"-"`
 
 	Inherited Inherited `json:"inherited"` // set by Spawn and Exec
 }
