@@ -9,7 +9,7 @@ type everything struct{}
 
 func (everything) look(l *lister, m *pagemap.Map, a *areas, _ bool) (*finding, error) {
 	f := &finding{}
-	for _, span := range a.spans {
+	for _, span := range l.stretches(a) {
 		if err := l.walk(m, span, func(start, end uint64, _ bool) {
 			f.populated = appendRun(f.populated, start, end)
 		}); err != nil {

@@ -38,6 +38,14 @@ func populatedPages(span area, returned pagemap.Category) pagemap.Query {
 	}
 }
 
+// stretches are what to walk. The plain page map has an entry for every page of a gap too, and gaps are terabytes.
+func (l *lister) stretches(a *areas) []area {
+	if l.scan {
+		return a.spans
+	}
+	return a.mappings
+}
+
 // walk calls f for the populated pages of a span, in ascending order.
 func (l *lister) walk(m *pagemap.Map, span area, f func(start, end uint64, softDirty bool)) error {
 	if l.scan {

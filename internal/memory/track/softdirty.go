@@ -11,7 +11,7 @@ type softDirty struct{ pid int }
 
 func (w softDirty) look(l *lister, m *pagemap.Map, a *areas, arm bool) (*finding, error) {
 	f := &finding{}
-	for _, span := range a.spans {
+	for _, span := range l.stretches(a) {
 		if err := l.walk(m, span, func(start, end uint64, dirty bool) {
 			f.populated = appendRun(f.populated, start, end)
 			if dirty {
