@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -168,14 +169,9 @@ func (a *attempt) killHeld() error {
 	for _, dir := range a.prepared.CgroupPaths() {
 		pids, listErr := cgroupPids(dir)
 		err = errors.Join(err, listErr)
-		for _, pid := range pids {
-			if pid == a.client.Pid() { // in the container's cgroups for its cgroup namespace
-				continue
-			}
-			if killErr := syscall.Kill(pid, syscall.SIGKILL); killErr != nil && !errors.Is(killErr, syscall.ESRCH) {
-				err = errors.Join(err, os.NewSyscallError("kill", killErr))
-			}
-		}
+		// CRIU is in the container's cgroups for its cgroup namespace.
+		pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == a.client.Pid() })
+		err = errors.Join(err, killAll(pids))
 	}
 	return errors.Join(err, a.thaw())
 }
@@ -213,10 +209,8 @@ func (a *attempt) killPlaced() error {
 			if len(pids) == 0 {
 				break
 			}
-			for _, pid := range pids {
-				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
-					return os.NewSyscallError("kill", err)
-				}
+			if err := killAll(pids); err != nil {
+				return err
 			}
 			if time.Now().After(deadline) {
 				return fmt.Errorf("processes %v of cgroup %s do not end", pids, dir)
@@ -225,6 +219,17 @@ func (a *attempt) killPlaced() error {
 		}
 	}
 	return nil
+}
+
+// killAll sends SIGKILL to each, gone or not.
+func killAll(pids []int) error {
+	var errs []error
+	for _, pid := range pids {
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+			errs = append(errs, os.NewSyscallError("kill", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func cgroupPids(dir string) ([]int, error) {

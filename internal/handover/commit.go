@@ -130,7 +130,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 		result.Outcome = report.Unknown
 	}
 	if p.courier != nil {
-		_ = p.courier.stop()
+		p.courier.stop()
 	}
 	if cerr := p.closeMemory(); cerr != nil {
 		p.Log.Debug("let go of the memory", "error", cerr)

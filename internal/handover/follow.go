@@ -47,10 +47,9 @@ func newCourier(ctx context.Context, p *Push) *courier {
 }
 
 // stop ends it; it returns when no page is being read any more.
-func (c *courier) stop() error {
+func (c *courier) stop() {
 	c.cancel()
 	<-c.done
-	return nil
 }
 
 // follow sends the rest of the memory to the container that runs at the peer, and returns nil when the peer has recorded
@@ -129,7 +128,7 @@ func (p *Push) pay(ctx context.Context) error {
 // until the peer says that there is no more to do: done, or an error.
 func (p *Push) rejoin(ctx context.Context) (done bool, err error) {
 	if p.session != nil { // it is broken
-		_ = p.courier.stop()
+		p.courier.stop()
 		p.talk.close()
 		_ = p.session.Close()
 	}

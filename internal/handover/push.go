@@ -248,7 +248,10 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 	}
 	if p.owed.Pages > 0 { // a restore may need some already
 		p.courier = newCourier(ctx, p)
-		undo.Add("stop sending memory", func(context.Context) error { return p.courier.stop() })
+		undo.Add("stop sending memory", func(context.Context) error {
+			p.courier.stop()
+			return nil
+		})
 	}
 	return nil
 }

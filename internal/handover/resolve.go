@@ -85,7 +85,7 @@ func (r *Resolve) follow(ctx context.Context) (err error) {
 	}
 	err = p.follow(ctx)
 	if p.session != nil {
-		_ = p.courier.stop()
+		p.courier.stop()
 		p.talk.close()
 		_ = p.session.Close()
 	}
