@@ -56,13 +56,7 @@ func follow(ctx context.Context, c *runtime.Container, o *Options) (_ *follower,
 	if f.draft, err = draft.Open(o.ImagesDir); err != nil {
 		return nil, err
 	}
-	f.set, err = track.Open(ctx, c.Processes, &track.Options{
-		Freeze: func(ctx context.Context) (func() error, error) {
-			return func() error { return c.Thaw(context.WithoutCancel(ctx)) }, c.Freeze(ctx)
-		},
-		Log: f.log,
-	})
-	if err != nil {
+	if f.set, err = track.Open(ctx, c.Processes, &track.Options{Freeze: c.Halt, Log: f.log}); err != nil {
 		return nil, errors.Join(err, f.draft.Close())
 	}
 	if f.set.Kind() == track.SoftDirty {

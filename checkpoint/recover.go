@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/sys/tcprepair"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -21,7 +23,24 @@ func Recover(ctx context.Context, c *runtime.Container) error {
 	return nil
 }
 
+// untracedLimit is how long a CRIU that has lost its caller has for undoing its dump.
+const untracedLimit = 10 * time.Second
+
+// awaitUntraced returns when CRIU has let go of every task, or is not going to. It undoes what is undone here once more, and
+// should be through with it; and who stops the tasks next must not meet it.
+func awaitUntraced(ctx context.Context, c *runtime.Container) error {
+	ctx, cancel := context.WithTimeout(ctx, untracedLimit)
+	defer cancel()
+	if err := process.AwaitUntraced(ctx, c.Processes); !errors.Is(err, process.ErrTraced) {
+		return err
+	}
+	return nil // by a debugger, it may be: that is no reason to stand still
+}
+
 func recoverContainer(ctx context.Context, c *runtime.Container, thaw bool) error {
+	if err := awaitUntraced(ctx, c); err != nil {
+		return err
+	}
 	if err := c.Freeze(ctx); err != nil {
 		return err
 	}

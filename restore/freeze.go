@@ -21,14 +21,15 @@ func (g *Gate) freeze(ctx context.Context, c *runtime.Container) {
 	}
 	// With a cgroup namespace to make, CRIU has gone into the container's cgroups itself.
 	err := c.Expel(g.client.Pid())
+	var undo func() error
 	if err == nil {
-		err = c.Freeze(ctx)
+		undo, err = c.Halt(ctx)
 	}
 	if err != nil {
 		g.options.log().Warn("a restored process that is killed at once could end the restore", "error", err)
 		return
 	}
-	g.undoFreeze = func() error { return c.Thaw(context.WithoutCancel(ctx)) }
+	g.undoFreeze = undo
 }
 
 // thaw lets the tasks run, or die: a frozen one takes no signal under cgroup v1. Only the first call does anything.

@@ -33,6 +33,11 @@ func (c *Container) Resume(ctx context.Context) error {
 // ptrace counts. Idempotent. On failure the container is thawed. Without a deadline in ctx it takes 10 seconds at most.
 func (c *Container) Freeze(ctx context.Context) error { return c.group.Freeze(ctx) }
 
+// Halt freezes for a moment: goOn thaws, whatever became of ctx.
+func (c *Container) Halt(ctx context.Context) (goOn func() error, err error) {
+	return func() error { return c.Thaw(context.WithoutCancel(ctx)) }, c.Freeze(ctx)
+}
+
 // Expel keeps a process from being frozen that CRIU has put into the container's cgroup, and that is not the container's:
 // it goes to the caller's.
 func (c *Container) Expel(pid int) error { return c.group.Expel(pid) }

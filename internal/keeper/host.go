@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -140,6 +142,7 @@ func (h *host) Settle(ctx context.Context, m journal.Move) error {
 	if s := c.State(); s.Arrival != m.Name || s.Move != "" {
 		return nil // another has taken the id, or this one is on its way to somewhere else
 	}
+	h.awaitCRIU(ctx, c)
 	if err := c.Thaw(ctx); err != nil {
 		return err
 	}
@@ -147,6 +150,19 @@ func (h *host) Settle(ctx context.Context, m journal.Move) error {
 		h.log.Error("the container runs without its network", "container", m.Container, "error", err)
 	}
 	return nil
+}
+
+// untracedLimit is how long a CRIU whose keeper is gone has for letting go: some milliseconds for each task.
+const untracedLimit = 10 * time.Second
+
+// awaitCRIU returns when CRIU, which goes on without its keeper, has let go of every task. One that ran and ended before its
+// turn would make it kill all of them; and who stops the tasks next must not meet it.
+func (h *host) awaitCRIU(ctx context.Context, c *runtime.Container) {
+	ctx, cancel := context.WithTimeout(ctx, untracedLimit)
+	defer cancel()
+	if err := process.AwaitUntraced(ctx, c.Processes); err != nil { // a debugger, it may be
+		h.log.Warn("the container runs on all the same", "container", c.ID(), "error", err)
+	}
 }
 
 func (h *host) connect(ctx context.Context, c *runtime.Container) error {

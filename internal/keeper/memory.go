@@ -28,12 +28,7 @@ func (c *container) Memory(ctx context.Context) (handover.Memory, error) {
 	if !c.order.Feed {
 		return nil, nil
 	}
-	set, err := track.Open(ctx, c.Processes, &track.Options{
-		Freeze: func(ctx context.Context) (func() error, error) {
-			return func() error { return c.Thaw(context.WithoutCancel(ctx)) }, c.Freeze(ctx)
-		},
-		Log: c.log,
-	})
+	set, err := track.Open(ctx, c.Processes, &track.Options{Freeze: c.Halt, Log: c.log})
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,16 @@ func Command(t testing.TB, name string) string {
 	return path
 }
 
+// Kernel skips the test where the kernel lacks something. The machines of `make test-vm`, which sets MIGRATE_VM, are there for
+// their kernels, old ones among them: it is no failure there.
+func Kernel(t testing.TB, ok bool, missing string) {
+	t.Helper()
+	if !ok && os.Getenv("MIGRATE_VM") != "" {
+		t.Skipf("missing in this kernel: %s", missing)
+	}
+	Need(t, ok, missing+", of the kernel")
+}
+
 // CgroupV2 skips a test that needs cgroup v2 alone on a machine that has v1, even in CI: `make test-vm` runs it, on machines
 // made for that, and sets MIGRATE_VM, by which a missing cgroup v2 is a failure.
 func CgroupV2(t testing.TB) {

@@ -411,9 +411,7 @@ func needKind(t *testing.T, kind track.Kind) {
 	t.Helper()
 	testutil.Root(t)
 	_, err := track.Open(t.Context(), func() ([]int, error) { return nil, nil }, &track.Options{Kind: kind, Freeze: noFreeze})
-	if os.Getenv("MIGRATE_VM") != "" && errors.Is(err, track.ErrKind) {
-		t.Skip("an old kernel") //nolint:forbidigo // the machine is there for its kernel
-	}
+	testutil.Kernel(t, !errors.Is(err, track.ErrKind), "tracking by "+string(kind))
 	testutil.Need(t, err == nil, "a kernel that tracks by "+string(kind))
 }
 

@@ -1,0 +1,65 @@
+package process
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+)
+
+// Tracer is who traces the process, or one of its threads; 0 when nobody does, or the process is gone.
+func Tracer(pid int) (int, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		_, rest, _ := bytes.Cut(text, []byte("\nTracerPid:"))
+		line, _, _ := bytes.Cut(rest, []byte("\n"))
+		tracer, err := strconv.Atoi(string(bytes.TrimSpace(line)))
+		if err != nil {
+			return 0, fmt.Errorf("read tracer of process %d: %w", pid, err)
+		}
+		if tracer != 0 {
+			return tracer, nil
+		}
+	}
+	return 0, nil
+}
+
+// ErrTraced: a process is being traced still. The text says by whom.
+var ErrTraced = errors.New("it is traced")
+
+// AwaitUntraced returns when nobody traces any of the processes, which are listed at each look, or with ErrTraced when ctx
+// ends before that.
+func AwaitUntraced(ctx context.Context, list func() ([]int, error)) error {
+	for {
+		pid, tracer, err := traced(list)
+		if err != nil || tracer == 0 {
+			return err
+		}
+		select {
+		case <-time.After(2 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("process %d: %w, by process %d", pid, ErrTraced, tracer)
+		}
+	}
+}
+
+func traced(list func() ([]int, error)) (pid, tracer int, err error) {
+	pids, err := list()
+	for _, pid := range pids {
+		if tracer, err := Tracer(pid); err != nil || tracer != 0 {
+			return pid, tracer, err
+		}
+	}
+	return 0, 0, err
+}
