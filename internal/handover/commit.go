@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
@@ -24,7 +25,9 @@ const (
 // commit sends COMMIT and finds out what became of it. The error explains undecided and aborted.
 func (p *Push) commit(ctx context.Context) (verdict, error) {
 	p.Record.Enter(report.Resume)
+	_ = failpoint.Hit(ctx, failpoint.SourceCommit)
 	err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Commit{Commit: &wire.Commit{}}})
+	_ = failpoint.Hit(ctx, failpoint.SourceCommitted)
 	if err == nil {
 		var v verdict
 		if v, err = p.await(ctx); v != undecided {
@@ -105,6 +108,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	result := p.result(report.Moved)
 	result.DowntimeMS = p.Record.Downtime()
 	p.Record.Leave()
+	_ = failpoint.Hit(ctx, failpoint.SourceDone)
 	switch v {
 	case owned:
 		err = p.letGo(ctx)
@@ -151,9 +155,11 @@ func (p *Push) letGo(ctx context.Context) error {
 	if err := p.held.Commit(ctx); err != nil {
 		p.Log.Warn("end CRIU's dump", "error", err)
 	}
+	_ = failpoint.Hit(ctx, failpoint.SourceKilled)
 	if err := p.Journal.Append(journal.Done, ""); err != nil {
 		p.Record.Warn(oneLine(err))
 	}
+	_ = failpoint.Hit(ctx, failpoint.SourceDelete)
 	if err := remove(ctx, p.Container, p.Keep); err != nil {
 		return fmt.Errorf("moved, but the source's remains could not be removed: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -111,6 +112,7 @@ func (d *debtor) run(ctx context.Context) {
 		}
 	}()
 	<-d.debt.Paid()
+	_ = failpoint.Hit(ctx, failpoint.PeerPaid)
 	err := d.debt.Err()
 	last := &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{}}}
 	if err == nil {

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -61,6 +62,7 @@ func (p *Push) follow(ctx context.Context) error {
 	}
 	p.mode = p.Mode
 	p.Record.Enter(report.Follow)
+	_ = failpoint.Hit(ctx, failpoint.SourceFollow)
 	defer p.Record.Leave()
 	broken := p.lost
 	for {

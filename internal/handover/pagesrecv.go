@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/wire"
 )
 
@@ -128,6 +129,9 @@ func (r *Receive) round(ctx context.Context, sent *wire.PagesSent) error {
 	}
 	err := r.pages.wait(ctx, sent.GetFrames())
 	if ctx.Err() != nil || errors.Is(err, wire.ErrMalformed) {
+		return err
+	}
+	if err := failpoint.Hit(ctx, failpoint.PeerPages); err != nil {
 		return err
 	}
 	if sent.GetForget() {

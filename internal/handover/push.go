@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
@@ -125,6 +126,9 @@ func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *r
 		p.talk.close()
 		return p.session.Close()
 	})
+	if err := failpoint.Hit(ctx, failpoint.SourceHello); err != nil {
+		return err
+	}
 	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Hello{Hello: p.hello}}); err != nil {
 		return err
 	}
@@ -167,6 +171,9 @@ func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, C
 	if frozen {
 		files = dog.Watch(files)
 	} else {
+		if err := failpoint.Hit(ctx, failpoint.SourceSync); err != nil {
+			return err
+		}
 		files = metered{files, &meter{total: p.hello.GetTrees()[index].GetBytes(), record: p.Record}}
 	}
 	sent, err := pass(ctx, files)
@@ -185,6 +192,9 @@ func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, C
 }
 
 func (p *Push) prepare(ctx context.Context) error {
+	if err := failpoint.Hit(ctx, failpoint.SourcePrepare); err != nil {
+		return err
+	}
 	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepare{Prepare: &wire.Prepare{}}}); err != nil {
 		return err
 	}
@@ -208,11 +218,15 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 	lanes := newPageLanes(workCtx, channels)
 	work.Go(func() (err error) {
 		p.held, err = p.Container.Dump(workCtx, p.Images, DumpGates{
-			Freezing: func() { p.Record.Enter(report.Freeze) },
+			Freezing: func() {
+				_ = failpoint.Hit(workCtx, failpoint.SourceDump)
+				p.Record.Enter(report.Freeze)
+			},
 			Frozen: func() {
 				p.Record.Enter(report.Dump)
 				go dog.Run(watching, alarm)
 				close(frozen)
+				_ = failpoint.Hit(workCtx, failpoint.SourceFrozen)
 			},
 		})
 		if err != nil {
@@ -224,8 +238,14 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 			return err
 		}
 		undo.Add("thaw the container", p.thaw)
+		if err := failpoint.Hit(workCtx, failpoint.SourceDumped); err != nil {
+			return err
+		}
 		p.Record.Enter(report.Transfer)
 		if err := p.final(workCtx, lanes); err != nil {
+			return err
+		}
+		if err := failpoint.Hit(workCtx, failpoint.SourceFinal); err != nil {
 			return err
 		}
 		close(dumped)
@@ -325,6 +345,9 @@ func (p *Push) awaitReady(ctx context.Context) error {
 	p.Record.Enter(report.Restore)
 	ctx, cancel := context.WithTimeoutCause(ctx, restoreLimit, fmt.Errorf("the peer did not restore within %v", restoreLimit))
 	defer cancel()
+	if err := failpoint.Hit(ctx, failpoint.SourceReady); err != nil {
+		return err
+	}
 	_, err := expect(ctx, p.talk, (*wire.Message).GetReady)
 	return err
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -53,6 +54,7 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 
 	err := r.take(ctx, alarm, &undo) // 1 to 6
 	if err == nil {
+		_ = failpoint.Hit(ctx, failpoint.PeerReady)
 		_, err = expect(ctx, r.talk, (*wire.Message).GetCommit) // 7
 	}
 	if err != nil {
@@ -65,6 +67,7 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 		d.run(settled)
 	} else {
 		r.tell(settled, r.verdict)
+		_ = failpoint.Hit(settled, failpoint.PeerDone)
 		r.linger(settled)
 	}
 	return r.close()
@@ -134,6 +137,9 @@ func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 	if err != nil {
 		return err
 	}
+	if err := failpoint.Hit(ctx, failpoint.PeerOffer); err != nil {
+		return err
+	}
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Offer{Offer: offer}})
 }
 
@@ -145,6 +151,9 @@ func (r *Receive) sync(ctx context.Context, order *wire.SyncTree) error {
 	received, err := r.place.Sync(ctx, index, r.session.Files())
 	if err != nil {
 		return fmt.Errorf("receive %s: %w", r.hello.GetTrees()[index].GetName(), err)
+	}
+	if err := failpoint.Hit(ctx, failpoint.PeerSynced); err != nil {
+		return err
 	}
 	answer := &wire.TreeSynced{Index: order.GetIndex(), Bytes: received}
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_TreeSynced{TreeSynced: answer}})
@@ -178,6 +187,9 @@ func (r *Receive) prepare(ctx context.Context, alarm context.CancelCauseFunc) er
 			return err
 		})
 	}
+	if err := failpoint.Hit(ctx, failpoint.PeerPrepared); err != nil {
+		return err
+	}
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepared{Prepared: &wire.Prepared{}}})
 }
 
@@ -198,12 +210,18 @@ func (r *Receive) restore(ctx context.Context, last *wire.Images) error {
 			return err
 		}
 	}
+	if err := failpoint.Hit(ctx, failpoint.PeerRestore); err != nil {
+		return err
+	}
 	began := time.Now()
 	gate, err := r.place.Restore(ctx, last.GetStdio())
 	if err != nil {
 		return fmt.Errorf("%w: %w", wire.ErrRestore, err)
 	}
 	r.gate = gate
+	if err := failpoint.Hit(ctx, failpoint.PeerRestored); err != nil {
+		return err
+	}
 	ready := &wire.Ready{RestoreUs: uint64(time.Since(began).Microseconds())}
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Ready{Ready: ready}})
 }
@@ -218,6 +236,7 @@ func (r *Receive) resume(ctx context.Context) error {
 	if err := r.journal.Note(journal.Committed, ""); err != nil {
 		return err
 	}
+	_ = failpoint.Hit(ctx, failpoint.PeerCommitted)
 	opening, expire := context.WithCancelCause(ctx)
 	defer expire(nil)
 	limit := time.AfterFunc(resumeLimit, func() { expire(errResumeTooLate) })
@@ -225,7 +244,11 @@ func (r *Receive) resume(ctx context.Context) error {
 		if !limit.Stop() {
 			return errResumeTooLate
 		}
-		return r.journal.Append(r.arrived(), "")
+		if err := r.journal.Append(r.arrived(), ""); err != nil {
+			return err
+		}
+		_ = failpoint.Hit(ctx, failpoint.PeerRunning)
+		return nil
 	})
 	limit.Stop()
 	if r.journal.Last() != r.arrived() {
@@ -234,6 +257,7 @@ func (r *Receive) resume(ctx context.Context) error {
 	if err != nil { // too late to give it back: as after any crash, it is this host's
 		r.Log.Error("the container is ours, but its start was not clean", "error", err)
 	}
+	_ = failpoint.Hit(ctx, failpoint.PeerOpened)
 	done := &wire.Done{ResumeUs: uint64(time.Since(began).Microseconds())}
 	if d := r.debtor.Load(); d != nil {
 		done.OwedPages = max(1, d.debt.Missing()) // the last word is not said yet

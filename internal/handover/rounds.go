@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -37,6 +38,9 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 	lanes := newPageLanes(ctx, meterAll(shareAll(p.session.Images()), &meter{total: p.hello.GetMemoryBytes(), record: p.Record}))
 	var passes []pass
 	for {
+		if err := failpoint.Hit(ctx, failpoint.SourceRound); err != nil {
+			return p.fallBack(ctx, lanes, err)
+		}
 		began := time.Now()
 		round, err := p.round(ctx, lanes)
 		if err != nil {

@@ -22,6 +22,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/livemigrate/migrate/internal/failpoint"
 )
 
 // size of a journal file: a move writes about ten records of some hundred bytes each.
@@ -181,7 +183,7 @@ func (j *Journal) append(r Record, durable bool) error {
 	if j.failed != nil {
 		return fmt.Errorf("write journal: an earlier record was lost: %w", j.failed)
 	}
-	r.At, r.Boot = time.Now(), j.boot
+	r.At, r.Boot = failpoint.Now(), j.boot
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)

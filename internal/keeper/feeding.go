@@ -13,6 +13,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/memory"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/memory/pages"
@@ -143,6 +144,7 @@ func (f *feeding) ready(ctx context.Context) error {
 func (f *feeding) finish(ctx context.Context, c *runtime.Container) error {
 	var err error
 	if f.lazy && c != nil {
+		_ = failpoint.Hit(ctx, failpoint.PeerFeeding)
 		<-f.feed.Done()
 		progress := f.feed.Progress()
 		f.log.Info("memory is fed", "container", c.ID(), "progress", progress)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/image"
@@ -264,6 +265,7 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 		}
 		// Under a millisecond, and only here: the namespace that it comes from is closed when Open returns.
 		p.announce(context.WithoutCancel(ctx), l, stalled)
+		_ = failpoint.Hit(context.WithoutCancel(ctx), failpoint.PeerNetwork)
 		return nil
 	})
 	p.running = c

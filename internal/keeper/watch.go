@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/monitor"
 )
 
@@ -24,6 +25,7 @@ func (h *host) watch(ctx context.Context) error {
 			h.log.Warn("end the log before the monitor's", "error", err)
 		}
 	}
+	_ = failpoint.Hit(ctx, failpoint.PeerMonitor)
 	return monitor.Exec("/proc/self/exe", []string{"monitor"}, &monitor.Config{
 		ID:       p.running.ID(),
 		StateDir: p.running.StateDir(),
