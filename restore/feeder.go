@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/memory/feed"
@@ -22,13 +21,13 @@ import (
 const (
 	feedLine   = 3 // to whoever restores
 	feedLayout = 4
-	feedLock   = 5
-	feedFiles  = 6 // the first file of pages
+	feedFiles  = 5 // the first file of pages
 )
 
 // feedOrder is what that process is told first.
 type feedOrder struct {
 	Container string     `json:"container"`
+	StateDir  string     `json:"state_dir"`
 	Dir       string     `json:"dir"` // of the socket
 	Files     []feedFile `json:"files"`
 }
@@ -76,7 +75,6 @@ type feeder struct {
 	hears   *json.Decoder
 	says    *json.Encoder
 	order   feedOrder
-	lock    *os.File
 	feed    *feed.Supervisor
 	over    chan struct{} // closed when the line is
 }
@@ -96,21 +94,13 @@ func (f *feeder) run(ctx context.Context) error {
 		return errors.Join(err, f.feed.Close())
 	}
 	_ = f.say(feedWord{Held: true})
-	<-f.feed.Done()
-	if err := f.feed.Err(); err != nil {
-		f.log.Error("the container cannot get its memory, and is killed", "container", f.order.Container, "error", err)
+	return f.feed.Finish(f.order.Container, func() error {
 		select { // CRIU would wait for ever for a task that is killed under its hands
 		case <-f.over:
 		case <-time.After(abandonLimit):
 		}
-		if err := f.kill(ctx); err != nil {
-			return err // who lives still waits for pages; closed, the feed would give zeros
-		}
-		return errors.Join(err, f.feed.Close())
-	}
-	p := f.feed.Progress()
-	f.log.Info("the container has its memory", "container", f.order.Container, "bytes", p.Fed, "faults", p.Faults, "restarts", p.Restarts)
-	return f.feed.Close()
+		return f.kill(ctx)
+	})
 }
 
 // start takes the order, and the socket.
@@ -125,8 +115,7 @@ func (f *feeder) start(ctx context.Context) error {
 	}
 	layout := os.NewFile(feedLayout, feed.LayoutName)
 	defer layout.Close()
-	f.lock = os.NewFile(feedLock, feed.LockName)
-	o := &feed.Options{Dir: f.order.Dir, Disk: true, Lock: f.lock, Log: f.log}
+	o := &feed.Options{Dir: f.order.Dir, StateDir: f.order.StateDir, Disk: true, Log: f.log}
 	defer func() {
 		for _, p := range o.Store {
 			p.File.Close()
@@ -164,22 +153,21 @@ var errAbandoned = errors.New("whoever restored the container is gone")
 
 // takeHold returns when the memory of every task is held. From then on the tasks may run, whatever becomes of the restore.
 func (f *feeder) takeHold() error {
-	var abandoned <-chan time.Time
-	over := f.over
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for !f.feed.Progress().Complete {
+	ctx, abandon := context.WithCancelCause(context.Background())
+	defer abandon(nil)
+	go func() {
 		select {
-		case <-tick.C:
-		case <-f.feed.Done():
-			return f.feed.Err()
-		case <-over:
-			over, abandoned = nil, time.After(abandonLimit)
-		case <-abandoned:
-			return errAbandoned
+		case <-f.over:
+		case <-ctx.Done():
+			return
 		}
-	}
-	return nil
+		select {
+		case <-time.After(abandonLimit):
+			abandon(errAbandoned)
+		case <-ctx.Done():
+		}
+	}()
+	return f.feed.AwaitTasks(ctx)
 }
 
 // kill ends the container, if it is the one that was restored and not another of its name.
@@ -191,16 +179,12 @@ func (f *feeder) kill(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("kill container: %w", err)
 	}
-	ours, err := f.lock.Stat()
+	ours, err := f.feed.Feeds(c.StateDir())
 	if err != nil {
 		return fmt.Errorf("kill container: %w", err)
 	}
-	theirs, err := os.Stat(filepath.Join(c.StateDir(), feed.LockName))
-	switch {
-	case errors.Is(err, os.ErrNotExist), err == nil && !os.SameFile(ours, theirs): // it was deleted
+	if !ours { // it was deleted
 		return nil
-	case err != nil:
-		return fmt.Errorf("kill container: %w", err)
 	}
 	return c.KillAll(ctx)
 }

@@ -142,12 +142,7 @@ func (f *feeding) spawn(p *runtime.Prepared, o *Options, logPath string) (err er
 		return err
 	}
 	files = append(files, layout)
-	lock, err := feed.Lock(p.StateDir())
-	if err != nil {
-		return err
-	}
-	files = append(files, lock)
-	order := feedOrder{Container: p.ID(), Dir: f.work}
+	order := feedOrder{Container: p.ID(), StateDir: p.StateDir(), Dir: f.work}
 	for _, part := range f.lazy.Files {
 		if part.Pages == 0 {
 			continue

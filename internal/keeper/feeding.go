@@ -54,17 +54,13 @@ func storeLimit() (uint64, error) {
 
 // startFeeding opens the store and starts the feeder, which waits for CRIU in dir. stateDir is the container's.
 func startFeeding(ctx context.Context, dir, stateDir string, limit uint64, log *slog.Logger) (*feeding, error) {
-	lock, err := feed.Lock(stateDir)
-	if err != nil {
-		return nil, err
-	}
-	defer lock.Close() // the feeder has it
 	f := &feeding{log: log}
+	var err error
 	f.store, err = store.Open(&store.Options{Limit: limit, Stored: func(s pages.Slots) { f.feed.Arrived(s.First, s.Pages) }})
 	if err != nil {
 		return nil, err
 	}
-	o := &feed.Options{Dir: dir, Store: []feed.Part{{File: f.store.File()}}, Punch: true, Late: true, Lock: lock, Log: log}
+	o := &feed.Options{Dir: dir, Store: []feed.Part{{File: f.store.File()}}, Punch: true, Late: true, StateDir: stateDir, Log: log}
 	if f.feed, err = feed.Start(ctx, o); err != nil {
 		return nil, errors.Join(err, f.store.Close())
 	}
@@ -120,42 +116,20 @@ func (f *feeding) ready(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, handoverLimit)
 	defer cancel()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for {
-		select {
-		case <-f.feed.Done():
-			return f.feed.Err()
-		default:
-		}
-		if f.feed.Progress().Complete {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-f.feed.Done():
-		case <-ctx.Done():
-			return fmt.Errorf("wait for the feeder to take hold of the memory: %w", ctx.Err())
-		}
+	if err := f.feed.AwaitTasks(ctx); err != nil {
+		return fmt.Errorf("wait for the feeder to take hold of the memory: %w", err)
 	}
+	return nil
 }
 
 // finish waits until the container has all its memory. One that can't get it is killed: it would stand still for ever.
 func (f *feeding) finish(ctx context.Context, c *runtime.Container) error {
-	var err error
-	if f.lazy && c != nil {
-		_ = failpoint.Hit(ctx, failpoint.PeerFeeding)
-		<-f.feed.Done()
-		progress := f.feed.Progress()
-		f.log.Info("memory is fed", "container", c.ID(), "progress", progress)
-		if err = f.feed.Err(); err != nil {
-			err = fmt.Errorf("feed the memory of container %s, which is killed: %w", c.ID(), err)
-			if killErr := c.KillAll(ctx); killErr != nil {
-				return errors.Join(err, killErr) // what lives would find zeros once nobody holds its memory any more
-			}
-		}
+	if !f.lazy || c == nil {
+		return f.close()
 	}
-	return errors.Join(err, f.close())
+	_ = failpoint.Hit(ctx, failpoint.PeerFeeding)
+	err := f.feed.Finish(c.ID(), func() error { return c.KillAll(ctx) })
+	return errors.Join(err, f.store.Close())
 }
 
 // close ends everything. The processes must have their memory, or be dead.

@@ -105,11 +105,11 @@ func TestLockLastsAsLongAsTheFile(t *testing.T) {
 	if err := Await(t.Context(), dir); err != nil {
 		t.Error(err)
 	}
-	lock, err := Lock(dir)
+	lock, err := takeLock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Lock(dir); !errors.Is(err, ErrFeeding) {
+	if _, err := takeLock(dir); !errors.Is(err, ErrFeeding) {
 		t.Errorf("a second lock: %v", err)
 	}
 	held, err := duplicate(lock)

@@ -10,7 +10,8 @@
 // A userfaultfd that closes too early makes what is missing zero, which no process notices until it computes with it. So the
 // feeder may die at any moment: a holder, a second process that shares its table of descriptors, keeps them all open, and a
 // journal in shared memory has what the kernel told. Faults wait then, a new feeder takes over from both, and goes on.
-// Only when both processes are killed together is memory lost.
+// Only when both processes are killed together is memory lost. When whoever watches is killed besides the feeder, the container
+// stands still at the first page that it lacks (Unattended), until another process takes everything over from the holder (Adopt).
 //
 // It needs Linux 5.7 and CAP_SYS_PTRACE, and a kernel that has userfaultfd for whoever CRIU restores.
 package feed
@@ -20,7 +21,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -36,7 +36,7 @@ import (
 // Descriptors that a feeder process inherits.
 const (
 	controlFD = 3 // the supervisor's socket
-	orderFD   = 4 // a pipe with the order
+	orderFD   = 4
 	journalFD = 5
 	storeFD   = 6 // the first of the store's files; behind them the digests, if there are any, and the lock
 )
@@ -51,6 +51,17 @@ type order struct {
 	Digests bool    `json:"digests,omitempty"`
 	Lock    bool    `json:"lock,omitempty"`
 	Late    bool    `json:"late,omitempty"` // behind the lock: the list of arrivals, and the pipe of pages that are wanted
+}
+
+// lateFD is where the list of arrivals is.
+func (o *order) lateFD() int {
+	fd := storeFD + len(o.Slots)
+	for _, before := range []bool{o.Digests, o.Lock} {
+		if before {
+			fd++
+		}
+	}
+	return fd
 }
 
 // ExitHopeless is the exit status of a feeder whose successor would not do better.
@@ -111,7 +122,7 @@ func (f *feeder) prepareProcess() (<-chan sent, error) {
 	if err := f.hold(); err != nil {
 		return nil, err
 	}
-	o, err := readOrder()
+	o, err := readOrder("/proc/self")
 	if err != nil {
 		return nil, err
 	}
@@ -165,10 +176,9 @@ func (f *feeder) prepareProcess() (<-chan sent, error) {
 	return inbox, nil
 }
 
-func readOrder() (*order, error) {
-	pipe := os.NewFile(orderFD, "order")
-	defer pipe.Close()
-	text, err := io.ReadAll(io.LimitReader(pipe, 1<<20))
+// readOrder reads the order of this process, or of another one. It stays open there.
+func readOrder(proc string) (*order, error) {
+	text, err := os.ReadFile(fmt.Sprintf("%s/fd/%d", proc, orderFD))
 	if err != nil {
 		return nil, fmt.Errorf("read order: %w", err)
 	}

@@ -202,6 +202,12 @@ func (f *feeder) load(file *os.File) error {
 	if f.layout != nil {
 		return nil
 	}
+	// It stays open, for whoever comes when the supervisor is gone too.
+	number, err := duplicateNumber(file)
+	if err != nil {
+		return err
+	}
+	atomic.StoreUint32(&f.journal.head.layouts[f.generation&1], uint32(number))
 	info, err := file.Stat()
 	if err != nil {
 		return err

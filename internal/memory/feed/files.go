@@ -1,12 +1,10 @@
 package feed
 
 import (
-	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"syscall"
 
 	"github.com/livemigrate/migrate/internal/sys/hole"
 )
@@ -42,21 +40,22 @@ func (s *Supervisor) keepFiles(o *Options) error {
 			return fmt.Errorf("make pipe of wanted pages: %w", err)
 		}
 	}
-	if o.Lock != nil {
-		var err error
-		if s.lock, err = duplicate(o.Lock); err != nil {
-			return err
-		}
+	if o.StateDir == "" {
+		return nil
 	}
-	return nil
+	var err error
+	if s.guard, err = takeGuard(o.StateDir); err != nil {
+		return err
+	}
+	s.lock, err = takeLock(o.StateDir)
+	return err
 }
 
 func duplicate(f *os.File) (*os.File, error) {
-	fd, err := syscall.Dup(int(f.Fd()))
+	fd, err := duplicateNumber(f)
 	if err != nil {
-		return nil, os.NewSyscallError("dup", err)
+		return nil, err
 	}
-	syscall.CloseOnExec(fd)
 	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
@@ -88,12 +87,18 @@ func (s *Supervisor) inherited() []*os.File {
 	return files
 }
 
-// pipeWith is the read end of a pipe with the text in it.
-func pipeWith(text []byte) (*os.File, error) {
-	r, w, err := os.Pipe()
+// orderFile is a file with the order in it. It stays open in feeder and holder, like all that a successor needs.
+func (s *Supervisor) orderFile() (*os.File, error) {
+	text, err := json.Marshal(s.order())
 	if err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(w, bytes.NewReader(text))
-	return r, errors.Join(err, w.Close())
+	file, err := hole.Memory("feed-order")
+	if err != nil {
+		return nil, err
+	}
+	if _, err := file.Write(text); err != nil {
+		return nil, errors.Join(fmt.Errorf("write order: %w", err), file.Close())
+	}
+	return file, nil
 }

@@ -44,6 +44,12 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if len(os.Args) == 6 && (os.Args[1] == "supervise" || os.Args[1] == "adopt") {
+		pages, _ := strconv.ParseUint(os.Args[5], 10, 64)
+		err := outside(os.Args[1], os.Args[2], os.Args[3], os.Args[4] == "true", pages)
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	// The children of a killed tree become ours, so that their pids are free once they are waited for.
 	if err := process.BecomeSubreaper(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -373,6 +379,18 @@ func (c *checkpoint) start(t *testing.T, store *os.File, o *feed.Options) *feed.
 
 func (c *checkpoint) load(t *testing.T, s *feed.Supervisor) {
 	t.Helper()
+	f, err := os.Open(c.writeLayout(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := s.Load(f); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (c *checkpoint) writeLayout(t *testing.T) string {
+	t.Helper()
 	text, err := c.layout.Encode()
 	if err != nil {
 		t.Fatal(err)
@@ -381,14 +399,7 @@ func (c *checkpoint) load(t *testing.T, s *feed.Supervisor) {
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if err := s.Load(f); err != nil {
-		t.Fatal(err)
-	}
+	return path
 }
 
 type testLog struct{ t *testing.T }

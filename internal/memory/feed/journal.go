@@ -32,7 +32,7 @@ type journal struct {
 }
 
 const (
-	journalMagic = 0x31304c4e524a4d46 // a generation of another program would not understand it
+	journalMagic = 0x32304c4e524a4d46 // a generation of another program would not understand it
 
 	spentOffset = pageSize
 	spentLimit  = maxSlots / 8
@@ -50,6 +50,7 @@ type head struct {
 	complete   uint32    // CRIU has said that all tasks are there and registered: pages may be pushed
 	ended      uint32    // CRIU hung up, or will never come: there are no more tasks
 	holders    [2]uint32 // pids, by the generation's lowest bit
+	layouts    [2]uint32 // descriptors of the layout, likewise
 	reserved   uint32
 
 	fed, total, faults, zeros uint64 // pages, pages, times, times; for reports

@@ -4,22 +4,30 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
 	"time"
 )
 
-// LockName is a file in a container's state directory that is locked as long as memory of the container is missing.
-const LockName = "feeding.lock"
+// Files in a container's state directory.
+const (
+	lockName  = "feeding.lock"  // locked (flock) by whoever has it open, feeders and holders, as long as memory is missing
+	guardName = "feeding.guard" // locked (F_OFD_SETLK, fcntl(2)) by the supervisor alone, as long as it lives
+)
 
-// ErrFeeding: the container runs already, and does not have all its memory yet. Nobody else can watch or save it meanwhile.
-// Try again later.
-var ErrFeeding = errors.New("the container is still being given its memory")
+var (
+	// ErrFeeding: the container runs already, and does not have all its memory yet. Nobody else can watch or save it meanwhile.
+	// Try again later.
+	ErrFeeding = errors.New("the container is still being given its memory")
+	// ErrUnattended: the container lacks memory, and the processes that were giving it are gone. What it lacks is held still: see
+	// Adopt. Until then it stands still at the first page that is not there.
+	ErrUnattended = errors.New("the container lacks memory, and the processes that were giving it are gone")
+)
 
-// Lock makes the lock, for Options.Lock. The caller closes it once the feeder has it.
-func Lock(stateDir string) (*os.File, error) {
-	f, err := os.OpenFile(filepath.Join(stateDir, LockName), os.O_RDWR|os.O_CREATE, 0o600)
+func takeLock(stateDir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(stateDir, lockName), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock memory: %w", err)
 	}
@@ -29,23 +37,100 @@ func Lock(stateDir string) (*os.File, error) {
 	return f, nil
 }
 
+// Commands of fcntl(2): locks of an open file, which it can be asked for without taking them.
+const (
+	getLock = 36 // F_OFD_GETLK
+	setLock = 37 // F_OFD_SETLK
+)
+
+func takeGuard(stateDir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(stateDir, guardName), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("guard memory: %w", err)
+	}
+	lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
+	if err := syscall.FcntlFlock(f.Fd(), setLock, &lock); err != nil {
+		return nil, errors.Join(fmt.Errorf("%w: %w", ErrFeeding, err), f.Close())
+	}
+	return f, nil
+}
+
+// isMissing tells whether memory of the container is missing. The file is the lock, open for reading.
+func isMissing(lock *os.File) (bool, error) {
+	err := syscall.Flock(int(lock.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
+	if errors.Is(err, syscall.EWOULDBLOCK) {
+		return true, nil
+	}
+	if err == nil {
+		err = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN)
+	}
+	return false, os.NewSyscallError("flock", err)
+}
+
+func isGuarded(stateDir string) (bool, error) {
+	f, err := os.Open(filepath.Join(stateDir, guardName))
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	lock := syscall.Flock_t{Type: syscall.F_WRLCK, Whence: io.SeekStart}
+	err = syscall.FcntlFlock(f.Fd(), getLock, &lock)
+	return lock.Type != syscall.F_UNLCK, os.NewSyscallError("fcntl", err)
+}
+
+// Unattended tells whether the container lacks memory that nobody is giving it.
+func Unattended(stateDir string) (bool, error) {
+	lock, err := os.Open(filepath.Join(stateDir, lockName))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for missing memory: %w", err)
+	}
+	defer lock.Close()
+	return isUnattended(stateDir, lock)
+}
+
+func isUnattended(stateDir string, lock *os.File) (bool, error) {
+	missing, err := isMissing(lock)
+	if err != nil || !missing {
+		return false, err
+	}
+	guarded, err := isGuarded(stateDir)
+	if err != nil || guarded {
+		return false, err
+	}
+	o, err := findOrphan(lock)
+	if err != nil {
+		return false, err
+	}
+	defer o.close()
+	if len(o.feeders) == 0 {
+		return true, nil
+	}
+	return o.waits() // with all pages there a feeder goes on by itself
+}
+
 // fedLimit is how long Await waits: at a disk's speed that is several gigabytes.
 const fedLimit = 30 * time.Second
 
-// Await returns when the container has all its memory. ErrFeeding after half a minute.
+// Await returns when the container has all its memory. ErrUnattended when it is not going to; ErrFeeding after half a minute.
 func Await(ctx context.Context, stateDir string) error {
-	f, err := os.Open(filepath.Join(stateDir, LockName))
+	lock, err := os.Open(filepath.Join(stateDir, lockName))
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
 		return fmt.Errorf("wait for memory: %w", err)
 	}
-	defer f.Close()
+	defer lock.Close()
 	for end := time.Now().Add(fedLimit); ; {
-		err := syscall.Flock(int(f.Fd()), syscall.LOCK_SH|syscall.LOCK_NB)
-		if err == nil || !errors.Is(err, syscall.EWOULDBLOCK) {
-			return os.NewSyscallError("flock", err)
+		missing, err := isMissing(lock)
+		if err != nil || !missing {
+			return err
+		}
+		if unattended, err := isUnattended(stateDir, lock); err == nil && unattended {
+			return ErrUnattended
 		}
 		if time.Now().After(end) {
 			return ErrFeeding

@@ -3,7 +3,6 @@ package feed
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -39,9 +38,8 @@ type Options struct {
 	// Disk: the store is files on a disk. They are read ahead of use and compared with their digests, and when they cannot be
 	// read the feeding ends (ErrStore).
 	Disk bool
-	// Lock is kept open by every feeder and holder, nil for none: a lock on it (flock) ends when no memory is missing any more.
-	// It stays the caller's, who may close it once Start has returned.
-	Lock *os.File
+	// StateDir is the container's, "" for none. In it is told that memory is missing (Await), and by whom it is given (Unattended).
+	StateDir string
 	// Late: pages may come after Load, see Owe. The store is then one file in memory.
 	Late bool
 	// Program and Args start a process that calls Serve: /proc/self/exe and "feed" if empty.
@@ -56,7 +54,10 @@ type Supervisor struct {
 	log      *slog.Logger
 	store    []Part // our own descriptors
 	digests  *os.File
-	lock     *os.File
+	lock     *os.File // says that memory is missing: feeders and holders have it too
+	guard    *os.File // says that this process is at work
+	former   *os.File // the holder that Adopt found, which is not our child
+	formerID int
 	late     *os.File // the list of arrivals
 	arrivals *arrivals
 	wanted   *os.File // a pipe: what feeders ask for
@@ -85,13 +86,7 @@ func Start(ctx context.Context, o *Options) (_ *Supervisor, err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	s := &Supervisor{options: *o, log: o.Log, done: make(chan struct{}), complete: make(chan struct{})}
-	if s.log == nil {
-		s.log = slog.New(slog.DiscardHandler)
-	}
-	if s.options.Program == "" {
-		s.options.Program, s.options.Args = "/proc/self/exe", []string{"feed"}
-	}
+	s := newSupervisor(o)
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("start feeder: %w", err), s.release())
@@ -116,6 +111,17 @@ func Start(ctx context.Context, o *Options) (_ *Supervisor, err error) {
 	go s.accept()
 	go s.watch()
 	return s, nil
+}
+
+func newSupervisor(o *Options) *Supervisor {
+	s := &Supervisor{options: *o, log: o.Log, done: make(chan struct{}), complete: make(chan struct{})}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if s.options.Program == "" {
+		s.options.Program, s.options.Args = "/proc/self/exe", []string{"feed"}
+	}
+	return s
 }
 
 // listen makes the socket. Its path may be longer than an address has room for.
@@ -205,11 +211,7 @@ func (s *Supervisor) tell(file *os.File, what string) {
 
 // spawn starts a feeder and tells it what is known so far.
 func (s *Supervisor) spawn() error {
-	text, err := json.Marshal(s.order())
-	if err != nil {
-		return err
-	}
-	orders, err := pipeWith(text)
+	orders, err := s.orderFile()
 	if err != nil {
 		return err
 	}
@@ -331,6 +333,11 @@ func (s *Supervisor) endHolders(all bool) {
 		if pid == 0 || !all && valid != 0 && i == valid&1 {
 			continue
 		}
+		if s.former != nil && pid == s.formerID {
+			s.endFormer()
+			atomic.StoreUint32(&head.holders[i], 0)
+			continue
+		}
 		// It is our child and not reaped, so the number is still its own.
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			s.log.Warn("cannot end a holder", "pid", pid, "error", err)
@@ -376,7 +383,7 @@ func (s *Supervisor) release() error {
 	for _, p := range s.store {
 		err = errors.Join(err, p.File.Close())
 	}
-	for _, f := range []*os.File{s.layout, s.conn, s.digests, s.lock, s.late, s.wanted, s.wants} {
+	for _, f := range []*os.File{s.layout, s.conn, s.digests, s.lock, s.late, s.wanted, s.wants, s.former, s.guard} {
 		if f != nil {
 			err = errors.Join(err, f.Close())
 		}

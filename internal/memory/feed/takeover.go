@@ -206,10 +206,15 @@ func (f *feeder) fetch(spaces []*space, former int) error {
 
 // keep is the number of a file whose descriptor no collector may close.
 func keep(file *os.File) (int, error) {
+	fd, err := duplicateNumber(file)
+	return fd, errors.Join(err, file.Close())
+}
+
+func duplicateNumber(file *os.File) (int, error) {
 	fd, err := syscall.Dup(int(file.Fd()))
 	if err != nil {
 		return 0, os.NewSyscallError("dup", err)
 	}
 	syscall.CloseOnExec(fd)
-	return fd, file.Close()
+	return fd, nil
 }

@@ -9,6 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// HolderName is what the process that Hold makes calls itself.
+const HolderName = "migrate:hold"
+
 // Hold makes a process that shares this one's table of descriptors (CLONE_FILES) and sleeps for ever: a descriptor that any
 // system call installs here is open there at the same moment and under the same number, and stays open when this process
 // is killed. It has a session of its own and every signal blocked, so only SIGKILL ends it. It is a child of this
@@ -26,7 +29,8 @@ func Hold(pid *uint32) error {
 	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &before); err != nil {
 		return os.NewSyscallError("block signals", err)
 	}
-	name := [16]byte{'m', 'i', 'g', 'r', 'a', 't', 'e', ':', 'h', 'o', 'l', 'd'}
+	var name [16]byte
+	copy(name[:], HolderName)
 	errno := forkHolder(pid, &name)
 	err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil)
 	if errno != 0 {
