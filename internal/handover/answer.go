@@ -5,26 +5,53 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/wire"
 )
 
-// Answer serves a resumed session at the peer: the source asks how a move ended. When the process that received the
-// container is gone, its unfinished half is destroyed first, so that "aborted" is true. receive is what this process
-// receives, nil for nothing: a container that lacks memory gets it over this session. The caller closes the session.
-func Answer(ctx context.Context, host Host, journals string, session Session, receive *Receive) error {
+// Desk answers resumed sessions at the peer, where the source asks how a move ended, for one process.
+type Desk struct {
+	Host     Host
+	Journals string
+	Log      *slog.Logger
+	// Adopted is called, at most once, with a container that lacks memory and whose process is gone: this one's receives it from
+	// now on. The caller calls Settle on it.
+	Adopted func(*Receive)
+
+	mu      sync.Mutex
+	receive *Receive
+}
+
+// Receives says what this process receives.
+func (d *Desk) Receives(r *Receive) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.receive = r
+}
+
+// Answer serves a session. When the process that received the container is gone, its unfinished half is destroyed first, so
+// that "aborted" is true. A container that lacks memory gets it over this session. The caller closes the session.
+func (d *Desk) Answer(ctx context.Context, session Session) error {
 	t := newTalk(ctx, session.Control(), func(error) {})
 	defer t.close()
 	ask, err := expect(ctx, t, (*wire.Message).GetAsk)
 	if err != nil {
 		return err
 	}
-	if d := receive.owes(ask.GetMove(), session); d != nil {
-		return d.answer(ctx, t, session, ask.GetFollow())
+	var verdict *wire.Message
+	debtor, err := d.debtor(ctx, ask.GetMove(), session)
+	if debtor != nil {
+		return debtor.answer(ctx, t, session, ask.GetFollow())
 	}
-	verdict, err := settleFor(ctx, host, journals, ask.GetMove(), session)
+	if err == nil {
+		verdict, err = settleFor(ctx, d.Host, d.Journals, ask.GetMove(), session)
+	}
 	if err != nil {
 		verdict = &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(err)}}
 	}
@@ -33,6 +60,73 @@ func Answer(ctx context.Context, host Host, journals string, session Session, re
 	}
 	_, _ = t.receive(ctx) // the source hangs up once it has read
 	return nil
+}
+
+// debtor is that of the move, if it is one of its own source's that lacks memory.
+func (d *Desk) debtor(ctx context.Context, move string, session Session) (*debtor, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.receive != nil {
+		if debtor := d.receive.owes(move, session); debtor != nil {
+			return debtor, nil
+		}
+		return nil, d.receive.lost(move)
+	}
+	story, err := journal.Read(d.Journals, move, journal.Peer)
+	if err != nil || story.Last() != journal.Owing || story.Rebooted() || !isSource(&story.Move, session) {
+		return nil, nil //nolint:nilerr // that is for settleFor to tell
+	}
+	r, err := d.adopt(ctx, story)
+	if errors.Is(err, wire.ErrPaid) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	d.receive = r
+	d.Adopted(r)
+	return r.debtor.Load(), nil
+}
+
+// adopt takes over from a process that is gone.
+func (d *Desk) adopt(ctx context.Context, story *journal.Story) (_ *Receive, err error) {
+	j, err := journal.Open(story.Path)
+	if errors.Is(err, journal.ErrLocked) {
+		return nil, wire.ErrBusy
+	}
+	if err != nil {
+		return nil, err
+	}
+	adopted, err := d.Host.Adopt(ctx, story.Move)
+	if errors.Is(err, wire.ErrPaid) { // its process had no time to write that
+		return nil, errors.Join(err, j.Append(journal.Running, "the process that received it was gone"), j.Close())
+	}
+	if err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	r := &Receive{
+		Host: d.Host, Journals: d.Journals, Log: d.Log, proof: story.Move.Token, journal: j, adopted: adopted,
+		hello: &wire.Hello{Move: story.Move.Name, Container: story.Move.Container},
+		pages: newPageReceiver(adopted.Pages), lanes: new(errgroup.Group), stop: func() {},
+	}
+	r.pages.follow()
+	ctx, quit := context.WithCancel(context.WithoutCancel(ctx))
+	debtor := &debtor{receive: r, debt: adopted, owed: adopted.Owed(), quit: quit, ended: make(chan struct{}), open: true}
+	debtor.begin(ctx)
+	r.Log.Info("the process that received the container is gone; its memory goes on following", "container", r.Container(), "pages", adopted.Missing())
+	return r, nil
+}
+
+// Settle is the rest of the move of an adopted container. It returns when nothing of its memory is missing, or why that is not to be.
+func (r *Receive) Settle(ctx context.Context) error {
+	d := r.debtor.Load()
+	d.settle(context.WithoutCancel(ctx))
+	return errors.Join(d.debt.Err(), r.adopted.Finish(ctx), r.close())
+}
+
+// isSource tells whether a session is that of the move's own source.
+func isSource(m *journal.Move, session Session) bool {
+	return m.Token == "" || subtle.ConstantTimeCompare([]byte(m.Token), []byte(session.Proof())) != 0
 }
 
 // settleFor ends the move for its own source alone: a question destroys what was not finished.
@@ -44,7 +138,7 @@ func settleFor(ctx context.Context, host Host, journals, move string, session Se
 	if err != nil {
 		return nil, err
 	}
-	if known := story.Move.Token; known != "" && subtle.ConstantTimeCompare([]byte(known), []byte(session.Proof())) == 0 {
+	if !isSource(&story.Move, session) {
 		return nil, wire.ErrUnknownMove
 	}
 	return Settle(ctx, host, journals, move)
@@ -79,7 +173,7 @@ func Settle(ctx context.Context, host Host, journals, move string) (*wire.Messag
 		if story.Rebooted() {
 			return nil, wire.ErrDiedHere
 		}
-		return nil, wire.ErrOwed
+		return nil, wire.ErrFollowing
 	case journal.Aborted:
 	default:
 		if err := host.Discard(ctx, story.Move); err != nil {

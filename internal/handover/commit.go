@@ -78,13 +78,13 @@ func askUntil(ctx context.Context, dial Dial, move string, patience time.Duratio
 	defer cancel()
 	for {
 		v, err := askOnce(ctx, dial, move)
-		if v != undecided {
+		if v != undecided || isHopeless(err) {
 			return v, err
 		}
 		select {
 		case <-time.After(askInterval):
 		case <-ctx.Done():
-			return undecided, fmt.Errorf("%w: ask the peer: %w", ErrOutcomeUnknown, err)
+			return undecided, fmt.Errorf("ask the peer: %w", err)
 		}
 	}
 }
@@ -115,7 +115,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	case owing:
 		if err = p.follow(ctx); err != nil { // the peer may be wrong, but what it does not have is here
 			result.Outcome = report.Unknown
-			err = fmt.Errorf("%w, and runs at the peer without all of its memory: %w", ErrOutcomeUnknown, err)
+			err = p.unknown(err, true)
 		} else {
 			err = p.letGo(ctx)
 		}
@@ -131,7 +131,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 		}
 		err = errors.Join(err, thawErr)
 	default:
-		result.Outcome = report.Unknown
+		result.Outcome, err = report.Unknown, p.unknown(err, false)
 	}
 	if p.courier != nil {
 		p.courier.stop()
@@ -148,6 +148,10 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	}
 	owed := result.Outcome == report.Unknown && p.owed.Pages > 0
 	return &Attempt{Result: result, Err: err, Owed: owed}
+}
+
+func (p *Push) unknown(err error, owing bool) error {
+	return unknown(err, owing, p.hello.GetContainer(), p.hello.GetSource())
 }
 
 // letGo removes the source's copy: it is the peer's now, so whatever fails here is a leftover, not a failed move.

@@ -122,6 +122,16 @@ func (p twinPlace) Owe(owed Owed) (Debt, error) {
 	return d, nil
 }
 
+// twinAdopted is a debt that another process has taken over.
+type twinAdopted struct {
+	*twinDebt
+	place twinPlace
+}
+
+func (a twinAdopted) Owed() Owed                   { return Owed{twinSlot, uint64(len(a.memory.promised))} }
+func (a twinAdopted) Pages(frame []byte) error     { return a.place.Pages(frame) }
+func (a twinAdopted) Finish(context.Context) error { return a.step("finish adopted") }
+
 func (d *twinDebt) came(page uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -135,6 +145,9 @@ func (d *twinDebt) came(page uint64) {
 		close(d.paid)
 	}
 }
+
+// pay ends it.
+func (d *twinDebt) pay() { close(d.paid) }
 
 // need has a task wait for a page.
 func (d *twinDebt) need(ctx context.Context, i int) error {

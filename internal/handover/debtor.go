@@ -3,6 +3,7 @@ package handover
 import (
 	"context"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -43,11 +44,15 @@ func (r *Receive) owe(ctx context.Context, owed Owed) error {
 	r.pages.follow()
 	ctx, quit := context.WithCancel(context.WithoutCancel(ctx))
 	d := &debtor{receive: r, debt: debt, owed: owed, quit: quit, talk: r.talk, ended: make(chan struct{})}
-	d.asking.Go(func() { d.relay(ctx) })
+	d.begin(ctx)
 	files := r.session.Files()
 	r.lanes.Go(func() error { return d.drain(ctx, files) })
-	r.debtor.Store(d)
 	return nil
+}
+
+func (d *debtor) begin(ctx context.Context) {
+	d.asking.Go(func() { d.relay(ctx) })
+	d.receive.debtor.Store(d)
 }
 
 // stop ends what owe began.
@@ -111,6 +116,12 @@ func (d *debtor) run(ctx context.Context) {
 		case <-d.ended:
 		}
 	}()
+	d.settle(ctx)
+}
+
+// settle waits until nothing is missing, records it, and tells the source.
+func (d *debtor) settle(ctx context.Context) {
+	r := d.receive
 	<-d.debt.Paid()
 	_ = failpoint.Hit(ctx, failpoint.PeerPaid)
 	err := d.debt.Err()
@@ -120,7 +131,7 @@ func (d *debtor) run(ctx context.Context) {
 	}
 	if err != nil {
 		r.Log.Error("the container can't get the rest of its memory", "error", err)
-		last = &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(fmt.Errorf("%w: %w", wire.ErrOwed, err))}}
+		last = &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(inDebt(err))}}
 	}
 	d.mu.Lock()
 	t := d.talk
@@ -164,7 +175,7 @@ func (r *Receive) owes(move string, session Session) *debtor {
 	}
 	d := r.debtor.Load()
 	if d == nil || r.hello.GetMove() != move ||
-		subtle.ConstantTimeCompare([]byte(r.session.Proof()), []byte(session.Proof())) == 0 {
+		subtle.ConstantTimeCompare([]byte(r.proof), []byte(session.Proof())) == 0 {
 		return nil
 	}
 	d.mu.Lock()
@@ -173,6 +184,28 @@ func (r *Receive) owes(move string, session Session) *debtor {
 		return nil
 	}
 	return d
+}
+
+// lost is why a container that lacks memory will not get it, once that is known.
+func (r *Receive) lost(move string) error {
+	d := r.debtor.Load()
+	if d == nil || r.hello.GetMove() != move {
+		return nil
+	}
+	select {
+	case <-d.ended:
+		return inDebt(d.debt.Err())
+	default:
+		return nil
+	}
+}
+
+// inDebt is that for the source.
+func inDebt(err error) error {
+	if err == nil || errors.Is(err, wire.ErrEnded) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", wire.ErrOwed, err)
 }
 
 // answer tells the source on a new session what is missing, and with follow takes that until the session or the debt ends.

@@ -45,6 +45,29 @@ func isRefusal(err error) bool {
 	return ok
 }
 
+// isHopeless tells that the peer will not say anything else about a container that lacks memory.
+func isHopeless(err error) bool {
+	return errors.Is(err, wire.ErrOwed) || errors.Is(err, wire.ErrEnded) || errors.Is(err, wire.ErrDiedHere)
+}
+
+// unknown says what became of a move whose end is not known, and what is to be done where. owing: it was let run at the peer.
+func unknown(err error, owing bool, container, source string) error {
+	where, here := "", "here"
+	if source != "" {
+		where, here = "on "+source+" ", "there"
+	}
+	switch {
+	case isHopeless(err):
+		return fmt.Errorf("%w: %w: %srun \"migrate resolve --force-source %s\" and it runs on %s from where it was frozen, "+
+			"or \"migrate resolve --force-peer %s\" to remove that copy", ErrOutcomeUnknown, err, where, container, here, container)
+	case owing:
+		return fmt.Errorf("%w, and runs at the peer without all of its memory, which waits here: "+
+			"%srun \"migrate resolve %s\" when the peer can be reached, and the rest is sent: %w", ErrOutcomeUnknown, where, container, err)
+	default:
+		return fmt.Errorf("%w: %srun \"migrate resolve %s\" when the peer can be reached: %w", ErrOutcomeUnknown, where, container, err)
+	}
+}
+
 // oneLine is an error's text for journals and reports: of joined errors each would have a line of its own.
 func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 

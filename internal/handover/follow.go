@@ -144,7 +144,7 @@ func (p *Push) rejoin(ctx context.Context) (done bool, err error) {
 		case v == owing && err == nil:
 			p.Log.Info("the link is back; memory goes on following")
 			return false, nil
-		case errors.Is(err, wire.ErrOwed), errors.Is(err, wire.ErrUnknownMove), errors.Is(err, wire.ErrDiedHere), v == aborted:
+		case isHopeless(err), errors.Is(err, wire.ErrUnknownMove), v == aborted:
 			return false, err
 		}
 		p.Log.Debug("can't reach the peer", "error", err)

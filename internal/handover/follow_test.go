@@ -2,6 +2,7 @@ package handover
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -103,6 +104,69 @@ func TestResolveSendsWhatIsOwed(t *testing.T) {
 	})
 }
 
+// The peer's process is gone, the one that the source reaches next takes the rest.
+func TestAnotherProcessAtThePeerTakesWhatIsOwed(t *testing.T) {
+	for _, failAt := range []string{"", "adopt"} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			w.link, w.mode, w.failAt = newCable(-1), PostCopy, "follow"
+			m := newTwinMemory(w, 0)
+			if result := w.push(t.Context(), true); result.Outcome != report.Unknown {
+				t.Fatalf("%+v", result)
+			}
+			synctest.Wait()
+			_ = w.receive.journal.Close() // as a kill does
+			w.desk, w.failAt = w.newDesk(), failAt
+			outcome, err := w.resolve(true, NoForce)
+			source, peer := w.states()
+			if failAt != "" {
+				if outcome != report.Unknown || !errors.Is(err, wire.ErrOwed) || source != frozen {
+					t.Errorf("nobody can take it: source %s, %s, %v", source, outcome, err)
+				}
+				w.store.debt.pay()
+				return
+			}
+			synctest.Wait()
+			if outcome != report.Moved || err != nil || source != absent || peer != running || w.store.pages != m.pages {
+				t.Errorf("%s, %v; source %s, peer %s with %v, want %v", outcome, err, source, peer, w.store.pages, m.pages)
+			}
+			if !w.reached("finish adopted") || w.story(journal.Peer) != "begin committed owing running" {
+				t.Errorf("peer's journal: %s", w.story(journal.Peer))
+			}
+		})
+	}
+}
+
+// Whoever kills the container that waits at the peer does not kill what the source holds.
+func TestContainerThatEndsWithoutItsMemoryLeavesTheSource(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.link, w.mode, w.failAt = newCable(-1), PostCopy, "follow"
+		newTwinMemory(w, 0)
+		if result := w.push(t.Context(), true); result.Outcome != report.Unknown || !strings.Contains(result.Error, "migrate resolve web") {
+			t.Fatalf("%+v", result)
+		}
+		w.failAt = ""
+		w.store.debt.lost = wire.ErrEnded
+		w.store.debt.pay()
+		synctest.Wait()
+		for _, desk := range []*Desk{w.desk, w.newDesk()} { // the process, and one that comes after it
+			w.desk = desk
+			outcome, err := w.resolve(true, NoForce)
+			if source, _ := w.states(); outcome != report.Unknown || !errors.Is(err, wire.ErrEnded) || source != frozen {
+				t.Errorf("source %s, %s, %v", source, outcome, err)
+			}
+			if err == nil || !strings.Contains(err.Error(), "--force-source") || !strings.Contains(err.Error(), "--force-peer") {
+				t.Errorf("it says %v", err)
+			}
+			w.set(&w.peer, absent)
+		}
+		if outcome, err := w.resolve(true, ForcePeer); outcome != report.Moved || err != nil {
+			t.Errorf("%s, %v", outcome, err)
+		}
+	})
+}
+
 // A peer's process that is gone can take no more, and its successor does not say that all is there.
 func TestPeerThatLacksMemoryIsNotSettled(t *testing.T) {
 	w := newWorld(t)
@@ -116,7 +180,7 @@ func TestPeerThatLacksMemoryIsNotSettled(t *testing.T) {
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Settle(t.Context(), twinHost{w}, w.journals[1], twinMove); !errors.Is(err, wire.ErrOwed) || w.reached("settle") {
+	if _, err := Settle(t.Context(), twinHost{w}, w.journals[1], twinMove); !errors.Is(err, wire.ErrFollowing) || w.reached("settle") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -125,7 +125,7 @@ func TestStrangerIsNotAnswered(t *testing.T) {
 	}
 	j.Close()
 	source, peer := newSessions(newCable(-1))
-	w.busy.Go(func() { _ = Answer(context.Background(), twinHost{w}, w.journals[1], peer, nil) })
+	w.busy.Go(func() { _ = w.newDesk().Answer(context.Background(), peer) })
 	v, err := askOnce(t.Context(), func(context.Context, Why) (Session, error) { return source, nil }, twinMove)
 	if v != undecided || !errors.Is(err, wire.ErrUnknownMove) || w.reached("discard remains") {
 		t.Errorf("got %v, %v", v, err)

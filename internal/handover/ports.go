@@ -147,6 +147,20 @@ type Host interface {
 	Discard(ctx context.Context, m journal.Move) error
 	// Settle completes a container that is "running" when the process that received it is gone: its link, its state.
 	Settle(ctx context.Context, m journal.Move) error
+	// Adopt goes on with a container that runs here and lacks memory, when the process that received it is gone. Errors wrap
+	// wire.ErrEnded when it runs no more, wire.ErrOwed when nobody can give it what it lacks, wire.ErrPaid when it lacks nothing.
+	Adopt(ctx context.Context, m journal.Move) (Adopted, error)
+}
+
+// Adopted is a container that lacks memory.
+type Adopted interface {
+	Debt
+	// Owed is what Owe of the Place said before the restore.
+	Owed() Owed
+	// Pages is that of the Place.
+	Pages(frame []byte) error
+	// Finish waits, once the debt is paid, until everything is in its place.
+	Finish(ctx context.Context) error
 }
 
 // Place is where one container is being received.

@@ -22,7 +22,8 @@ type Receive struct {
 	Root     string // state root, for the journal
 	Log      *slog.Logger
 
-	session Session
+	session Session // nil for an adopted one
+	proof   string  // of the source, as the session has it
 	talk    *talk
 	hello   *wire.Hello
 	place   Place
@@ -34,6 +35,7 @@ type Receive struct {
 	lanes   *errgroup.Group // the image lanes
 	stop    context.CancelFunc
 	journal *journal.Journal
+	adopted Adopted // what is received, when another process has restored it
 	gate    Gate
 	verdict *wire.Message // Done or Aborted, once it is recorded
 }
@@ -44,7 +46,7 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 	settled := context.WithoutCancel(ctx)
 	ctx, alarm := context.WithCancelCause(ctx)
 	defer alarm(nil)
-	r.session, r.talk = session, newTalk(ctx, session.Control(), alarm)
+	r.session, r.proof, r.talk = session, session.Proof(), newTalk(ctx, session.Control(), alarm)
 	r.stop = func() { alarm(nil) }
 	defer func() {
 		r.talk.close()

@@ -63,14 +63,11 @@ func (r *Resolve) Run(ctx context.Context) (report.Outcome, error) {
 		return r.revive(ctx, j, "the peer aborted")
 	case owing:
 		if err := r.follow(ctx); err != nil {
-			return report.Unknown, fmt.Errorf("%w, and runs at the peer without all of its memory: %w", ErrOutcomeUnknown, err)
+			return report.Unknown, unknown(err, true, r.Story.Move.Container, "")
 		}
 		return r.destroy(ctx, j, "the peer has all of its memory")
 	default:
-		if !errors.Is(err, ErrOutcomeUnknown) {
-			err = fmt.Errorf("%w: %w", ErrOutcomeUnknown, err)
-		}
-		return report.Unknown, err
+		return report.Unknown, unknown(err, false, r.Story.Move.Container, "")
 	}
 }
 

@@ -43,6 +43,7 @@ type world struct {
 	mode       Mode
 	events     []report.Event
 	receive    *Receive       // of the last move
+	desk       *Desk          // of the process that receives it
 	store      *twinStore     // and the peer's memory
 	busy       sync.WaitGroup // the peer's processes
 }
@@ -71,7 +72,16 @@ func newWorld(t *testing.T) *world {
 	if err := os.Mkdir(w.images, 0o700); err != nil {
 		t.Fatal(err)
 	}
+	w.desk = w.newDesk()
 	return w
+}
+
+// newDesk is that of a process that has just been started at the peer.
+func (w *world) newDesk() *Desk {
+	return &Desk{
+		Host: twinHost{w}, Journals: w.journals[1], Log: slog.New(slog.DiscardHandler),
+		Adopted: func(r *Receive) { w.busy.Go(func() { _ = r.Settle(context.Background()) }) },
+	}
 }
 
 // step records that a step was reached and fails it if it is the one to fail.
@@ -220,6 +230,16 @@ func (h twinHost) Discard(context.Context, journal.Move) error {
 }
 
 func (h twinHost) Settle(context.Context, journal.Move) error { return h.step("settle") }
+
+func (h twinHost) Adopt(context.Context, journal.Move) (Adopted, error) {
+	if err := h.step("adopt"); err != nil {
+		return nil, wire.ErrOwed
+	}
+	if _, peer := h.states(); peer != running {
+		return nil, wire.ErrEnded
+	}
+	return twinAdopted{h.store.debt, twinPlace{h.world, "", h.store}}, nil
+}
 
 type twinPlace struct {
 	*world
@@ -419,11 +439,12 @@ func (w *world) dial(reachable bool) Dial {
 		source, peer := newSessions(c)
 		w.busy.Go(func() {
 			if resume {
-				_ = Answer(context.Background(), twinHost{w}, w.journals[1], peer, w.receive)
+				_ = w.desk.Answer(context.Background(), peer)
 				return
 			}
 			receive := &Receive{Host: twinHost{w}, Journals: w.journals[1], Log: slog.New(slog.DiscardHandler)}
 			w.receive = receive
+			w.desk.Receives(receive)
 			_ = receive.Run(context.Background(), peer)
 		})
 		return source, nil

@@ -3,9 +3,12 @@ package keeper
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/memory"
 	"github.com/livemigrate/migrate/internal/memory/feed"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/wire"
 )
 
@@ -14,7 +17,8 @@ type debt struct {
 	*feeding
 	wanted chan uint64
 	paid   chan struct{}
-	err    error // once paid
+	err    error        // once paid
+	init   atomic.Int64 // the container's init, when it runs and is a child of this process
 }
 
 // owe makes the feeder wait for pages.
@@ -26,10 +30,14 @@ func (f *feeding) owe(owed feed.Owed) (*debt, error) {
 	if err := f.feed.Owe(owed); err != nil {
 		return nil, err
 	}
+	return newDebt(f), nil
+}
+
+func newDebt(f *feeding) *debt {
 	d := &debt{feeding: f, wanted: make(chan uint64, 256), paid: make(chan struct{})}
 	go d.listen()
 	go d.settle()
-	return d, nil
+	return d
 }
 
 // listen ends with the feeding.
@@ -54,10 +62,31 @@ func (d *debt) settle() {
 	select {
 	case <-d.feed.Complete():
 	case <-d.feed.Done():
-		if err := d.feed.Err(); err != nil {
+		switch err := d.feed.Err(); {
+		case err != nil:
 			d.err = fmt.Errorf("feed memory: %w", err)
+		case d.feed.Missing() > 0 && !d.exited(): // nobody is there any more who needs it
+			d.err = wire.ErrEnded
 		}
 	}
+}
+
+// exitLimit is how long init may take to be gone when its memory is: the other processes of its pid namespace go first.
+const exitLimit = 5 * time.Second
+
+// exited tells whether the container's program came to its end by itself. One that was killed may have been killed because it
+// stood still: the source still has what it was.
+func (d *debt) exited() bool {
+	pid := int(d.init.Load())
+	for end := time.Now().Add(exitLimit); pid != 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+		switch exit, err := process.ChildExit(pid); {
+		case err != nil:
+			return false
+		case exit != process.Lives:
+			return exit == process.Exited
+		}
+	}
+	return false
 }
 
 // Wanted returns slots whose pages a task waits for.

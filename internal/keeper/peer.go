@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/handover"
@@ -48,28 +49,33 @@ func RunPeer(ctx context.Context, o *PeerOrder) error {
 		Log:   log,
 	})
 	defer func() { _ = hub.Close() }() // with its sockets
-	p := &peer{order: o, hub: hub, log: log, host: &host{order: o, log: log}}
+	p := &peer{hub: hub, log: log, host: &host{order: o, log: log}, received: make(chan error, 1)}
+	p.desk = &handover.Desk{Host: p.host, Journals: o.Journals, Log: log, Adopted: p.adopt}
 	return p.run(ctx)
 }
 
 // peer serves the sessions of one move.
 type peer struct {
-	order *PeerOrder
-	hub   *transport.Hub
-	host  *host
-	log   *slog.Logger
+	hub  *transport.Hub
+	host *host
+	desk *handover.Desk
+	log  *slog.Logger
 
-	busy    sync.WaitGroup
-	receive *handover.Receive
+	busy     sync.WaitGroup
+	idle     *time.Timer
+	stop     context.CancelFunc
+	received chan error
+	receive  atomic.Pointer[handover.Receive]
+	adopted  bool // by the time that received tells
 }
 
-// run accepts sessions until the one that brought a container, if any, has ended and every question was answered.
+// run accepts sessions until the container that one brought, or asked for, has all that it needs, and every question was answered.
 func (p *peer) run(ctx context.Context) error {
-	received := make(chan error, 1)
 	waiting, stop := context.WithCancel(ctx)
 	defer stop()
-	idle := time.AfterFunc(idleLimit, stop)
-	defer idle.Stop()
+	p.stop = stop
+	p.idle = time.AfterFunc(idleLimit, stop)
+	defer p.idle.Stop()
 	for {
 		s, err := p.hub.Accept(waiting)
 		if err != nil {
@@ -77,13 +83,14 @@ func (p *peer) run(ctx context.Context) error {
 		}
 		switch {
 		case s.Resumed():
-			receive := p.receive
-			p.busy.Go(func() { p.answer(ctx, s, receive) })
-		case p.receive == nil:
-			idle.Stop()
-			p.receive = &handover.Receive{Host: p.host, Journals: p.order.Journals, Root: p.order.Root, Log: p.log}
+			p.busy.Go(func() { p.answer(ctx, s) })
+		case p.receive.Load() == nil:
+			p.idle.Stop()
+			receive := &handover.Receive{Host: p.host, Journals: p.host.order.Journals, Root: p.host.order.Root, Log: p.log}
+			p.receive.Store(receive)
+			p.desk.Receives(receive)
 			go func() {
-				received <- p.receive.Run(ctx, session{s})
+				p.received <- receive.Run(ctx, session{s})
 				stop()
 			}()
 		default:
@@ -92,14 +99,18 @@ func (p *peer) run(ctx context.Context) error {
 		}
 	}
 	p.busy.Wait()
-	if p.receive == nil {
+	receive := p.receive.Load()
+	if receive == nil {
 		return nil
 	}
-	if err := <-received; err != nil {
-		p.log.Info("not received", "container", p.receive.Container(), "reason", err)
+	if err := <-p.received; err != nil {
+		p.log.Info("not received", "container", receive.Container(), "reason", err)
 		return nil
 	}
-	p.log.Info("received", "container", p.receive.Container())
+	p.log.Info("received", "container", receive.Container())
+	if p.adopted {
+		return nil // its output went with the keeper that was its monitor's
+	}
 	// This process may become the monitor without ever returning: who asks from now on gets another keeper.
 	if err := p.hub.Close(); err != nil {
 		p.log.Warn("stop listening", "error", err)
@@ -107,9 +118,20 @@ func (p *peer) run(ctx context.Context) error {
 	return p.host.watch(ctx)
 }
 
-func (p *peer) answer(ctx context.Context, s transport.Session, receive *handover.Receive) {
+// adopt goes on with a container whose keeper is gone.
+func (p *peer) adopt(r *handover.Receive) {
+	p.idle.Stop()
+	p.adopted = true
+	p.receive.Store(r)
+	go func() {
+		p.received <- r.Settle(context.Background())
+		p.stop()
+	}()
+}
+
+func (p *peer) answer(ctx context.Context, s transport.Session) {
 	defer func() { _ = s.Close() }()
-	if err := handover.Answer(ctx, p.host, p.order.Journals, session{s}, receive); err != nil {
+	if err := p.desk.Answer(ctx, session{s}); err != nil {
 		p.log.Warn("answer how the move ended", "error", err)
 	}
 }

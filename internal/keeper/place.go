@@ -47,7 +47,7 @@ type place struct {
 	gate      *restore.Gate
 	running   *runtime.Container
 	carrier   *monitor.Carrier // of its output, from when it runs
-	owed      bool             // memory comes when it runs already
+	debt      *debt            // memory that comes when it runs already; nil when none does
 }
 
 // Images is the directory of the image set.
@@ -221,8 +221,12 @@ func (p *place) Owe(owed handover.Owed) (handover.Debt, error) {
 	if p.memory == nil {
 		return nil, errNoPages
 	}
-	p.owed = true
-	return p.memory.owe(feed.Owed(owed))
+	var err error
+	p.debt, err = p.memory.owe(feed.Owed(owed))
+	if err != nil {
+		return nil, err
+	}
+	return p.debt, nil
 }
 
 // Restore restores up to the gate.
@@ -269,7 +273,10 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 		return nil
 	})
 	p.running = c
-	if p.owed { // the move is not over for long
+	if p.debt != nil && c != nil {
+		p.debt.init.Store(int64(c.InitPid()))
+	}
+	if p.debt != nil { // the move is not over for long
 		if err := p.carry(context.WithoutCancel(ctx)); err != nil {
 			p.host.log.Error("the container's output waits for the end of the move", "error", err)
 		}

@@ -25,10 +25,16 @@ var (
 	// source against what came after: --force-source or --force-peer.
 	ErrDiedHere = errors.New("it was running here and died with the host, which was started anew since; " +
 		"end the move at the source with --force-source (it runs on from the freeze) or --force-peer")
-	// ErrOwed: the container runs at the peer and lacks memory that the frozen source alone holds, but the process there that
-	// could take it is gone. It waits for ever: kill it, and end the move at the source with --force-source.
-	ErrOwed = errors.New("it runs there without all of its memory, and nobody is left who could take the rest; " +
-		"delete it there and end the move at the source with --force-source (it runs on from the freeze), or with --force-peer if it has ended")
+	// ErrOwed: the container was let run at the peer and lacks memory that the frozen source alone holds, but nobody there can
+	// give it that any more. Delete it there, and end the move at the source with --force-source.
+	ErrOwed = errors.New("it was let run there without all of its memory, and nobody is left who could give it the rest: delete it there")
+	// ErrEnded: the container ended at the peer, or was killed, before it had all of its memory. The frozen source is the only
+	// copy that has all, though an older one: end the move there with --force-source or --force-peer.
+	ErrEnded = errors.New("it was ended there before it had all of its memory: the frozen copy, from before it ran there, is the only whole one")
+	// ErrFollowing: memory of the container follows, which takes a source that sends it: "migrate resolve" there.
+	ErrFollowing = errors.New("it runs here without all of its memory, which only its source can send")
+	// ErrPaid: the container has all of its memory. It never crosses hosts.
+	ErrPaid = errors.New("it has all of its memory")
 )
 
 // code is a sentinel's name on the wire: never change one, only add.
@@ -49,6 +55,8 @@ func codes() []code {
 		{"busy", ErrBusy},
 		{"died-here", ErrDiedHere},
 		{"owed", ErrOwed},
+		{"ended", ErrEnded},
+		{"following", ErrFollowing},
 	}
 }
 

@@ -136,20 +136,32 @@ func TestKilledFeederWhileMemoryFollows(t *testing.T) {
 	f.arrived()
 }
 
-// The peer's keeper is killed: nobody there can take more memory, and nobody may say that it is all there. The source keeps it
-// until a user decides.
+// The peer's keeper is killed, then the next one together with the feeder: what waits for memory waits, until the source has
+// asked again, and another keeper takes over what the holder has.
 func TestKilledPeerWhileMemoryFollows(t *testing.T) {
 	f := newFollowing(t)
 	killKeepers(t, f.B)
-	f.p.failed(3, "unknown", "--force-source")
+	f.stillThere()
+	time.Sleep(2 * time.Second)
+	f.c.unharmed()
+	signalAll(t, append(keepers(f.B), feederPids(f.B)...), syscall.SIGKILL)
+	f.stillThere()
+	f.arrived()
+}
+
+// The container is deleted at the peer while it waits for memory there: the frozen source is the only whole copy, and goes for a
+// user who says so.
+func TestDeletedWhileMemoryFollows(t *testing.T) {
+	f := newFollowing(t)
+	if _, err := f.B.Run(f.ctx, "migrate", "delete", "--force", "web"); err != nil {
+		t.Errorf("delete at the peer: %v", err)
+	}
+	f.p.failed(3, "unknown", "migrate resolve --force-source web")
 	f.stillThere()
 	if _, err := f.A.Run(f.ctx, "migrate", "resolve", "--retry", "1s", "web"); lab.ExitCode(err) != 3 {
 		t.Errorf("resolve: %v", err)
 	}
 	f.stillThere()
-	if _, err := f.B.Run(f.ctx, "migrate", "delete", "--force", "web"); err != nil {
-		t.Errorf("delete at the peer: %v", err)
-	}
 	if _, err := f.A.Run(f.ctx, "migrate", "resolve", "--force-source", "web"); err != nil {
 		t.Errorf("resolve: %v", err)
 	}
@@ -195,6 +207,14 @@ func TestResolveWhileMemoryFollows(t *testing.T) {
 // killKeepers kills those of a host that are at work.
 func killKeepers(t *testing.T, h *lab.Host) {
 	t.Helper()
+	pids := keepers(h)
+	if len(pids) == 0 {
+		t.Fatalf("%s has no keeper", h.Name)
+	}
+	signalAll(t, pids, syscall.SIGKILL)
+}
+
+func keepers(h *lab.Host) []int {
 	var pids []int
 	for _, text := range h.Pids() {
 		if cmdline, err := os.ReadFile("/proc/" + text + "/cmdline"); err == nil && isKeeper(cmdline) {
@@ -202,8 +222,5 @@ func killKeepers(t *testing.T, h *lab.Host) {
 			pids = append(pids, pid)
 		}
 	}
-	if len(pids) == 0 {
-		t.Fatalf("%s has no keeper", h.Name)
-	}
-	signalAll(t, pids, syscall.SIGKILL)
+	return pids
 }

@@ -45,8 +45,15 @@ func Adopt(ctx context.Context, stateDir string, log *slog.Logger) (_ *Superviso
 			err = errors.Join(err, s.release())
 		}
 	}()
-	if missing, err := isMissing(lock); err != nil || !missing {
-		return nil, errors.Join(ErrFed, err)
+	missing, err := isMissing(lock)
+	if err == nil && !missing {
+		err = isWhole(lock)
+		if err == nil {
+			err = ErrFed
+		}
+	}
+	if err != nil {
+		return nil, err
 	}
 	o, err := findOrphan(lock)
 	if err != nil {
@@ -144,8 +151,8 @@ func (s *Supervisor) endFormer() {
 	s.former = nil
 }
 
-// File is that of the store's first part. It stays the supervisor's.
-func (s *Supervisor) File() *os.File { return s.store[0].File }
+// StoreFile is the file of the store's first part. The caller closes it.
+func (s *Supervisor) StoreFile() (*os.File, error) { return duplicate(s.store[0].File) }
 
 // Owed is what Owe said; no pages when it was not called.
 func (s *Supervisor) Owed() Owed {

@@ -183,6 +183,11 @@ func outside(how, dir, state string, late bool, pages uint64) error {
 // bring puts pages into the store that are missing there.
 func (c *checkpoint) bring(s *feed.Supervisor, first, last uint64) {
 	buf := make([]byte, memory.PageSize)
+	file, err := s.StoreFile()
+	if err != nil {
+		panic(err)
+	}
+	defer file.Close()
 	for slot := first; slot <= last; slot++ {
 		if s.Held((slot-1)&^7+1, 1)[0]>>((slot-1)%8)&1 != 0 {
 			continue
@@ -190,7 +195,7 @@ func (c *checkpoint) bring(s *feed.Supervisor, first, last uint64) {
 		if _, err := c.store.ReadAt(buf, int64(slot*memory.PageSize)); err != nil {
 			panic(err)
 		}
-		if _, err := s.File().WriteAt(buf, int64(slot*memory.PageSize)); err != nil {
+		if _, err := file.WriteAt(buf, int64(slot*memory.PageSize)); err != nil {
 			panic(err)
 		}
 		s.Arrived(slot, 1)

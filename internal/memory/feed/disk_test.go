@@ -124,8 +124,17 @@ func TestLockLastsAsLongAsTheFile(t *testing.T) {
 		t.Fatalf("it is held still: %v", err)
 	default:
 	}
+	if _, err := held.WriteAt([]byte(fedMark), 0); err != nil {
+		t.Error(err)
+	}
 	held.Close()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+	if err := os.Truncate(filepath.Join(dir, lockName), 0); err != nil {
+		t.Error(err)
+	}
+	if err := Await(t.Context(), dir); !errors.Is(err, ErrLost) {
+		t.Errorf("its holders were killed: %v", err)
 	}
 }

@@ -85,6 +85,11 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 	if err != nil && !errors.Is(err, errAlone) && !errors.Is(err, ErrNoTasks) {
 		return err // what the holder has is for a successor
 	}
+	if err == nil && f.lock != 0 {
+		if _, err := syscall.Pwrite(f.lock, []byte(fedMark), 0); err != nil {
+			return os.NewSyscallError("pwrite", err)
+		}
+	}
 	pid := atomic.LoadUint32(f.journal.head.bank(f.generation))
 	if killErr := syscall.Kill(int(pid), syscall.SIGKILL); killErr != nil {
 		return errors.Join(err, fmt.Errorf("end the holder: %w", killErr))
@@ -144,6 +149,7 @@ func (f *feeder) prepareProcess() (<-chan sent, error) {
 		next++
 	}
 	if o.Lock { // held by being open, here and in the holder
+		f.lock = next
 		if err := descriptor.Withhold(next); err != nil {
 			return nil, err
 		}

@@ -40,6 +40,7 @@ type feeder struct {
 	slots      *slots
 	set        *poll.Set
 	conn       *os.File // CRIU's; nil before and after
+	lock       int      // a descriptor; 0 for none
 
 	mu     sync.Mutex
 	spaces []*space // not closed, in the order of their ids

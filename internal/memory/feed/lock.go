@@ -67,6 +67,19 @@ func isMissing(lock *os.File) (bool, error) {
 	return false, os.NewSyscallError("flock", err)
 }
 
+// fedMark is what is in the lock when no process lacks memory any more: a lock that merely ended may be one that everybody was
+// killed for who held it, and what lacked memory then has zeros.
+const fedMark = "fed\n"
+
+// isWhole returns ErrLost when the lock has ended without the mark.
+func isWhole(lock *os.File) error {
+	info, err := lock.Stat()
+	if err == nil && info.Size() == 0 {
+		err = fmt.Errorf("%w: whoever held the container's memory was killed, and what was missing is zeros now; delete it", ErrLost)
+	}
+	return err
+}
+
 func isGuarded(stateDir string) (bool, error) {
 	f, err := os.Open(filepath.Join(stateDir, guardName))
 	if err != nil {
@@ -114,7 +127,8 @@ func isUnattended(stateDir string, lock *os.File) (bool, error) {
 // fedLimit is how long Await waits: at a disk's speed that is several gigabytes.
 const fedLimit = 30 * time.Second
 
-// Await returns when the container has all its memory. ErrUnattended when it is not going to; ErrFeeding after half a minute.
+// Await returns when the container has all its memory. ErrUnattended when that will not be by itself, ErrLost when it can't be
+// any more; ErrFeeding after half a minute.
 func Await(ctx context.Context, stateDir string) error {
 	lock, err := os.Open(filepath.Join(stateDir, lockName))
 	if errors.Is(err, os.ErrNotExist) {
@@ -126,8 +140,11 @@ func Await(ctx context.Context, stateDir string) error {
 	defer lock.Close()
 	for end := time.Now().Add(fedLimit); ; {
 		missing, err := isMissing(lock)
-		if err != nil || !missing {
+		if err != nil {
 			return err
+		}
+		if !missing {
+			return isWhole(lock)
 		}
 		if unattended, err := isUnattended(stateDir, lock); err == nil && unattended {
 			return ErrUnattended

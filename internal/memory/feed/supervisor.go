@@ -375,7 +375,11 @@ func (s *Supervisor) Close() error {
 	s.mu.Unlock()
 	<-s.done
 	s.endHolders(true)
-	return s.release()
+	var err error
+	if s.lock != nil {
+		_, err = s.lock.WriteAt([]byte(fedMark), 0)
+	}
+	return errors.Join(err, s.release())
 }
 
 func (s *Supervisor) release() error {

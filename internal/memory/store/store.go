@@ -23,7 +23,8 @@ var (
 
 // Options are where a store is and how large it may get.
 type Options struct {
-	Dir string // a directory that the file is in, without a name; memory if empty
+	Dir  string   // a directory that the file is in, without a name; memory if empty
+	File *os.File // of a store that another process has opened, instead of an empty one; nil for none. Close closes it.
 	// Stored, if not nil, is told of slots whose pages have come, by several goroutines.
 	Stored func(slots pages.Slots)
 	Limit  uint64 // bytes of all pages at most; a multiple of the page size. 0: no limit but the machine's
@@ -38,7 +39,7 @@ type Store struct {
 	idle  sync.Pool
 }
 
-// Open makes an empty store. nil options mean one in memory without a limit. The caller closes it.
+// Open makes an empty store, or goes on with one. nil options mean one in memory without a limit. The caller closes it.
 func Open(options *Options) (*Store, error) {
 	o := Options{}
 	if options != nil {
@@ -49,6 +50,10 @@ func Open(options *Options) (*Store, error) {
 		s.last = min(o.Limit/memory.PageSize, pages.MaxSlot)
 	}
 	var err error
+	if o.File != nil {
+		s.where, s.file = "memory", o.File
+		return s, nil
+	}
 	if o.Dir == "" {
 		s.where = "memory"
 		s.file, err = hole.Memory("pages")
