@@ -74,7 +74,7 @@ func (d *Desk) debtor(ctx context.Context, move string, session Session) (*debto
 	}
 	story, err := journal.Read(d.Journals, move, journal.Peer)
 	if err != nil || story.Last() != journal.Owing || story.Rebooted() || !isSource(&story.Move, session) {
-		return nil, nil //nolint:nilerr // that is for settleFor to tell
+		return nil, nil // that is for settleFor to tell
 	}
 	r, err := d.adopt(ctx, story)
 	if errors.Is(err, wire.ErrPaid) {
