@@ -139,6 +139,12 @@ func (h *Hog) Hide(r memory.Range) {
 	h.do("hide %d %d - 0", r.Start, r.Pages)
 }
 
+// Fork has the hog fork a child, which does nothing and ends with it.
+func (h *Hog) Fork() {
+	h.t.Helper()
+	h.do("fork 0 0 - 0")
+}
+
 func (h *Hog) do(format string, args ...any) string {
 	h.t.Helper()
 	if _, err := fmt.Fprintf(h.in, format+"\n", args...); err != nil {
@@ -171,6 +177,8 @@ func serve(in io.Reader, out io.Writer) error {
 			_, _, errno = syscall.Syscall(syscall.SYS_MUNMAP, uintptr(addr), size, 0)
 		case "hide":
 			_, _, errno = syscall.Syscall(syscall.SYS_MPROTECT, uintptr(addr), size, syscall.PROT_NONE)
+		case "fork":
+			errno = fork()
 		case "fill":
 			for i := range pages {
 				at := addr + i*memory.PageSize
@@ -192,4 +200,19 @@ func serve(in io.Reader, out io.Writer) error {
 // at4096 is the page at an address that this process has mapped itself, outside of Go's heap.
 func at4096(addr uint64) []byte {
 	return unsafe.Slice(*(**byte)(unsafe.Pointer(&addr)), memory.PageSize)
+}
+
+// fork: in the child nothing may run that needs Go's scheduler.
+//
+//go:nosplit
+//go:norace
+func fork() syscall.Errno {
+	child, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 || child != 0 {
+		return errno
+	}
+	_, _, _ = syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0)
+	for {
+		_, _, _ = syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+	}
 }

@@ -1,4 +1,5 @@
 // Package reader reads the pages of tasks, stopped or running, with process_vm_readv into a fixed ring of buffers.
+// What a task has in common with others since a fork stays so.
 //
 // The buffers are made once: reading into fresh memory costs three to eight times as much. Pages that a task never touched must
 // not be asked for, since reading populates them.

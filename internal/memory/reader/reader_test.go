@@ -13,6 +13,7 @@ import (
 	"github.com/livemigrate/migrate/internal/memory"
 	"github.com/livemigrate/migrate/internal/memory/hogtest"
 	"github.com/livemigrate/migrate/internal/memory/reader"
+	"github.com/livemigrate/migrate/internal/sys/pagemap"
 )
 
 func TestMain(m *testing.M) {
@@ -104,6 +105,54 @@ func TestPagesThatTheTaskMayNotReadAreReadAllTheSame(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// Copies made for the reader would be at the expense of the container's limit.
+func TestWhatForkedProcessesShareStaysShared(t *testing.T) {
+	hog := hogtest.Start(t)
+	area := hog.Map(300)
+	hog.Fill(area, hogtest.Random, 4)
+	hog.Fork()
+	hog.Fill(sub(area, 100, 50), hogtest.Random, 5)
+	if n := alone(t, hog.Pid, area); n != 50 {
+		t.Fatalf("%d pages are the hog's alone, want 50", n)
+	}
+	seen := 0
+	err := reader.New(&reader.Options{Lanes: 1}).Read(t.Context(), hog.Pid, []memory.Range{sub(area, 10, 2), sub(area, 20, 280)}, func(b reader.Block) error {
+		return eachPage(b, func(addr uint64, page []byte) error {
+			seen++
+			seed := uint64(4)
+			if at := (addr - area.Start) / memory.PageSize; at >= 100 && at < 150 {
+				seed = 5
+			}
+			return check(page, hogtest.Random, seed, addr)
+		})
+	})
+	if err != nil || seen != 282 {
+		t.Errorf("%d pages, %v", seen, err)
+	}
+	if n := alone(t, hog.Pid, area); n != 50 {
+		t.Errorf("%d pages are the hog's alone when all are read, were 50", n)
+	}
+}
+
+func alone(t *testing.T, pid int, area memory.Range) (n int) {
+	t.Helper()
+	m, err := pagemap.Open(pid, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	if err := m.Read(area.Start, area.End(), func(_ uint64, entries []pagemap.Entry) {
+		for _, e := range entries {
+			if e.Alone() {
+				n++
+			}
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 func TestEndedTaskIsToldFromMissingPages(t *testing.T) {

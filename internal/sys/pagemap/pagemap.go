@@ -151,12 +151,34 @@ const (
 	EntryPresent   Entry = 1 << 63
 	EntrySwapped   Entry = 1 << 62
 	EntryFile      Entry = 1 << 61
+	EntryAlone     Entry = 1 << 56 // mapped once (since Linux 4.2)
 	EntrySoftDirty Entry = 1 << 55
 	entryFrame     Entry = 1<<55 - 1
 )
 
 // Frame is the page frame number of a present page, 0 for who may not know.
 func (e Entry) Frame() uint64 { return uint64(e & entryFrame) }
+
+// Alone tells that the page is present, and in no other page table: no fork has it as well.
+func (e Entry) Alone() bool { return e&(EntryPresent|EntryAlone) == EntryPresent|EntryAlone }
+
+// ReadEntries fills entries with those of the pages from start on.
+func (m *Map) ReadEntries(start uint64, entries []Entry) error {
+	const pageSize = 4096
+	buf := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(entries))), entryBytes*len(entries))
+	for len(buf) > 0 {
+		n, err := m.file.ReadAt(buf, int64(start/pageSize*entryBytes))
+		if n -= n % entryBytes; n == 0 {
+			if errors.Is(err, io.EOF) {
+				return fmt.Errorf("read %s: %w", m.file.Name(), ErrNoMemory)
+			}
+			return fmt.Errorf("read page map: %w", err)
+		}
+		buf = buf[n:]
+		start += uint64(n) / entryBytes * pageSize
+	}
+	return nil
+}
 
 // Read calls f for the pages from start to end, some at a time, in ascending order, on any kernel: eight bytes a page,
 // touched or not.
