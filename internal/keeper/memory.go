@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"strings"
 
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/handover"
@@ -27,6 +25,9 @@ var errUnread = errors.New("memory of the container could not be read")
 func (c *container) Memory(ctx context.Context) (handover.Memory, error) {
 	if !c.order.Feed {
 		return nil, nil
+	}
+	if err := c.fits(); err != nil {
+		return nil, err
 	}
 	set, err := track.Open(ctx, c.Processes, &track.Options{Freeze: c.Halt, Log: c.log})
 	if err != nil {
@@ -66,6 +67,9 @@ type privateMemory struct {
 // Round sends what the processes have written since the one before.
 func (m *privateMemory) Round(ctx context.Context, lanes []handover.Lane) (handover.Round, error) {
 	m.settle()
+	if err := m.container.fits(); err != nil {
+		return handover.Round{}, err
+	}
 	seen, err := m.set.Round(ctx)
 	if err != nil {
 		return handover.Round{}, err
@@ -141,6 +145,9 @@ func (m *privateMemory) Final(ctx context.Context, lanes []handover.Lane) (hando
 	if held == nil {
 		return handover.Round{}, errors.New("send memory of a container that was not dumped")
 	}
+	if err := held.fit(); err != nil {
+		return handover.Round{}, err
+	}
 	seen, err := m.lastSeen(ctx)
 	if err != nil {
 		return handover.Round{}, err
@@ -210,27 +217,12 @@ func (m *privateMemory) writeRuns(all []checkpoint.Left, spaces []uint64) error 
 
 // Copied is what the container has in shared memory and in tmpfs, where most of that is.
 func (m *privateMemory) Copied() uint64 {
-	paths := m.container.State().CgroupPaths
-	dir, ok := paths["memory"]
-	if !ok {
-		dir = paths[""] // cgroup v2
-	}
-	text, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	charged, err := readCharges(m.container.State().CgroupPaths)
 	if err != nil {
 		m.log.Debug("size of shared memory", "error", err)
 		return 0
 	}
-	stat := "\n" + string(text)
-	_, rest, ok := strings.Cut(stat, "\ntotal_shmem ") // cgroup v1, with the cgroups below
-	if !ok {
-		_, rest, _ = strings.Cut(stat, "\nshmem ")
-	}
-	number, _, _ := strings.Cut(rest, "\n")
-	bytes, err := strconv.ParseUint(number, 10, 64)
-	if err != nil {
-		m.log.Debug("size of shared memory", "error", err)
-	}
-	return bytes
+	return charged.shared
 }
 
 // Close lets the processes be as they were.

@@ -27,6 +27,9 @@ func (m *privateMemory) Promise(ctx context.Context) (handover.Owed, error) {
 	if held == nil {
 		return handover.Owed{}, errors.New("promise memory of a container that was not dumped")
 	}
+	if err := held.fit(); err != nil {
+		return handover.Owed{}, err
+	}
 	seen, err := m.lastSeen(ctx)
 	if err != nil {
 		return handover.Owed{}, err
