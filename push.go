@@ -22,6 +22,7 @@ type PushOptions struct {
 	MaxRounds      int           // over the memory while the container runs; default 30
 	Feed           bool          // memory goes in pages where the peer takes them, instead of in CRIU's images
 	Lanes          int           // parallel connections for images and memory; default 2
+	Compress       string        // pages on the way: "auto" (default; where that is faster than the link), "none" or "zstd"
 	BandwidthLimit int64         // bytes per second over all lanes; 0: none
 	Keep           bool          // leave the stopped container at the source
 	Retry          time.Duration // how long to try again after a lost link; default 30 s; see NoRetry
@@ -93,6 +94,7 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 		MaxRounds:      o.MaxRounds,
 		Feed:           o.Feed,
 		Lanes:          o.Lanes,
+		Compress:       o.Compress,
 		BandwidthLimit: o.BandwidthLimit,
 		Keep:           o.Keep,
 		Retry:          o.Retry,
@@ -114,6 +116,13 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 	case keeper.VolumesCopy, keeper.VolumesShared, keeper.VolumesRefuse:
 	default:
 		return nil, fmt.Errorf("volumes %q: want copy, shared or refuse", order.Volumes)
+	}
+	switch order.Compress {
+	case "":
+		order.Compress = keeper.CompressAuto
+	case keeper.CompressAuto, keeper.CompressNone, keeper.CompressZstd:
+	default:
+		return nil, fmt.Errorf("compress %q: want auto, none or zstd", order.Compress)
 	}
 	if order.Lanes < 1 || order.Lanes >= transport.MaxLanes {
 		return nil, fmt.Errorf("%d lanes: want 1 to %d", order.Lanes, transport.MaxLanes-1)

@@ -67,6 +67,7 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 	feedFlag(flags, &opts.Feed)
 	flags.IntVar(&opts.MaxRounds, "max-rounds", 30, "passes over its memory while it runs, at most")
 	flags.IntVar(&opts.Lanes, "lanes", 2, "parallel data connections")
+	flags.StringVar(&opts.Compress, "compress", "auto", "its memory on the way: auto (where that is faster than the link), none or zstd (always)")
 	flags.StringVar(&bandwidth, "bandwidth-limit", "", "at most this much per second, such as 100MB/s")
 	flags.BoolVar(&opts.Keep, "keep", false, "leave the stopped container here")
 	flags.DurationVar(&opts.Retry, "retry", 30*time.Second, "how long to try again after a lost connection, 0 for not at all")
@@ -93,6 +94,8 @@ func checkPush(peer, mode, story string, o *migrate.PushOptions) error {
 		return fmt.Errorf("--max-rounds %d: want at least 1, or --mode stop-copy", o.MaxRounds)
 	case o.Lanes < 1 || o.Lanes >= transport.MaxLanes:
 		return fmt.Errorf("--lanes %d: want 1 to %d", o.Lanes, transport.MaxLanes-1)
+	case o.Compress != "auto" && o.Compress != "none" && o.Compress != "zstd":
+		return fmt.Errorf("--compress %s: want auto, none or zstd", o.Compress)
 	case o.Volumes != "copy" && o.Volumes != "shared" && o.Volumes != "refuse":
 		return fmt.Errorf("--volumes %s: want copy, shared or refuse", o.Volumes)
 	case o.Retry < 0:

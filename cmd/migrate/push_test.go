@@ -14,6 +14,7 @@ func TestPushFindsUsageErrorsFirst(t *testing.T) {
 		"--retry=-1s":          "--retry -1s",
 		"--report=story.html":  "--report story.html",
 		"--mode=fast":          `--mode "fast"`,
+		"--compress=gzip":      "--compress gzip",
 		"--max-downtime=0":     "--max-downtime 0s",
 		"--max-rounds=0":       "--max-rounds 0",
 		"--bandwidth-limit=xx": "bandwidth limit",

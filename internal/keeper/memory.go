@@ -38,7 +38,7 @@ func (c *container) Memory(ctx context.Context) (handover.Memory, error) {
 		return nil, errors.Join(err, set.Close())
 	}
 	// The lanes share two processors with the container and, inside the freeze, with CRIU.
-	sender, err := pages.NewSender(ledger, nil)
+	sender, err := pages.NewSender(ledger, &pages.SenderOptions{Compression: compressions()[c.order.Compress]})
 	if err != nil {
 		return nil, errors.Join(err, ledger.Close(), set.Close())
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/memory/pages"
 	"github.com/livemigrate/migrate/transport"
 )
 
@@ -25,6 +26,7 @@ type Order struct {
 	MaxRounds      int                    `json:"max_rounds"`
 	Feed           bool                   `json:"feed,omitempty"` // memory goes in pages
 	Lanes          int                    `json:"lanes"`
+	Compress       string                 `json:"compress,omitempty"`        // CompressAuto and so on; empty is auto
 	BandwidthLimit int64                  `json:"bandwidth_limit,omitempty"` // bytes per second
 	Keep           bool                   `json:"keep,omitempty"`
 	Retry          time.Duration          `json:"retry"`
@@ -38,6 +40,18 @@ const (
 	VolumesShared = "shared" // the peer has the same ones
 	VolumesRefuse = "refuse" // a container that has any stays
 )
+
+// When --compress compresses the pages that travel.
+const (
+	CompressAuto = "auto" // where that is faster than the link
+	CompressNone = "none"
+	CompressZstd = "zstd" // wherever it makes them smaller
+)
+
+// compressions are the words for what pages of memory know.
+func compressions() map[string]pages.Compression {
+	return map[string]pages.Compression{CompressAuto: pages.Auto, CompressNone: pages.Never, CompressZstd: pages.Always}
+}
 
 // maxOrder is far above any order; it comes from a pipe that only push holds.
 const maxOrder = 1 << 20
