@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/livemigrate/migrate/internal/memory/pages"
 	"github.com/livemigrate/migrate/internal/wire"
 )
 
@@ -93,6 +94,10 @@ func (m *twinMemory) send(ctx context.Context, lanes []Lane) (Round, error) {
 	r.Scanned, r.Took = r.Sent, time.Duration(r.Frames)*4*time.Millisecond
 	time.Sleep(r.Took)
 	clear(m.dirty)
+	if m.hostile != nil {
+		work.Go(func() error { return lanes[0].Send(ctx, m.hostile[:8], m.hostile[8:]) })
+		r.Frames++
+	}
 	return r, work.Wait()
 }
 
@@ -115,6 +120,14 @@ func (p twinPlace) Pages(frame []byte) error {
 	}
 	if p.hangAt == "pages" && p.reached("final") {
 		<-p.t.Context().Done()
+	}
+	if p.hostile != nil && bytes.Equal(frame, p.hostile) { // what a store makes of it
+		d, err := pages.NewDecoder(hostileLimit)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		return d.Decode(frame, func(pages.Slots, []byte) error { return nil })
 	}
 	p.store.mu.Lock()
 	defer p.store.mu.Unlock()

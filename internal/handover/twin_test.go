@@ -33,6 +33,7 @@ type world struct {
 	keep       bool
 	closeFails bool   // and letting go of the memory
 	linked     bool   // the dump makes names in the tree
+	hostile    []byte // a frame of pages that goes with the others
 	hangAt     string // and of the one at the peer that does not come to an end
 	steps      []string
 	journals   [2]string

@@ -151,6 +151,7 @@ func TestHostileFrameIsRefusedByName(t *testing.T) {
 		"many runs":        {func(f []byte) []byte { le.PutUint32(f[16:], 1<<31); return f }, ErrFrameLength},
 		"other body":       {func(f []byte) []byte { le.PutUint32(f[24:], le.Uint32(f[24:])+1); return f }, ErrFrameLength},
 		"trailing byte":    {func(f []byte) []byte { return append(f, 0) }, ErrFrameLength},
+		"too large":        {func(f []byte) []byte { return append(f, make([]byte, MaxFrame)...) }, ErrFrameLength},
 		"plain, but isn't": {func(f []byte) []byte { f[12] = byte(Plain); return f }, ErrFrameLength},
 		"zstd, but isn't":  {func(f []byte) []byte { f[12] = byte(Zstd); return f }, ErrFrameForm},
 		"unknown form":     {func(f []byte) []byte { f[12] = 77; return f }, ErrFrameForm},
