@@ -67,11 +67,12 @@ type Options struct {
 	LeaveMemory     bool // private anonymous memory stays out of the images, and is the caller's: see Held.Left
 	EmptyNetwork    bool // leave the content of the network namespace out
 
-	Way               Way      // with LeaveMemory: this way or none; empty is the best that can be gone
-	ManageCgroupsMode string   // soft, full, strict, ignore; default soft, and ignore with NoManifest where that is enough
-	PageServer        string   // ADDRESS:PORT of CRIU's page server
-	StatusFD          *os.File // gets one zero byte when lazy pages can be fetched, and is closed
-	GhostLimit        int64    // largest unlinked file that is saved, in bytes; 0 is DefaultGhostLimit
+	Compress          Compression // of the page files; the set is then for our own restores
+	Way               Way         // with LeaveMemory: this way or none; empty is the best that can be gone
+	ManageCgroupsMode string      // soft, full, strict, ignore; default soft, and ignore with NoManifest where that is enough
+	PageServer        string      // ADDRESS:PORT of CRIU's page server
+	StatusFD          *os.File    // gets one zero byte when lazy pages can be fetched, and is closed
+	GhostLimit        int64       // largest unlinked file that is saved, in bytes; 0 is DefaultGhostLimit
 
 	compare bool // with the parent, at the end: CRIU has none, and memory is left
 
@@ -117,7 +118,7 @@ func Run(ctx context.Context, c *runtime.Container, o *Options) error {
 	}
 	if !o.LeaveRunning {
 		// Nobody has the container's state but these files: they are safe on disk before it dies.
-		if err := held.complete(); err != nil {
+		if err := held.complete(ctx); err != nil {
 			return errors.Join(err, held.Rollback(ctx))
 		}
 		return held.Commit(ctx)
@@ -125,28 +126,28 @@ func Run(ctx context.Context, c *runtime.Container, o *Options) error {
 	if err := held.Commit(ctx); err != nil {
 		return err
 	}
-	return held.complete()
+	return held.complete(ctx)
 }
 
 // complete ends a set that stays here.
-func (h *Held) complete() error {
+func (h *Held) complete(ctx context.Context) error {
 	if h.options.NoManifest {
 		return nil
 	}
-	if err := h.manifest(); err != nil {
+	if err := h.manifest(ctx); err != nil {
 		return err
 	}
 	return image.Sync(h.options.ImagesDir)
 }
 
-// manifest digests what CRIU wrote.
-func (h *Held) manifest() error {
+// manifest digests what CRIU wrote, and compresses it.
+func (h *Held) manifest(ctx context.Context) error {
 	kernel, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	if err != nil {
 		return fmt.Errorf("read kernel release: %w", err)
 	}
-	return image.Write(h.options.ImagesDir, image.Origin{
-		Created: time.Now(), CRIU: h.version, Kernel: strings.TrimSpace(string(kernel)),
+	return image.Write(ctx, h.options.ImagesDir, image.Origin{
+		Created: time.Now(), CRIU: h.version, Kernel: strings.TrimSpace(string(kernel)), Compress: h.options.Compress == Zstd,
 	})
 }
 
@@ -176,6 +177,9 @@ func (o *Options) prepare() error {
 		} else if !info.IsDir() {
 			return fmt.Errorf("invalid --parent-path: %s is not a directory", o.ParentPath)
 		}
+	}
+	if err := o.checkCompression(); err != nil {
+		return err
 	}
 	if o.compare {
 		if err := image.CheckBelow(filepath.Join(o.ImagesDir, o.ParentPath)); err != nil {

@@ -18,14 +18,15 @@ import (
 
 // A checkpoint on a parent writes what is not in the parent. CRIU finds out by the kernel's soft-dirty bits, which it
 // clears at each pre-dump. Where the kernel has none, or somebody else has cleared them since, pages are compared with
-// those of the parent: the result is the same, whatever the parent is.
+// those of the parent: the result is the same, whatever the parent is. A compressed parent CRIU could not read either.
 
 // compares tells whether pages are to be compared.
 func (o *Options) compares(c *runtime.Container) bool {
 	if o.ParentPath == "" || o.LeaveMemory || o.LazyPages || o.PageServer != "" || o.AutoDedup {
 		return false
 	}
-	return pagemap.HaveSoftDirty() != nil || softDirtyCleared(c)
+	packed, err := image.HasPacked(filepath.Join(o.ImagesDir, o.ParentPath))
+	return err == nil && packed || pagemap.HaveSoftDirty() != nil || softDirtyCleared(c)
 }
 
 // clearedName is a file in the container's directory: a parent that is older than it is none for CRIU.
@@ -78,7 +79,7 @@ func (d *dump) copyMemory(ctx context.Context) error {
 	if err := d.writeMemory(ctx); err != nil {
 		return errors.Join(err, image.Remove(o.ImagesDir))
 	}
-	return (&Held{dump: d}).complete()
+	return (&Held{dump: d}).complete(ctx)
 }
 
 // writeMemory writes all private memory, or what the parent does not have.

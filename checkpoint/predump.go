@@ -67,5 +67,5 @@ func (d *dump) preDump(ctx context.Context) error {
 	if d.options.NoManifest {
 		return nil
 	}
-	return (&Held{dump: d}).manifest()
+	return (&Held{dump: d}).manifest(ctx)
 }

@@ -105,7 +105,7 @@ func snapshot(ctx context.Context, c *runtime.Container, o *Options) (err error)
 		return err
 	}
 	o.log().Debug("copies of memory are images", "container", c.ID(), "took", time.Since(began))
-	return held.complete()
+	return held.complete(ctx)
 }
 
 // stop dumps the container and lets it run on, with its last pages read.

@@ -14,6 +14,7 @@ import (
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/internal/sys/process"
+	"github.com/livemigrate/migrate/internal/sys/scratch"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -31,6 +32,7 @@ type attempt struct {
 	shared      []func() error // take the images back from the user namespace's root
 	lazyPages   bool           // memory comes after the restore
 	feeding     *feeding       // from the images; nil when it does not, or somebody else sees to it
+	unpacked    *scratch.Dir   // the set that CRIU reads, where it can't read the one that there is
 	verified    chan error     // gets the result of the page check, once
 	pid         int            // of the tree's root; 0 before CRIU made it
 	netns       *os.File       // of a link that CRIU made; to announce from
@@ -88,13 +90,18 @@ func (a *attempt) prepare(ctx context.Context) (*criu.Request, error) {
 			return nil, err
 		}
 	}
-	if err := a.shareImages(); err != nil {
-		return nil, err
-	}
 	if a.options.LazyPages {
 		if err := a.serveLazyPages(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if a.set.Packed() {
+		if err := a.unpack(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.shareImages(); err != nil {
+		return nil, err
 	}
 	return a.request()
 }
@@ -105,8 +112,15 @@ func (a *attempt) shareImages() error {
 	if err != nil || uid == 0 && gid == 0 {
 		return err
 	}
-	for _, set := range append([]*image.Set{a.set}, a.set.Parents...) {
-		back, err := image.ShareWith(set.Dir, gid)
+	dirs := []string{a.set.Dir}
+	for _, set := range a.set.Parents {
+		dirs = append(dirs, set.Dir)
+	}
+	if a.unpacked != nil {
+		dirs = []string{a.unpacked.Path()}
+	}
+	for _, dir := range dirs {
+		back, err := image.ShareWith(dir, gid)
 		if err != nil {
 			return err
 		}
@@ -118,7 +132,7 @@ func (a *attempt) shareImages() error {
 // verify compares the pages while CRIU reads them.
 func (a *attempt) verify(ctx context.Context) {
 	a.verified = make(chan error, 1)
-	if a.options.AutoDedup || a.options.TrustPages {
+	if a.options.AutoDedup || a.options.TrustPages || a.unpacked != nil {
 		a.verified <- nil
 		return
 	}
@@ -251,6 +265,10 @@ func (a *attempt) release() error {
 	if a.netns != nil {
 		err = errors.Join(err, a.netns.Close())
 		a.netns = nil
+	}
+	if a.unpacked != nil {
+		err = errors.Join(err, a.unpacked.Close())
+		a.unpacked = nil
 	}
 	if a.feeding != nil {
 		err = errors.Join(err, a.feeding.close())

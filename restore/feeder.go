@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/memory/feed"
+	"github.com/livemigrate/migrate/internal/memory/packed"
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
 	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/runtime"
@@ -36,6 +37,9 @@ type feedFile struct {
 	Slot  uint64 `json:"slot"`
 	Chunk int64  `json:"chunk,omitempty"` // bytes that a digest covers, 0 for none
 	Sums  []byte `json:"sums,omitempty"`
+
+	Size   int64   `json:"size,omitempty"`   // of a compressed file, unpacked
+	Frames []int64 `json:"frames,omitempty"` // bytes of its chunks as they are stored; then the digests are of these
 }
 
 // feedWord is what the process says on the line: it listens, it holds the memory of every task, or why not. The line's end
@@ -123,11 +127,15 @@ func (f *feeder) start(ctx context.Context) error {
 	}()
 	for i, part := range f.order.Files {
 		p := feed.Part{File: os.NewFile(uintptr(feedFiles+i), fmt.Sprintf("images %d", i)), Slot: part.Slot}
-		if part.Chunk > 0 {
-			p.Digests = &feed.Digests{Chunk: part.Chunk}
-			for sums := part.Sums; len(sums) >= 16; sums = sums[16:] {
-				p.Digests.Sums = append(p.Digests.Sums, [16]byte(sums))
-			}
+		var list [][16]byte
+		for sums := part.Sums; len(sums) >= 16; sums = sums[16:] {
+			list = append(list, [16]byte(sums))
+		}
+		switch {
+		case part.Frames != nil:
+			p.Packed = &packed.Index{Size: part.Size, Chunk: part.Chunk, Frames: part.Frames, Sums: list}
+		case part.Chunk > 0:
+			p.Digests = &feed.Digests{Chunk: part.Chunk, Sums: list}
 		}
 		o.Store = append(o.Store, p)
 	}

@@ -75,7 +75,7 @@ func (a *attempt) serveLazyPages(ctx context.Context) error {
 		return nil
 	}
 	a.feeding = &feeding{lazy: lazy, images: a.options.ImagesDir}
-	return a.feeding.start(ctx, a.prepared, a.options, work)
+	return a.feeding.start(ctx, a.prepared, a.options, work, a.set.Packed())
 }
 
 func (a *attempt) canFeed(lazy *image.Lazy) error {
@@ -86,7 +86,7 @@ func (a *attempt) canFeed(lazy *image.Lazy) error {
 	if err := feed.Possible(user); err != nil {
 		return err
 	}
-	if user && lazy.NeedsStage() {
+	if user && lazy.NeedsStage() && !a.set.Packed() {
 		return fmt.Errorf("%w: in a user namespace, on top of a parent", feed.ErrImpossible)
 	}
 	for _, f := range lazy.Files {
@@ -97,8 +97,8 @@ func (a *attempt) canFeed(lazy *image.Lazy) error {
 	return nil
 }
 
-// start makes the directories and the process, and returns when that listens.
-func (f *feeding) start(ctx context.Context, p *runtime.Prepared, o *Options, work string) error {
+// start makes the directories and the process, and returns when that listens. packed: CRIU is given other images anyhow.
+func (f *feeding) start(ctx context.Context, p *runtime.Prepared, o *Options, work string, packed bool) error {
 	f.work = filepath.Join(p.StateDir(), lazyDir)
 	if err := os.Mkdir(f.work, 0o700); err != nil {
 		return fmt.Errorf("feed memory: %w", err)
@@ -112,7 +112,7 @@ func (f *feeding) start(ctx context.Context, p *runtime.Prepared, o *Options, wo
 			return fmt.Errorf("feed memory: %w", err)
 		}
 	}
-	if f.lazy.NeedsStage() {
+	if f.lazy.NeedsStage() && !packed {
 		f.staged = filepath.Join(p.StateDir(), stagedDir)
 		f.images = f.staged
 		if err := f.lazy.Stage(f.staged); err != nil {
@@ -159,6 +159,7 @@ func (f *feeding) spawn(p *runtime.Prepared, o *Options, logPath string) (err er
 		ordered := feedFile{Slot: part.First, Sums: sums}
 		if sums != nil {
 			ordered.Chunk = part.Known.Chunk
+			ordered.Size, ordered.Frames = part.Known.Size, part.Known.Frames
 		}
 		order.Files = append(order.Files, ordered)
 	}

@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
@@ -33,7 +34,7 @@ func (a *attempt) request() (*criu.Request, error) {
 		ExtUnixSk:         &o.ExternalUnix,
 		ShellJob:          &o.ShellJob,
 		FileLocks:         &o.FileLocks,
-		AutoDedup:         &o.AutoDedup,
+		AutoDedup:         ptr(o.AutoDedup || a.unpacked != nil && !a.lazyPages),
 		LazyPages:         &a.lazyPages,
 	}
 	if o.LSMProfile != "" {
@@ -63,6 +64,9 @@ func (a *attempt) request() (*criu.Request, error) {
 	request := &criu.Request{ImagesDir: o.ImagesDir, WorkDir: o.WorkDir, LogFile: restoreLog, Options: options}
 	if a.feeding != nil {
 		request.ImagesDir, request.WorkDir = a.feeding.images, a.feeding.work
+	}
+	if a.unpacked != nil {
+		request.ImagesDir, request.WorkDir = a.unpacked.Path(), cmp.Or(request.WorkDir, o.ImagesDir)
 	}
 	return request, nil
 }

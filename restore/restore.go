@@ -112,6 +112,11 @@ func Prepare(ctx context.Context, r *runtime.Runtime, id string, plan *runtime.P
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("restore container %s: %w", id, err), o.closeClient())
 	}
+	if set.Packed() && !o.LazyPages { // else they are read when they are needed, which may be long
+		if err := set.VerifyPacked(ctx); err != nil {
+			return nil, errors.Join(fmt.Errorf("restore container %s: %w", id, err), o.closeClient())
+		}
+	}
 	if plan.Network == nil && plan.Private(specs.NetworkNamespace) {
 		network := &runtime.Network{}
 		found, err := set.Network(network)

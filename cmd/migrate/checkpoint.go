@@ -18,6 +18,7 @@ type checkpointFlags struct {
 	options  checkpoint.Options
 	preDump  bool
 	statusFD int
+	compress string
 }
 
 func newCheckpointCommand(g *globals) *cobra.Command {
@@ -47,6 +48,7 @@ func newCheckpointCommand(g *globals) *cobra.Command {
 	flags.BoolVar(&o.FileLocks, "file-locks", false, "handle file locks, for safety")
 	flags.BoolVar(&f.preDump, "pre-dump", false, "dump container's memory information only, leave the container running after this")
 	flags.BoolVar(&o.AutoDedup, "auto-dedup", false, "enable auto deduplication of memory images")
+	flags.StringVar(&f.compress, "compress", string(checkpoint.NoCompression), "none (any runtime restores it) or zstd (smaller; only migrate restore takes it)")
 	flags.Int64Var(&o.GhostLimit, "ghost-limit", checkpoint.DefaultGhostLimit, "largest unlinked open file to save, in bytes")
 	return cmd
 }
@@ -58,7 +60,7 @@ func saveContainer(ctx context.Context, g *globals, id string, f *checkpointFlag
 	}
 	o := &f.options
 	o.CRIU, o.Log = g.criu, g.log
-	o.ManageCgroupsMode = f.images.cgroupsMode
+	o.ManageCgroupsMode, o.Compress = f.images.cgroupsMode, checkpoint.Compression(f.compress)
 	if o.EmptyNetwork, err = f.images.emptyNetwork(); err != nil {
 		return err
 	}

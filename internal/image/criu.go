@@ -184,6 +184,8 @@ func checkPages(dir string, pages map[uint64]uint64) error {
 		name := fmt.Sprintf("pages-%d.img", id)
 		info, err := os.Stat(filepath.Join(dir, name))
 		switch {
+		case errors.Is(err, os.ErrNotExist) && isThere(dir, name+packedSuffix):
+			return damaged(name, "it is compressed, and %s is missing (zstd -d %s unpacks it)", manifestName, name+packedSuffix)
 		case errors.Is(err, os.ErrNotExist):
 			return damaged(name, "the file is missing")
 		case err != nil:

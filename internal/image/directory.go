@@ -62,7 +62,7 @@ func ShareWith(dir string, gid int) (takeBack func() error, err error) {
 		if name == "." {
 			bits = 0o050
 		}
-		back, err := share(filepath.Join(dir, name), gid, bits)
+		back, err := share(dir+"/"+name, gid, bits) // not cleaned: dir itself may be a link
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("share images: %w", err), takeBack())
 		}

@@ -7,6 +7,8 @@
 //  3. VerifyPages compares the page files chunk by chunk while CRIU reads them already: a wrong page is found before the
 //     restored tree may run.
 //
+// The page files of a set may be compressed, which CRIU cannot read: Unpack makes one for it.
+//
 // A set may have parents, by CRIU's symbolic link "parent": pages that did not change since an earlier pre-dump are there.
 package image
 
@@ -21,7 +23,7 @@ var (
 	// ErrNoCheckpoint: the directory holds no complete checkpoint. CRIU writes inventory.img last.
 	ErrNoCheckpoint = errors.New("no checkpoint")
 	// ErrDamaged: a file is missing, cut, altered or not of this checkpoint. The text names it. Take it from a copy.
-	ErrDamaged = errors.New("checkpoint damaged")
+	ErrDamaged = errors.New("checkpoint damaged: take the file from a copy of it, or restore an older one")
 	// ErrVersion: the manifest was written by a newer program. Restore with that one.
 	ErrVersion = errors.New("unknown manifest version")
 )

@@ -64,7 +64,7 @@ func write(t *testing.T, dir, name string, content []byte) {
 
 func manifest(t *testing.T, dir string) {
 	t.Helper()
-	if err := Write(dir, Origin{Created: time.Unix(1, 0), CRIU: "4.2.1", Kernel: "6.18"}); err != nil {
+	if err := Write(t.Context(), dir, Origin{Created: time.Unix(1, 0), CRIU: "4.2.1", Kernel: "6.18"}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -165,7 +165,7 @@ func TestMissingInventoryIsNoCheckpoint(t *testing.T) {
 
 func TestManifestOfALaterVersionIsRefusedAsSuch(t *testing.T) {
 	dir := checkpoint(t)
-	write(t, dir, manifestName, []byte(`{"version": 2, "metadata": "something new"}`))
+	write(t, dir, manifestName, []byte(`{"version": 3, "metadata": "something new"}`))
 	if _, err := Open(dir); !errors.Is(err, ErrVersion) {
 		t.Errorf("%v", err)
 	}

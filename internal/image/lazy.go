@@ -30,7 +30,7 @@ type PageFile struct {
 	Path  string
 	First uint64 // slot of its first page
 	Pages uint64
-	Known *Pages // what the manifest says about it; nil without one
+	Known *Pages // what the manifest says about it, compressed for one; nil without one
 
 	eager []memory.Range // what CRIU reads itself, by byte in the file
 }
@@ -67,6 +67,10 @@ func (l *Lazy) find() error {
 		byPid := map[int]*level{}
 		for _, m := range maps {
 			file := PageFile{Path: filepath.Join(set.Dir, pagesName(m.PagesID)), First: slot, Known: set.known(pagesName(m.PagesID))}
+			if file.Known != nil {
+				stored, _ := file.Known.stored()
+				file.Path = filepath.Join(set.Dir, stored)
+			}
 			byPid[m.VPid] = &level{m: m, file: len(l.Files), firsts: m.firsts(slot)}
 			for _, run := range m.Runs {
 				if run.Flags&PagePresent != 0 {

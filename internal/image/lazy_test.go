@@ -154,7 +154,7 @@ func TestOnlyWhatCRIUReadsIsVerifiedAhead(t *testing.T) {
 	const chunk = ChunkSize / memory.PageSize
 	content := make([]byte, (2*chunk+1)*memory.PageSize)
 	saved(t, dir, content, mapEntry(20, 1, 4), mapEntry(21, 8, 6), mapEntry(64, 2*chunk-8, 6))
-	if err := Write(dir, Origin{Created: time.Now()}); err != nil {
+	if err := Write(t.Context(), dir, Origin{Created: time.Now()}); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {

@@ -2,6 +2,7 @@ package image
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -14,13 +15,17 @@ import (
 	"time"
 )
 
-// Version is that of the manifests this program writes.
-const Version = 1
+// Versions of manifests. A set whose pages are compressed has the second, so that a program that does not know of it refuses it.
+const (
+	Version       = 1
+	VersionPacked = 2
+)
 
 // ChunkSize is how much of a page file one digest covers, in bytes.
 const ChunkSize = 1 << 20
 
-// maxManifest bounds what is read: a digest takes 35 bytes, so this is a checkpoint of more than 10 TB.
+// maxManifest bounds what is read: a chunk takes some 40 bytes, a compressed one 60, so this is a checkpoint of more than 10 TB, or of
+// 1 TB that is compressed.
 const maxManifest = 512 << 20
 
 // Manifest is manifest.json. Every file of the set is in it, except logs and statistics.
@@ -47,21 +52,24 @@ type Metadata struct {
 type Pages struct {
 	Name    string   `json:"name"`
 	Size    int64    `json:"size"`
-	Chunk   int64    `json:"chunk"` // bytes; the last one is shorter
-	Digests []string `json:"xxh3"`  // 16 bytes each in hexadecimal
+	Chunk   int64    `json:"chunk"`          // bytes; the last one is shorter
+	Digests []string `json:"xxh3"`           // 16 bytes each in hexadecimal
+	Frames  []int64  `json:"zstd,omitempty"` // bytes of each chunk where they are compressed, in Name.zst: what is digested then
 }
 
 // Origin is what a manifest says about the checkpoint besides its files.
 type Origin struct {
-	Created time.Time
-	CRIU    string
-	Kernel  string
+	Created  time.Time
+	CRIU     string
+	Kernel   string
+	Compress bool // the page files, as they are digested
 }
 
-// Write digests every file of the set in dir and writes its manifest, replacing an older one.
-func Write(dir string, origin Origin) error {
+// Write digests every file of the set in dir and writes its manifest, replacing an older one. When it fails after it has begun to
+// compress, the set is lost.
+func Write(ctx context.Context, dir string, origin Origin) error {
 	m := &Manifest{Version: Version, Created: origin.Created.UTC(), CRIU: origin.CRIU, Kernel: origin.Kernel}
-	err := m.describe(dir)
+	err := m.describe(ctx, dir, origin.Compress)
 	if err == nil {
 		err = m.save(dir)
 	}
@@ -71,7 +79,7 @@ func Write(dir string, origin Origin) error {
 	return nil
 }
 
-func (m *Manifest) describe(dir string) error {
+func (m *Manifest) describe(ctx context.Context, dir string, compress bool) error {
 	names, err := list(dir)
 	if err != nil {
 		return err
@@ -82,6 +90,17 @@ func (m *Manifest) describe(dir string) error {
 	m.Metadata, m.Pages = []Metadata{}, []Pages{}
 	for _, name := range names {
 		path := filepath.Join(dir, name)
+		if IsPages(name) && compress {
+			packed, err := pack(ctx, dir, name)
+			if err != nil {
+				return err
+			}
+			if packed != nil {
+				m.Version = VersionPacked
+				m.Pages = append(m.Pages, *packed)
+				continue
+			}
+		}
 		if IsPages(name) {
 			size, digests, err := digestChunks(path, ChunkSize)
 			if err != nil {
@@ -107,7 +126,7 @@ func list(dir string) ([]string, error) {
 	}
 	var names []string
 	for _, entry := range entries {
-		if name := entry.Name(); IsPages(name) || IsMetadata(name) {
+		if name := entry.Name(); IsPages(name) || IsPacked(name) || IsMetadata(name) {
 			names = append(names, name)
 		}
 	}
@@ -159,8 +178,8 @@ func parseManifest(text []byte) (*Manifest, error) {
 	if err := json.Unmarshal(text, &head); err != nil {
 		return nil, damaged(manifestName, "%v", err)
 	}
-	if head.Version != Version {
-		return nil, fmt.Errorf("%s: version %d, this program knows %d: %w", manifestName, head.Version, Version, ErrVersion)
+	if head.Version != Version && head.Version != VersionPacked {
+		return nil, fmt.Errorf("%s: version %d, this program knows %d and %d: %w", manifestName, head.Version, Version, VersionPacked, ErrVersion)
 	}
 	m := &Manifest{}
 	decoder := json.NewDecoder(bytes.NewReader(text))
@@ -198,6 +217,15 @@ func (m *Manifest) validate() error {
 		}
 		if slices.ContainsFunc(f.Digests, func(d string) bool { return !isHex(d, 16) }) {
 			return fmt.Errorf("bad digest of %q", f.Name)
+		}
+		if f.Frames == nil {
+			continue
+		}
+		if m.Version < VersionPacked {
+			return fmt.Errorf("%q is compressed, which version %d has not", f.Name, m.Version)
+		}
+		if err := f.Index().Check(); err != nil || f.Chunk%pageSize != 0 || f.Size%pageSize != 0 {
+			return fmt.Errorf("%q is compressed: %d bytes in chunks of %d: %w", f.Name, f.Size, f.Chunk, err)
 		}
 	}
 	return nil

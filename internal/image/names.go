@@ -15,6 +15,7 @@ const (
 	layoutName      = "memory.layout"    // of memory that is not in the images; feed.LayoutName
 	inventoryName   = "inventory.img"
 	parentName      = "parent" // CRIU's symbolic link to the pre-dump below
+	packedSuffix    = ".zst"   // of a page file that is compressed
 )
 
 // Compiled when used: counted repeats take long, and every start of the program would pay for them.
@@ -31,6 +32,12 @@ func compiled(pattern string) func() *regexp.Regexp {
 // IsPages tells a file of memory pages, read as CRIU restores, from everything that is verified before.
 func IsPages(name string) bool {
 	return pagesPattern().MatchString(name)
+}
+
+// IsPacked tells a file of memory pages that is compressed. No CRIU reads such a one.
+func IsPacked(name string) bool {
+	plain, ok := strings.CutSuffix(name, packedSuffix)
+	return ok && IsPages(plain)
 }
 
 // IsMetadata tells a file that must be whole and right before a restore begins.

@@ -42,7 +42,7 @@ func CheckBelow(dir string) error {
 // below is what a parent and its own parents have of memory.
 type below struct {
 	levels []map[int]*level // nearest first; their slots count from 0 in each file
-	files  []*os.File
+	files  []pageReader
 	used   bool // a page was found there
 	buffer []byte
 }
@@ -60,7 +60,7 @@ func openBelow(dir string) (*below, error) {
 		}
 		byPid := map[int]*level{}
 		for _, m := range maps {
-			file, err := os.Open(filepath.Join(set.Dir, pagesName(m.PagesID)))
+			file, err := set.openPages(pagesName(m.PagesID))
 			if err != nil {
 				return nil, errors.Join(err, b.close())
 			}

@@ -33,16 +33,17 @@ func (s *Set) verifyFiles() error {
 			return damaged(want.Name, "the content differs from the manifest's digest")
 		}
 	}
-	for _, want := range m.Pages {
-		known[want.Name] = true
-		info, err := os.Stat(filepath.Join(s.Dir, want.Name))
+	for i := range m.Pages {
+		name, size := m.Pages[i].stored()
+		known[name] = true
+		info, err := os.Stat(filepath.Join(s.Dir, name))
 		switch {
 		case errors.Is(err, os.ErrNotExist):
-			return damaged(want.Name, "the file is missing")
+			return damaged(name, "the file is missing")
 		case err != nil:
 			return err
-		case info.Size() != want.Size:
-			return damaged(want.Name, "%d bytes, the manifest says %d", info.Size(), want.Size)
+		case info.Size() != size:
+			return damaged(name, "%d bytes, the manifest says %d", info.Size(), size)
 		}
 	}
 	names, err := list(s.Dir)
@@ -90,6 +91,9 @@ func (s *Set) verifyPages(ctx context.Context, wanted func(p *Pages, chunk int64
 }
 
 func (p *Pages) verify(ctx context.Context, dir string, wanted func(p *Pages, chunk int64) bool) error {
+	if p.Packed() {
+		return p.verifyPacked(ctx, dir, wanted)
+	}
 	f, err := os.Open(filepath.Join(dir, p.Name))
 	if err != nil {
 		return err

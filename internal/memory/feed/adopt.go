@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"github.com/livemigrate/migrate/internal/memory/packed"
 	"github.com/livemigrate/migrate/internal/sys/pidfd"
 )
 
@@ -123,8 +124,11 @@ func (s *Supervisor) takeFiles(holder *os.File, o *order) (err error) {
 		if err != nil {
 			return err
 		}
-		if o.Chunks[i] > 0 {
-			part.Digests = &Digests{Chunk: o.Chunks[i]} // the sums are in their file
+		switch { // the sums, and the lengths of frames, are in their file
+		case o.Sizes[i] > 0:
+			part.Packed = &packed.Index{Chunk: o.Chunks[i], Size: o.Sizes[i]}
+		case o.Chunks[i] > 0:
+			part.Digests = &Digests{Chunk: o.Chunks[i]}
 		}
 		s.store = append(s.store, part)
 	}

@@ -5,11 +5,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/xxh3"
 
 	"github.com/livemigrate/migrate/internal/memory"
+	"github.com/livemigrate/migrate/internal/memory/packed"
+	"github.com/livemigrate/migrate/internal/sys/hole"
 )
 
 const testChunk = 4 * pageSize
@@ -35,16 +39,16 @@ func onDisk(t *testing.T) (*diskSource, []*os.File) {
 		t.Cleanup(func() { f.Close() })
 		files = append(files, f)
 	}
-	var sums []byte
+	var sums [][16]byte
 	for i := range 3 {
 		content, err := os.ReadFile(files[0].Name())
 		if err != nil {
 			t.Fatal(err)
 		}
-		sum := xxh3.Hash128(content[i*testChunk : min((i+1)*testChunk, len(content))]).Bytes()
-		sums = append(sums, sum[:]...)
+		sums = append(sums, xxh3.Hash128(content[i*testChunk:min((i+1)*testChunk, len(content))]).Bytes())
 	}
-	s, err := openDisk([]Part{{File: files[0], Slot: 1}, {File: files[1], Slot: 11}, {File: files[2], Slot: 11}}, []int64{testChunk, 0, 0}, sums)
+	first := Part{File: files[0], Slot: 1, Digests: &Digests{Chunk: testChunk, Sums: sums}}
+	s, err := openDisk([]Part{first, {File: files[1], Slot: 11}, {File: files[2], Slot: 11}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,5 +140,105 @@ func TestLockLastsAsLongAsTheFile(t *testing.T) {
 	}
 	if err := Await(t.Context(), dir); !errors.Is(err, ErrLost) {
 		t.Errorf("its holders were killed: %v", err)
+	}
+}
+
+// compressedDisk is a source of one compressed file of 12 pages in chunks of four, of which page 5 is in no layout.
+func compressedDisk(t *testing.T) (*diskSource, *os.File) {
+	t.Helper()
+	encoder, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := &packed.Index{Size: 12 * pageSize, Chunk: testChunk}
+	var file []byte
+	for chunk := range 3 {
+		var plain []byte
+		for i := range 4 {
+			plain = append(plain, bytes.Repeat([]byte{byte(1 + 4*chunk + i)}, pageSize)...)
+		}
+		frame := encoder.EncodeAll(plain, nil)
+		file = append(file, frame...)
+		x.Frames, x.Sums = append(x.Frames, int64(len(frame))), append(x.Sums, xxh3.Hash128(frame).Bytes())
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "packed"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if _, err := f.Write(file); err != nil {
+		t.Fatal(err)
+	}
+	// As a feeder gets it from a supervisor.
+	p := Part{File: f, Slot: 1, Packed: x}
+	digests, err := hole.Memory("digests")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer digests.Close()
+	if err := writeDigests(digests, &p); err != nil {
+		t.Fatal(err)
+	}
+	source, err := openSource(&order{Disk: true, Slots: []uint64{1}, Chunks: []int64{testChunk}, Sizes: []int64{x.Size}}, []*os.File{f}, digests, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = source.Close() })
+	s := source.(*diskSource)
+	run := func(at, pages, slot uint64) Run {
+		return Run{Range: memory.Range{Start: at * pageSize, Pages: pages}, Slot: slot}
+	}
+	if err := s.check(&Layout{Spaces: []Space{{Pid: 1, Runs: []Run{run(100, 4, 1), run(105, 7, 6)}}}}); err != nil {
+		t.Fatal(err)
+	}
+	return s, f
+}
+
+func TestCompressedDiskIsUnpackedChunkByChunkAndFreed(t *testing.T) {
+	s, _ := compressedDisk(t)
+	holds := func(slot uint64, want byte) {
+		t.Helper()
+		if view, err := s.View(slot, 1); err != nil || !bytes.Equal(view, bytes.Repeat([]byte{want}, pageSize)) {
+			t.Errorf("slot %d holds %d..., not %d, %v", slot, view[0], want, err)
+		}
+	}
+	if n := s.Has(1, 12); n != 0 {
+		t.Errorf("%d pages are there before any was unpacked", n)
+	}
+	if err := s.Request(t.Context(), 7, true); err != nil {
+		t.Fatal(err)
+	}
+	if n := s.Has(5, 8); n != 4 {
+		t.Errorf("%d pages of the second chunk", n)
+	}
+	holds(6, 6)
+	holds(8, 8)
+	holds(5, 0) // nobody wants it
+	if err := s.Punch(6, 2); err != nil {
+		t.Fatal(err)
+	}
+	holds(6, 0)
+	holds(8, 8)
+}
+
+func TestCompressedDiskIsComparedWithItsDigests(t *testing.T) {
+	s, f := compressedDisk(t)
+	if _, err := f.WriteAt([]byte{99}, s.parts[0].Packed.Frames[0]+5); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Request(t.Context(), 1, true); err != nil {
+		t.Error(err)
+	}
+	if err := s.Request(t.Context(), 7, true); !errors.Is(err, ErrStore) || !strings.Contains(err.Error(), f.Name()) {
+		t.Errorf("an altered chunk: %v", err)
+	}
+	if err := f.Truncate(s.parts[0].Packed.Stored() - 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Request(t.Context(), 12, true); !errors.Is(err, ErrStore) {
+		t.Errorf("a file that was cut: %v", err)
+	}
+	if n := s.Has(5, 8); n != 0 {
+		t.Error("an altered chunk counts as read")
 	}
 }

@@ -48,6 +48,7 @@ type order struct {
 
 	Disk    bool    `json:"disk,omitempty"`
 	Chunks  []int64 `json:"chunks,omitempty"` // by file: bytes that a digest covers, 0 without
+	Sizes   []int64 `json:"sizes,omitempty"`  // by file: bytes unpacked of one that is compressed, else 0
 	Digests bool    `json:"digests,omitempty"`
 	Lock    bool    `json:"lock,omitempty"`
 	Late    bool    `json:"late,omitempty"` // behind the lock: the list of arrivals, and the pipe of pages that are wanted

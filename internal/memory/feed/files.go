@@ -16,8 +16,9 @@ func (s *Supervisor) keepFiles(o *Options) error {
 		if err != nil {
 			return err
 		}
-		s.store = append(s.store, Part{File: file, Slot: p.Slot, Digests: p.Digests})
-		if p.Digests == nil {
+		p.File = file
+		s.store = append(s.store, p)
+		if p.Digests == nil && p.Packed == nil {
 			continue
 		}
 		if s.digests == nil {
@@ -25,10 +26,8 @@ func (s *Supervisor) keepFiles(o *Options) error {
 				return err
 			}
 		}
-		for _, sum := range p.Digests.Sums {
-			if _, err := s.digests.Write(sum[:]); err != nil {
-				return fmt.Errorf("keep digests: %w", err)
-			}
+		if err := writeDigests(s.digests, &p); err != nil {
+			return err
 		}
 	}
 	if o.Late {
@@ -64,11 +63,14 @@ func (s *Supervisor) order() order {
 	o := order{Slots: []uint64{}, Punch: s.options.Punch, Disk: s.options.Disk, Digests: s.digests != nil, Lock: s.lock != nil, Late: s.late != nil}
 	for _, p := range s.store {
 		o.Slots = append(o.Slots, p.Slot)
-		chunk := int64(0)
-		if p.Digests != nil {
+		chunk, size := int64(0), int64(0)
+		switch {
+		case p.Packed != nil:
+			chunk, size = p.Packed.Chunk, p.Packed.Size
+		case p.Digests != nil:
 			chunk = p.Digests.Chunk
 		}
-		o.Chunks = append(o.Chunks, chunk)
+		o.Chunks, o.Sizes = append(o.Chunks, chunk), append(o.Sizes, size)
 	}
 	return o
 }

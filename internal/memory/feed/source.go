@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/livemigrate/migrate/internal/memory/packed"
 	"github.com/livemigrate/migrate/internal/sys/hole"
 	"github.com/livemigrate/migrate/internal/sys/mapping"
 )
@@ -30,7 +31,8 @@ type Part struct {
 	File *os.File
 	Slot uint64 // that of the page at the file's beginning
 
-	Digests *Digests // what the file has to be, with Options.Disk; nil for whatever it is
+	Digests *Digests      // what the file has to be, with Options.Disk; nil for whatever it is
+	Packed  *packed.Index // with Options.Disk: its pages are compressed; nil if they are not
 }
 
 // fileSource is a store that is complete: a file, or the page files of a checkpoint one behind the other.
@@ -57,10 +59,17 @@ func openFiles(parts []Part, punch bool) (*fileSource, error) {
 			return nil, errors.Join(err, s.Close())
 		}
 		part := filePart{Part: p, pages: uint64(info.Size()) / pageSize}
+		if p.Packed != nil {
+			part.pages = uint64(p.Packed.Size) / pageSize
+		}
 		if part.pages == 0 {
 			continue
 		}
-		part.mapped, err = mapping.Shared(p.File, 0, int64(part.pages*pageSize), false)
+		if p.Packed != nil {
+			part.mapped, err = mapping.Private(int64(part.pages * pageSize))
+		} else {
+			part.mapped, err = mapping.Shared(p.File, 0, int64(part.pages*pageSize), false)
+		}
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
 		}
@@ -146,18 +155,12 @@ func openSource(o *order, files []*os.File, digests, late *os.File, wanted int) 
 	if !o.Disk {
 		return openMemory(parts, o.Punch, late, wanted)
 	}
-	var sums []byte
 	if digests != nil {
-		info, err := digests.Stat()
-		if err != nil {
+		if err := readDigests(digests, o, parts); err != nil {
 			return nil, err
 		}
-		sums = make([]byte, info.Size())
-		if n, err := digests.ReadAt(sums, 0); n < len(sums) { // other feeders read it too
-			return nil, fmt.Errorf("read digests: %w", err)
-		}
 	}
-	return openDisk(parts, o.Chunks, sums)
+	return openDisk(parts)
 }
 
 // openMemory opens a store in memory, which may not be complete.
