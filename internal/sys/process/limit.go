@@ -64,3 +64,13 @@ func ReadStatus(pid int) (Status, error) {
 	}
 	return s, nil
 }
+
+// FileLimit is the hard limit of a process's open files, 0 for this one. EPERM: it belongs to another user, and this
+// process lacks CAP_SYS_RESOURCE over it.
+func FileLimit(pid int) (uint64, error) {
+	var limit unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		return 0, os.NewSyscallError("prlimit", err)
+	}
+	return limit.Max, nil
+}
