@@ -73,12 +73,14 @@ func NewFailure(err error) *Failure {
 			break
 		}
 	}
+	f.Findings = fit(FindingsOf(err))
 	return f
 }
 
 // RemoteError is a peer's failure on this side. It unwraps to the sentinel of its code.
 type RemoteError struct {
 	Code, Text string
+	Findings   []*Finding // of its preflight
 }
 
 func (e *RemoteError) Error() string { return "peer: " + e.Text }
@@ -97,5 +99,5 @@ func (f *Failure) Err() error {
 	if f == nil {
 		return nil
 	}
-	return &RemoteError{Code: f.GetCode(), Text: f.GetText()}
+	return &RemoteError{Code: f.GetCode(), Text: f.GetText(), Findings: f.GetFindings()}
 }

@@ -399,6 +399,8 @@ type Hello struct {
 	Mode           string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // auto, stop-copy, pre-copy, post-copy or hybrid: which pages are at the peer when it resumes there
 	TcpEstablished bool                   `protobuf:"varint,14,opt,name=tcp_established,json=tcpEstablished,proto3" json:"tcp_established,omitempty"`
 	Source         string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"` // name of the sending host, for messages
+	Check          bool                   `protobuf:"varint,16,opt,name=check,proto3" json:"check,omitempty"`  // would it be taken? nothing is reserved, and the peer hangs up after its answer
+	Needs          *Needs                 `protobuf:"bytes,17,opt,name=needs,proto3" json:"needs,omitempty"`   // what the peer's preflight compares
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -538,6 +540,283 @@ func (x *Hello) GetSource() string {
 	return ""
 }
 
+func (x *Hello) GetCheck() bool {
+	if x != nil {
+		return x.Check
+	}
+	return false
+}
+
+func (x *Hello) GetNeeds() *Needs {
+	if x != nil {
+		return x.Needs
+	}
+	return nil
+}
+
+// Needs are what the container takes from its host, as far as a peer can lack it.
+type Needs struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Processes     uint32                 `protobuf:"varint,1,opt,name=processes,proto3" json:"processes,omitempty"`
+	Threads       uint32                 `protobuf:"varint,2,opt,name=threads,proto3" json:"threads,omitempty"`
+	Memory        uint64                 `protobuf:"varint,3,opt,name=memory,proto3" json:"memory,omitempty"`                     // bytes of memory and swap, without what can be read again from files
+	Copied        uint64                 `protobuf:"varint,4,opt,name=copied,proto3" json:"copied,omitempty"`                     // of them, what is in CRIU's images in any case
+	PipeSize      uint32                 `protobuf:"varint,5,opt,name=pipe_size,json=pipeSize,proto3" json:"pipe_size,omitempty"` // of the largest pipe, bytes
+	Labels        []string               `protobuf:"bytes,6,rep,name=labels,proto3" json:"labels,omitempty"`                      // of AppArmor or SELinux
+	Addresses     []string               `protobuf:"bytes,7,rep,name=addresses,proto3" json:"addresses,omitempty"`                // of the source's, that its sockets are bound to
+	Files         []*SharedFile          `protobuf:"bytes,8,rep,name=files,proto3" json:"files,omitempty"`                        // open or mapped, that do not travel
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Needs) Reset() {
+	*x = Needs{}
+	mi := &file_handover_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Needs) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Needs) ProtoMessage() {}
+
+func (x *Needs) ProtoReflect() protoreflect.Message {
+	mi := &file_handover_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Needs.ProtoReflect.Descriptor instead.
+func (*Needs) Descriptor() ([]byte, []int) {
+	return file_handover_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Needs) GetProcesses() uint32 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
+func (x *Needs) GetThreads() uint32 {
+	if x != nil {
+		return x.Threads
+	}
+	return 0
+}
+
+func (x *Needs) GetMemory() uint64 {
+	if x != nil {
+		return x.Memory
+	}
+	return 0
+}
+
+func (x *Needs) GetCopied() uint64 {
+	if x != nil {
+		return x.Copied
+	}
+	return 0
+}
+
+func (x *Needs) GetPipeSize() uint32 {
+	if x != nil {
+		return x.PipeSize
+	}
+	return 0
+}
+
+func (x *Needs) GetLabels() []string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *Needs) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *Needs) GetFiles() []*SharedFile {
+	if x != nil {
+		return x.Files
+	}
+	return nil
+}
+
+// SharedFile is a file that both hosts must have.
+type SharedFile struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Path          string                 `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`     // on the host
+	Inside        string                 `protobuf:"bytes,2,opt,name=inside,proto3" json:"inside,omitempty"` // in the container, for messages
+	Size          uint64                 `protobuf:"varint,3,opt,name=size,proto3" json:"size,omitempty"`
+	BuildId       string                 `protobuf:"bytes,4,opt,name=build_id,json=buildId,proto3" json:"build_id,omitempty"` // of a program or library, hexadecimal digits
+	Writable      bool                   `protobuf:"varint,5,opt,name=writable,proto3" json:"writable,omitempty"`             // it may change meanwhile
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SharedFile) Reset() {
+	*x = SharedFile{}
+	mi := &file_handover_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SharedFile) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SharedFile) ProtoMessage() {}
+
+func (x *SharedFile) ProtoReflect() protoreflect.Message {
+	mi := &file_handover_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SharedFile.ProtoReflect.Descriptor instead.
+func (*SharedFile) Descriptor() ([]byte, []int) {
+	return file_handover_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SharedFile) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *SharedFile) GetInside() string {
+	if x != nil {
+		return x.Inside
+	}
+	return ""
+}
+
+func (x *SharedFile) GetSize() uint64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
+func (x *SharedFile) GetBuildId() string {
+	if x != nil {
+		return x.BuildId
+	}
+	return ""
+}
+
+func (x *SharedFile) GetWritable() bool {
+	if x != nil {
+		return x.Writable
+	}
+	return false
+}
+
+// Finding is one thing that stands against a move, or is worth knowing before it.
+type Finding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Severity      string                 `protobuf:"bytes,1,opt,name=severity,proto3" json:"severity,omitempty"` // blocker, warning or note
+	Code          string                 `protobuf:"bytes,2,opt,name=code,proto3" json:"code,omitempty"`         // docs/operations.md lists them
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	Pid           uint32                 `protobuf:"varint,4,opt,name=pid,proto3" json:"pid,omitempty"` // of the process, 0 for none
+	Process       string                 `protobuf:"bytes,5,opt,name=process,proto3" json:"process,omitempty"`
+	Cure          string                 `protobuf:"bytes,6,opt,name=cure,proto3" json:"cure,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Finding) Reset() {
+	*x = Finding{}
+	mi := &file_handover_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Finding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Finding) ProtoMessage() {}
+
+func (x *Finding) ProtoReflect() protoreflect.Message {
+	mi := &file_handover_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Finding.ProtoReflect.Descriptor instead.
+func (*Finding) Descriptor() ([]byte, []int) {
+	return file_handover_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Finding) GetSeverity() string {
+	if x != nil {
+		return x.Severity
+	}
+	return ""
+}
+
+func (x *Finding) GetCode() string {
+	if x != nil {
+		return x.Code
+	}
+	return ""
+}
+
+func (x *Finding) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *Finding) GetPid() uint32 {
+	if x != nil {
+		return x.Pid
+	}
+	return 0
+}
+
+func (x *Finding) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
+}
+
+func (x *Finding) GetCure() string {
+	if x != nil {
+		return x.Cure
+	}
+	return ""
+}
+
 // Tree is one directory that moves with the container.
 type Tree struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -550,7 +829,7 @@ type Tree struct {
 
 func (x *Tree) Reset() {
 	*x = Tree{}
-	mi := &file_handover_proto_msgTypes[2]
+	mi := &file_handover_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +841,7 @@ func (x *Tree) String() string {
 func (*Tree) ProtoMessage() {}
 
 func (x *Tree) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[2]
+	mi := &file_handover_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +854,7 @@ func (x *Tree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tree.ProtoReflect.Descriptor instead.
 func (*Tree) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{2}
+	return file_handover_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Tree) GetName() string {
@@ -608,13 +887,14 @@ type Offer struct {
 	CriuVersion    uint32                 `protobuf:"varint,4,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`
 	Feeds          bool                   `protobuf:"varint,5,opt,name=feeds,proto3" json:"feeds,omitempty"`                          // it stores page frames and feeds them to a container that runs already
 	FeedLimit      uint64                 `protobuf:"varint,6,opt,name=feed_limit,json=feedLimit,proto3" json:"feed_limit,omitempty"` // most bytes of memory that it takes so; 0: as much as the container has
+	Findings       []*Finding             `protobuf:"bytes,7,rep,name=findings,proto3" json:"findings,omitempty"`                     // warnings and notes of its preflight
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Offer) Reset() {
 	*x = Offer{}
-	mi := &file_handover_proto_msgTypes[3]
+	mi := &file_handover_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +906,7 @@ func (x *Offer) String() string {
 func (*Offer) ProtoMessage() {}
 
 func (x *Offer) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[3]
+	mi := &file_handover_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +919,7 @@ func (x *Offer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offer.ProtoReflect.Descriptor instead.
 func (*Offer) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{3}
+	return file_handover_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Offer) GetDestination() string {
@@ -684,6 +964,13 @@ func (x *Offer) GetFeedLimit() uint64 {
 	return 0
 }
 
+func (x *Offer) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
+}
+
 // SyncTree says that lane 0 now carries a pass over trees[index]; frozen when it is the delta inside the freeze.
 type SyncTree struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -695,7 +982,7 @@ type SyncTree struct {
 
 func (x *SyncTree) Reset() {
 	*x = SyncTree{}
-	mi := &file_handover_proto_msgTypes[4]
+	mi := &file_handover_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -707,7 +994,7 @@ func (x *SyncTree) String() string {
 func (*SyncTree) ProtoMessage() {}
 
 func (x *SyncTree) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[4]
+	mi := &file_handover_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -720,7 +1007,7 @@ func (x *SyncTree) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SyncTree.ProtoReflect.Descriptor instead.
 func (*SyncTree) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{4}
+	return file_handover_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SyncTree) GetIndex() uint32 {
@@ -748,7 +1035,7 @@ type TreeSynced struct {
 
 func (x *TreeSynced) Reset() {
 	*x = TreeSynced{}
-	mi := &file_handover_proto_msgTypes[5]
+	mi := &file_handover_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -760,7 +1047,7 @@ func (x *TreeSynced) String() string {
 func (*TreeSynced) ProtoMessage() {}
 
 func (x *TreeSynced) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[5]
+	mi := &file_handover_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -773,7 +1060,7 @@ func (x *TreeSynced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TreeSynced.ProtoReflect.Descriptor instead.
 func (*TreeSynced) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{5}
+	return file_handover_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *TreeSynced) GetIndex() uint32 {
@@ -799,7 +1086,7 @@ type Prepare struct {
 
 func (x *Prepare) Reset() {
 	*x = Prepare{}
-	mi := &file_handover_proto_msgTypes[6]
+	mi := &file_handover_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -811,7 +1098,7 @@ func (x *Prepare) String() string {
 func (*Prepare) ProtoMessage() {}
 
 func (x *Prepare) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[6]
+	mi := &file_handover_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -824,7 +1111,7 @@ func (x *Prepare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepare.ProtoReflect.Descriptor instead.
 func (*Prepare) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{6}
+	return file_handover_proto_rawDescGZIP(), []int{9}
 }
 
 type Prepared struct {
@@ -835,7 +1122,7 @@ type Prepared struct {
 
 func (x *Prepared) Reset() {
 	*x = Prepared{}
-	mi := &file_handover_proto_msgTypes[7]
+	mi := &file_handover_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -847,7 +1134,7 @@ func (x *Prepared) String() string {
 func (*Prepared) ProtoMessage() {}
 
 func (x *Prepared) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[7]
+	mi := &file_handover_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -860,7 +1147,7 @@ func (x *Prepared) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Prepared.ProtoReflect.Descriptor instead.
 func (*Prepared) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{7}
+	return file_handover_proto_rawDescGZIP(), []int{10}
 }
 
 // PagesSent ends a round of memory: so many page frames are on the lanes since the last PagesSent.
@@ -874,7 +1161,7 @@ type PagesSent struct {
 
 func (x *PagesSent) Reset() {
 	*x = PagesSent{}
-	mi := &file_handover_proto_msgTypes[8]
+	mi := &file_handover_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -886,7 +1173,7 @@ func (x *PagesSent) String() string {
 func (*PagesSent) ProtoMessage() {}
 
 func (x *PagesSent) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[8]
+	mi := &file_handover_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -899,7 +1186,7 @@ func (x *PagesSent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PagesSent.ProtoReflect.Descriptor instead.
 func (*PagesSent) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{8}
+	return file_handover_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *PagesSent) GetFrames() uint64 {
@@ -926,7 +1213,7 @@ type PagesStored struct {
 
 func (x *PagesStored) Reset() {
 	*x = PagesStored{}
-	mi := &file_handover_proto_msgTypes[9]
+	mi := &file_handover_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -938,7 +1225,7 @@ func (x *PagesStored) String() string {
 func (*PagesStored) ProtoMessage() {}
 
 func (x *PagesStored) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[9]
+	mi := &file_handover_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -951,7 +1238,7 @@ func (x *PagesStored) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PagesStored.ProtoReflect.Descriptor instead.
 func (*PagesStored) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{9}
+	return file_handover_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *PagesStored) GetFailure() *Failure {
@@ -970,7 +1257,7 @@ type Frozen struct {
 
 func (x *Frozen) Reset() {
 	*x = Frozen{}
-	mi := &file_handover_proto_msgTypes[10]
+	mi := &file_handover_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -982,7 +1269,7 @@ func (x *Frozen) String() string {
 func (*Frozen) ProtoMessage() {}
 
 func (x *Frozen) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[10]
+	mi := &file_handover_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -995,7 +1282,7 @@ func (x *Frozen) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Frozen.ProtoReflect.Descriptor instead.
 func (*Frozen) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{10}
+	return file_handover_proto_rawDescGZIP(), []int{13}
 }
 
 // Images lists the image set, in as many messages as it takes: it is complete when every file has its size.
@@ -1013,7 +1300,7 @@ type Images struct {
 
 func (x *Images) Reset() {
 	*x = Images{}
-	mi := &file_handover_proto_msgTypes[11]
+	mi := &file_handover_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1025,7 +1312,7 @@ func (x *Images) String() string {
 func (*Images) ProtoMessage() {}
 
 func (x *Images) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[11]
+	mi := &file_handover_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1038,7 +1325,7 @@ func (x *Images) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Images.ProtoReflect.Descriptor instead.
 func (*Images) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{11}
+	return file_handover_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Images) GetFiles() []*ImageFile {
@@ -1094,7 +1381,7 @@ type ImageFile struct {
 
 func (x *ImageFile) Reset() {
 	*x = ImageFile{}
-	mi := &file_handover_proto_msgTypes[12]
+	mi := &file_handover_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1106,7 +1393,7 @@ func (x *ImageFile) String() string {
 func (*ImageFile) ProtoMessage() {}
 
 func (x *ImageFile) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[12]
+	mi := &file_handover_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1119,7 +1406,7 @@ func (x *ImageFile) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ImageFile.ProtoReflect.Descriptor instead.
 func (*ImageFile) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{12}
+	return file_handover_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ImageFile) GetName() string {
@@ -1153,7 +1440,7 @@ type Ready struct {
 
 func (x *Ready) Reset() {
 	*x = Ready{}
-	mi := &file_handover_proto_msgTypes[13]
+	mi := &file_handover_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1165,7 +1452,7 @@ func (x *Ready) String() string {
 func (*Ready) ProtoMessage() {}
 
 func (x *Ready) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[13]
+	mi := &file_handover_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1178,7 +1465,7 @@ func (x *Ready) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ready.ProtoReflect.Descriptor instead.
 func (*Ready) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{13}
+	return file_handover_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Ready) GetRestoreUs() uint64 {
@@ -1197,7 +1484,7 @@ type Commit struct {
 
 func (x *Commit) Reset() {
 	*x = Commit{}
-	mi := &file_handover_proto_msgTypes[14]
+	mi := &file_handover_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1209,7 +1496,7 @@ func (x *Commit) String() string {
 func (*Commit) ProtoMessage() {}
 
 func (x *Commit) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[14]
+	mi := &file_handover_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1222,7 +1509,7 @@ func (x *Commit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Commit.ProtoReflect.Descriptor instead.
 func (*Commit) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{14}
+	return file_handover_proto_rawDescGZIP(), []int{17}
 }
 
 // Done tells that the container runs at the peer and is the peer's. As long as it lacks memory the source holds that, stopped;
@@ -1237,7 +1524,7 @@ type Done struct {
 
 func (x *Done) Reset() {
 	*x = Done{}
-	mi := &file_handover_proto_msgTypes[15]
+	mi := &file_handover_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1249,7 +1536,7 @@ func (x *Done) String() string {
 func (*Done) ProtoMessage() {}
 
 func (x *Done) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[15]
+	mi := &file_handover_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1262,7 +1549,7 @@ func (x *Done) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Done.ProtoReflect.Descriptor instead.
 func (*Done) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{15}
+	return file_handover_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Done) GetResumeUs() uint64 {
@@ -1289,7 +1576,7 @@ type PageRequest struct {
 
 func (x *PageRequest) Reset() {
 	*x = PageRequest{}
-	mi := &file_handover_proto_msgTypes[16]
+	mi := &file_handover_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1301,7 +1588,7 @@ func (x *PageRequest) String() string {
 func (*PageRequest) ProtoMessage() {}
 
 func (x *PageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[16]
+	mi := &file_handover_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1314,7 +1601,7 @@ func (x *PageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PageRequest.ProtoReflect.Descriptor instead.
 func (*PageRequest) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{16}
+	return file_handover_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *PageRequest) GetSlots() []uint64 {
@@ -1336,7 +1623,7 @@ type PagesHeld struct {
 
 func (x *PagesHeld) Reset() {
 	*x = PagesHeld{}
-	mi := &file_handover_proto_msgTypes[17]
+	mi := &file_handover_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1348,7 +1635,7 @@ func (x *PagesHeld) String() string {
 func (*PagesHeld) ProtoMessage() {}
 
 func (x *PagesHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[17]
+	mi := &file_handover_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1361,7 +1648,7 @@ func (x *PagesHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PagesHeld.ProtoReflect.Descriptor instead.
 func (*PagesHeld) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{17}
+	return file_handover_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *PagesHeld) GetSlot() uint64 {
@@ -1395,7 +1682,7 @@ type Aborted struct {
 
 func (x *Aborted) Reset() {
 	*x = Aborted{}
-	mi := &file_handover_proto_msgTypes[18]
+	mi := &file_handover_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1407,7 +1694,7 @@ func (x *Aborted) String() string {
 func (*Aborted) ProtoMessage() {}
 
 func (x *Aborted) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[18]
+	mi := &file_handover_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1420,7 +1707,7 @@ func (x *Aborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aborted.ProtoReflect.Descriptor instead.
 func (*Aborted) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{18}
+	return file_handover_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Aborted) GetCause() *Failure {
@@ -1440,7 +1727,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_handover_proto_msgTypes[19]
+	mi := &file_handover_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1452,7 +1739,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[19]
+	mi := &file_handover_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1465,7 +1752,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{19}
+	return file_handover_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Abort) GetReason() string {
@@ -1486,7 +1773,7 @@ type Ask struct {
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_handover_proto_msgTypes[20]
+	mi := &file_handover_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1498,7 +1785,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[20]
+	mi := &file_handover_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1511,7 +1798,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{20}
+	return file_handover_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Ask) GetMove() string {
@@ -1533,13 +1820,14 @@ type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Code          string                 `protobuf:"bytes,1,opt,name=code,proto3" json:"code,omitempty"`
 	Text          string                 `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
+	Findings      []*Finding             `protobuf:"bytes,3,rep,name=findings,proto3" json:"findings,omitempty"` // of a preflight that says no: all of them, each blocker is in the text too
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_handover_proto_msgTypes[21]
+	mi := &file_handover_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1551,7 +1839,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[21]
+	mi := &file_handover_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1564,7 +1852,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{21}
+	return file_handover_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Failure) GetCode() string {
@@ -1579,6 +1867,13 @@ func (x *Failure) GetText() string {
 		return x.Text
 	}
 	return ""
+}
+
+func (x *Failure) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
 }
 
 var File_handover_proto protoreflect.FileDescriptor
@@ -1609,7 +1904,7 @@ const file_handover_proto_rawDesc = "" +
 	"\n" +
 	"pages_held\x18\x18 \x01(\v2\x1a.migrate.wire.v1.PagesHeldH\x00R\tpagesHeld\x124\n" +
 	"\afailure\x18  \x01(\v2\x18.migrate.wire.v1.FailureH\x00R\afailureB\x06\n" +
-	"\x04body\"\xc6\x03\n" +
+	"\x04body\"\x8a\x04\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x12\n" +
 	"\x04move\x18\x02 \x01(\tR\x04move\x12\x1c\n" +
@@ -1626,11 +1921,36 @@ const file_handover_proto_rawDesc = "" +
 	"\x05trees\x18\f \x03(\v2\x15.migrate.wire.v1.TreeR\x05trees\x12\x12\n" +
 	"\x04mode\x18\r \x01(\tR\x04mode\x12'\n" +
 	"\x0ftcp_established\x18\x0e \x01(\bR\x0etcpEstablished\x12\x16\n" +
-	"\x06source\x18\x0f \x01(\tR\x06source\"R\n" +
+	"\x06source\x18\x0f \x01(\tR\x06source\x12\x14\n" +
+	"\x05check\x18\x10 \x01(\bR\x05check\x12,\n" +
+	"\x05needs\x18\x11 \x01(\v2\x16.migrate.wire.v1.NeedsR\x05needs\"\xf5\x01\n" +
+	"\x05Needs\x12\x1c\n" +
+	"\tprocesses\x18\x01 \x01(\rR\tprocesses\x12\x18\n" +
+	"\athreads\x18\x02 \x01(\rR\athreads\x12\x16\n" +
+	"\x06memory\x18\x03 \x01(\x04R\x06memory\x12\x16\n" +
+	"\x06copied\x18\x04 \x01(\x04R\x06copied\x12\x1b\n" +
+	"\tpipe_size\x18\x05 \x01(\rR\bpipeSize\x12\x16\n" +
+	"\x06labels\x18\x06 \x03(\tR\x06labels\x12\x1c\n" +
+	"\taddresses\x18\a \x03(\tR\taddresses\x121\n" +
+	"\x05files\x18\b \x03(\v2\x1b.migrate.wire.v1.SharedFileR\x05files\"\x83\x01\n" +
+	"\n" +
+	"SharedFile\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x16\n" +
+	"\x06inside\x18\x02 \x01(\tR\x06inside\x12\x12\n" +
+	"\x04size\x18\x03 \x01(\x04R\x04size\x12\x19\n" +
+	"\bbuild_id\x18\x04 \x01(\tR\abuildId\x12\x1a\n" +
+	"\bwritable\x18\x05 \x01(\bR\bwritable\"\x8d\x01\n" +
+	"\aFinding\x12\x1a\n" +
+	"\bseverity\x18\x01 \x01(\tR\bseverity\x12\x12\n" +
+	"\x04code\x18\x02 \x01(\tR\x04code\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x10\n" +
+	"\x03pid\x18\x04 \x01(\rR\x03pid\x12\x18\n" +
+	"\aprocess\x18\x05 \x01(\tR\aprocess\x12\x12\n" +
+	"\x04cure\x18\x06 \x01(\tR\x04cure\"R\n" +
 	"\x04Tree\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdestination\x18\x02 \x01(\tR\vdestination\x12\x14\n" +
-	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"\xc2\x01\n" +
+	"\x05bytes\x18\x03 \x01(\x04R\x05bytes\"\xf8\x01\n" +
 	"\x05Offer\x12 \n" +
 	"\vdestination\x18\x01 \x01(\tR\vdestination\x12'\n" +
 	"\x0fmigrate_version\x18\x02 \x01(\tR\x0emigrateVersion\x12\x16\n" +
@@ -1638,7 +1958,8 @@ const file_handover_proto_rawDesc = "" +
 	"\fcriu_version\x18\x04 \x01(\rR\vcriuVersion\x12\x14\n" +
 	"\x05feeds\x18\x05 \x01(\bR\x05feeds\x12\x1d\n" +
 	"\n" +
-	"feed_limit\x18\x06 \x01(\x04R\tfeedLimit\"8\n" +
+	"feed_limit\x18\x06 \x01(\x04R\tfeedLimit\x124\n" +
+	"\bfindings\x18\a \x03(\v2\x18.migrate.wire.v1.FindingR\bfindings\"8\n" +
 	"\bSyncTree\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x16\n" +
 	"\x06frozen\x18\x02 \x01(\bR\x06frozen\"8\n" +
@@ -1688,10 +2009,11 @@ const file_handover_proto_rawDesc = "" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"1\n" +
 	"\x03Ask\x12\x12\n" +
 	"\x04move\x18\x01 \x01(\tR\x04move\x12\x16\n" +
-	"\x06follow\x18\x02 \x01(\bR\x06follow\"1\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\"g\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\tR\x04textB.Z,github.com/livemigrate/migrate/internal/wireb\x06proto3"
+	"\x04text\x18\x02 \x01(\tR\x04text\x124\n" +
+	"\bfindings\x18\x03 \x03(\v2\x18.migrate.wire.v1.FindingR\bfindingsB.Z,github.com/livemigrate/migrate/internal/wireb\x06proto3"
 
 var (
 	file_handover_proto_rawDescOnce sync.Once
@@ -1705,60 +2027,67 @@ func file_handover_proto_rawDescGZIP() []byte {
 	return file_handover_proto_rawDescData
 }
 
-var file_handover_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
+var file_handover_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
 var file_handover_proto_goTypes = []any{
 	(*Message)(nil),     // 0: migrate.wire.v1.Message
 	(*Hello)(nil),       // 1: migrate.wire.v1.Hello
-	(*Tree)(nil),        // 2: migrate.wire.v1.Tree
-	(*Offer)(nil),       // 3: migrate.wire.v1.Offer
-	(*SyncTree)(nil),    // 4: migrate.wire.v1.SyncTree
-	(*TreeSynced)(nil),  // 5: migrate.wire.v1.TreeSynced
-	(*Prepare)(nil),     // 6: migrate.wire.v1.Prepare
-	(*Prepared)(nil),    // 7: migrate.wire.v1.Prepared
-	(*PagesSent)(nil),   // 8: migrate.wire.v1.PagesSent
-	(*PagesStored)(nil), // 9: migrate.wire.v1.PagesStored
-	(*Frozen)(nil),      // 10: migrate.wire.v1.Frozen
-	(*Images)(nil),      // 11: migrate.wire.v1.Images
-	(*ImageFile)(nil),   // 12: migrate.wire.v1.ImageFile
-	(*Ready)(nil),       // 13: migrate.wire.v1.Ready
-	(*Commit)(nil),      // 14: migrate.wire.v1.Commit
-	(*Done)(nil),        // 15: migrate.wire.v1.Done
-	(*PageRequest)(nil), // 16: migrate.wire.v1.PageRequest
-	(*PagesHeld)(nil),   // 17: migrate.wire.v1.PagesHeld
-	(*Aborted)(nil),     // 18: migrate.wire.v1.Aborted
-	(*Abort)(nil),       // 19: migrate.wire.v1.Abort
-	(*Ask)(nil),         // 20: migrate.wire.v1.Ask
-	(*Failure)(nil),     // 21: migrate.wire.v1.Failure
+	(*Needs)(nil),       // 2: migrate.wire.v1.Needs
+	(*SharedFile)(nil),  // 3: migrate.wire.v1.SharedFile
+	(*Finding)(nil),     // 4: migrate.wire.v1.Finding
+	(*Tree)(nil),        // 5: migrate.wire.v1.Tree
+	(*Offer)(nil),       // 6: migrate.wire.v1.Offer
+	(*SyncTree)(nil),    // 7: migrate.wire.v1.SyncTree
+	(*TreeSynced)(nil),  // 8: migrate.wire.v1.TreeSynced
+	(*Prepare)(nil),     // 9: migrate.wire.v1.Prepare
+	(*Prepared)(nil),    // 10: migrate.wire.v1.Prepared
+	(*PagesSent)(nil),   // 11: migrate.wire.v1.PagesSent
+	(*PagesStored)(nil), // 12: migrate.wire.v1.PagesStored
+	(*Frozen)(nil),      // 13: migrate.wire.v1.Frozen
+	(*Images)(nil),      // 14: migrate.wire.v1.Images
+	(*ImageFile)(nil),   // 15: migrate.wire.v1.ImageFile
+	(*Ready)(nil),       // 16: migrate.wire.v1.Ready
+	(*Commit)(nil),      // 17: migrate.wire.v1.Commit
+	(*Done)(nil),        // 18: migrate.wire.v1.Done
+	(*PageRequest)(nil), // 19: migrate.wire.v1.PageRequest
+	(*PagesHeld)(nil),   // 20: migrate.wire.v1.PagesHeld
+	(*Aborted)(nil),     // 21: migrate.wire.v1.Aborted
+	(*Abort)(nil),       // 22: migrate.wire.v1.Abort
+	(*Ask)(nil),         // 23: migrate.wire.v1.Ask
+	(*Failure)(nil),     // 24: migrate.wire.v1.Failure
 }
 var file_handover_proto_depIdxs = []int32{
 	1,  // 0: migrate.wire.v1.Message.hello:type_name -> migrate.wire.v1.Hello
-	4,  // 1: migrate.wire.v1.Message.sync_tree:type_name -> migrate.wire.v1.SyncTree
-	6,  // 2: migrate.wire.v1.Message.prepare:type_name -> migrate.wire.v1.Prepare
-	10, // 3: migrate.wire.v1.Message.frozen:type_name -> migrate.wire.v1.Frozen
-	11, // 4: migrate.wire.v1.Message.images:type_name -> migrate.wire.v1.Images
-	14, // 5: migrate.wire.v1.Message.commit:type_name -> migrate.wire.v1.Commit
-	19, // 6: migrate.wire.v1.Message.abort:type_name -> migrate.wire.v1.Abort
-	20, // 7: migrate.wire.v1.Message.ask:type_name -> migrate.wire.v1.Ask
-	8,  // 8: migrate.wire.v1.Message.pages_sent:type_name -> migrate.wire.v1.PagesSent
-	3,  // 9: migrate.wire.v1.Message.offer:type_name -> migrate.wire.v1.Offer
-	5,  // 10: migrate.wire.v1.Message.tree_synced:type_name -> migrate.wire.v1.TreeSynced
-	7,  // 11: migrate.wire.v1.Message.prepared:type_name -> migrate.wire.v1.Prepared
-	13, // 12: migrate.wire.v1.Message.ready:type_name -> migrate.wire.v1.Ready
-	15, // 13: migrate.wire.v1.Message.done:type_name -> migrate.wire.v1.Done
-	18, // 14: migrate.wire.v1.Message.aborted:type_name -> migrate.wire.v1.Aborted
-	9,  // 15: migrate.wire.v1.Message.pages_stored:type_name -> migrate.wire.v1.PagesStored
-	16, // 16: migrate.wire.v1.Message.page_request:type_name -> migrate.wire.v1.PageRequest
-	17, // 17: migrate.wire.v1.Message.pages_held:type_name -> migrate.wire.v1.PagesHeld
-	21, // 18: migrate.wire.v1.Message.failure:type_name -> migrate.wire.v1.Failure
-	2,  // 19: migrate.wire.v1.Hello.trees:type_name -> migrate.wire.v1.Tree
-	21, // 20: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
-	12, // 21: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
-	21, // 22: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	7,  // 1: migrate.wire.v1.Message.sync_tree:type_name -> migrate.wire.v1.SyncTree
+	9,  // 2: migrate.wire.v1.Message.prepare:type_name -> migrate.wire.v1.Prepare
+	13, // 3: migrate.wire.v1.Message.frozen:type_name -> migrate.wire.v1.Frozen
+	14, // 4: migrate.wire.v1.Message.images:type_name -> migrate.wire.v1.Images
+	17, // 5: migrate.wire.v1.Message.commit:type_name -> migrate.wire.v1.Commit
+	22, // 6: migrate.wire.v1.Message.abort:type_name -> migrate.wire.v1.Abort
+	23, // 7: migrate.wire.v1.Message.ask:type_name -> migrate.wire.v1.Ask
+	11, // 8: migrate.wire.v1.Message.pages_sent:type_name -> migrate.wire.v1.PagesSent
+	6,  // 9: migrate.wire.v1.Message.offer:type_name -> migrate.wire.v1.Offer
+	8,  // 10: migrate.wire.v1.Message.tree_synced:type_name -> migrate.wire.v1.TreeSynced
+	10, // 11: migrate.wire.v1.Message.prepared:type_name -> migrate.wire.v1.Prepared
+	16, // 12: migrate.wire.v1.Message.ready:type_name -> migrate.wire.v1.Ready
+	18, // 13: migrate.wire.v1.Message.done:type_name -> migrate.wire.v1.Done
+	21, // 14: migrate.wire.v1.Message.aborted:type_name -> migrate.wire.v1.Aborted
+	12, // 15: migrate.wire.v1.Message.pages_stored:type_name -> migrate.wire.v1.PagesStored
+	19, // 16: migrate.wire.v1.Message.page_request:type_name -> migrate.wire.v1.PageRequest
+	20, // 17: migrate.wire.v1.Message.pages_held:type_name -> migrate.wire.v1.PagesHeld
+	24, // 18: migrate.wire.v1.Message.failure:type_name -> migrate.wire.v1.Failure
+	5,  // 19: migrate.wire.v1.Hello.trees:type_name -> migrate.wire.v1.Tree
+	2,  // 20: migrate.wire.v1.Hello.needs:type_name -> migrate.wire.v1.Needs
+	3,  // 21: migrate.wire.v1.Needs.files:type_name -> migrate.wire.v1.SharedFile
+	4,  // 22: migrate.wire.v1.Offer.findings:type_name -> migrate.wire.v1.Finding
+	24, // 23: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
+	15, // 24: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
+	24, // 25: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
+	4,  // 26: migrate.wire.v1.Failure.findings:type_name -> migrate.wire.v1.Finding
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_handover_proto_init() }
@@ -1793,7 +2122,7 @@ func file_handover_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_handover_proto_rawDesc), len(file_handover_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   22,
+			NumMessages:   25,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

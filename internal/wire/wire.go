@@ -28,6 +28,9 @@ const (
 	MaxRequest   = 1 << 10   // slots that are asked for in one message
 	MaxOwed      = 1 << 32   // pages that come later, and their slots
 	MaxHeld      = 512 << 10 // bytes of bits in one PagesHeld, a multiple of 8
+	MaxFindings  = 128       // of a preflight
+	MaxFinding   = 1 << 10   // bytes of each text of one
+	MaxFiles     = 1024      // files that both hosts must have
 )
 
 var (
@@ -94,6 +97,8 @@ func check(m *Message) error {
 		}
 	case *Message_Failure:
 		return checkFailure(body.Failure)
+	case *Message_Offer:
+		return checkFindings(body.Offer.GetFindings())
 	}
 	return nil
 }
@@ -102,7 +107,7 @@ func checkFailure(f *Failure) error {
 	if len(f.GetText()) > MaxFailure {
 		return errors.New("the text of a failure is too long")
 	}
-	return nil
+	return checkFindings(f.GetFindings())
 }
 
 func checkHello(h *Hello) error {
@@ -125,6 +130,9 @@ func checkHello(h *Hello) error {
 		if !ValidImageName(tree.GetName()) {
 			return fmt.Errorf("tree name %q", tree.GetName())
 		}
+	}
+	if n := len(h.GetNeeds().GetFiles()); n > MaxFiles {
+		return fmt.Errorf("%d files that must be here, the limit is %d", n, MaxFiles)
 	}
 	return nil
 }

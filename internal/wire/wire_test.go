@@ -23,20 +23,23 @@ func hello(edit func(*Hello)) *Message {
 
 func TestDecodeRefusesWhatNoHonestPeerSends(t *testing.T) {
 	for name, m := range map[string]*Message{
-		"no body":                 {},
-		"id with a slash":         hello(func(h *Hello) { h.Container = "../web" }),
-		"id of dots":              hello(func(h *Hello) { h.Container = ".." }),
-		"no id":                   hello(func(h *Hello) { h.Container = "" }),
-		"move that is a path":     hello(func(h *Hello) { h.Move = "../../etc/passwd" }),
-		"config too long":         hello(func(h *Hello) { h.Config = make([]byte, MaxConfig+1) }),
-		"no trees":                hello(func(h *Hello) { h.Trees = nil }),
-		"tree name that climbs":   hello(func(h *Hello) { h.Trees[0].Name = ".." }),
-		"image with a slash":      {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "a/b"}}}}},
-		"the same image twice":    {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "a"}, {Name: "a"}}}}},
-		"ask for a strange move":  {Body: &Message_Ask{Ask: &Ask{Move: "x"}}},
-		"failure without an end":  {Body: &Message_Failure{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}},
-		"stored, too long":        {Body: &Message_PagesStored{PagesStored: &PagesStored{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}}},
-		"image name that is long": {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: strings.Repeat("a", 65)}}}}},
+		"no body":                  {},
+		"id with a slash":          hello(func(h *Hello) { h.Container = "../web" }),
+		"id of dots":               hello(func(h *Hello) { h.Container = ".." }),
+		"no id":                    hello(func(h *Hello) { h.Container = "" }),
+		"move that is a path":      hello(func(h *Hello) { h.Move = "../../etc/passwd" }),
+		"config too long":          hello(func(h *Hello) { h.Config = make([]byte, MaxConfig+1) }),
+		"no trees":                 hello(func(h *Hello) { h.Trees = nil }),
+		"tree name that climbs":    hello(func(h *Hello) { h.Trees[0].Name = ".." }),
+		"image with a slash":       {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "a/b"}}}}},
+		"the same image twice":     {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "a"}, {Name: "a"}}}}},
+		"ask for a strange move":   {Body: &Message_Ask{Ask: &Ask{Move: "x"}}},
+		"failure without an end":   {Body: &Message_Failure{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}},
+		"stored, too long":         {Body: &Message_PagesStored{PagesStored: &PagesStored{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}}},
+		"too many findings":        {Body: &Message_Offer{Offer: &Offer{Findings: make([]*Finding, MaxFindings+1)}}},
+		"a finding without an end": {Body: &Message_Failure{Failure: &Failure{Findings: []*Finding{{Text: strings.Repeat("x", MaxFinding+1)}}}}},
+		"too many files":           hello(func(h *Hello) { h.Needs = &Needs{Files: make([]*SharedFile, MaxFiles+1)} }),
+		"image name that is long":  {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: strings.Repeat("a", 65)}}}}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			frame, err := proto.Marshal(m)
@@ -111,6 +114,36 @@ func TestErrorsCrossHosts(t *testing.T) {
 	}
 }
 
+// A preflight that found a lot is told as far as it fits, and never fails for its length.
+func TestFindingsCrossHosts(t *testing.T) {
+	long := &Finding{Severity: Blocker, Code: "io-uring", Text: strings.Repeat("\xff", 2*MaxFinding), Pid: 7, Process: "node", Cure: strings.Repeat("y", 2*MaxFinding)}
+	refusal := &RefusalError{Cause: ErrExists}
+	for range 2 * MaxFindings {
+		refusal.Findings = append(refusal.Findings, long)
+	}
+	frame, err := Encode(&Message{Body: &Message_Failure{Failure: NewFailure(fmt.Errorf("reserve: %w", refusal))}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := Decode(frame)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = m.GetFailure().Err()
+	found := FindingsOf(err)
+	if len(found) != MaxFindings || found[0].GetPid() != 7 || found[0].GetCode() != "io-uring" || !errors.Is(err, ErrExists) {
+		t.Errorf("%d findings, %v", len(found), errors.Unwrap(err))
+	}
+	offer := &Offer{}
+	offer.SetFindings(refusal.Findings)
+	if frame, err = Encode(&Message{Body: &Message_Offer{Offer: offer}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Decode(frame); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestChunkFindsEveryFlippedBit(t *testing.T) {
 	c := Chunk{Name: "pages-1.img", Offset: 4096, Data: []byte("some memory")}
 	frame := append(AppendChunkHeader(nil, c), c.Data...)
@@ -152,6 +185,8 @@ func TestPageFramesAreToldFromChunks(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	frame, _ := Encode(hello(func(*Hello) {}))
+	f.Add(frame)
+	frame, _ = Encode(&Message{Body: &Message_Failure{Failure: NewFailure(&RefusalError{Findings: []*Finding{{Severity: Blocker}}})}})
 	f.Add(frame)
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		m, err := Decode(frame)
