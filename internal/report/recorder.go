@@ -1,6 +1,7 @@
 package report
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -82,10 +83,14 @@ func (r *Recorder) Round(round Round) {
 	r.sink(Event{Event: "round", Phase: r.phase, At: r.now(), Round: &round})
 }
 
-// Warn reports something that the user should know and that does not end the move.
+// Warn reports something that the user should know and that does not end the move. What was said already, of an attempt
+// before, is not said again.
 func (r *Recorder) Warn(text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if slices.Contains(r.warned, text) {
+		return
+	}
 	r.warned = append(r.warned, text)
 	r.sink(Event{Event: "warning", Text: text})
 }

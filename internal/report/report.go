@@ -102,5 +102,6 @@ type Result struct {
 	Source      string            `json:"source"`
 	Destination string            `json:"destination"`
 	Warnings    []string          `json:"warnings,omitempty"`
+	Findings    []Finding         `json:"findings,omitempty"` // what a refused move was refused for
 	Error       string            `json:"error,omitempty"`
 }

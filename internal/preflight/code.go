@@ -1,0 +1,80 @@
+package preflight
+
+// Code names a kind of finding. Scripts go by it: one is never changed, only added. docs/operations.md lists them all.
+type Code string
+
+// What a host lacks.
+const (
+	Privileges  Code = "privileges"   // rights that every move needs
+	CRIUMissing Code = "criu-missing" // CRIU is not there, or does not start
+	CRIUOld     Code = "criu-old"     // CRIU is too old, for the kernel or for the other host's
+	Tracing     Code = "tracing"      // nobody may trace processes
+	Tracker     Code = "tracker"      // how changed memory is found
+	Userfaultfd Code = "userfaultfd"  // memory cannot be given to a container that runs already
+	OpenFiles   Code = "open-files"   // limits of open files
+	PipeSize    Code = "pipe-size"    // limits of pipes
+	ImageSpace  Code = "image-space"  // room for images
+)
+
+// What is in a container's processes.
+const (
+	CopiedMemory    Code = "copied-memory"    // memory that is copied while the container stands still
+	PinnedMemory    Code = "pinned-memory"    // memory that devices write to
+	IOUring         Code = "io-uring"         // an io_uring instance
+	OwnUserfaultfd  Code = "own-userfaultfd"  // a userfaultfd of the container's
+	OpenFile        Code = "open-file"        // a descriptor of a kind that cannot be saved
+	Device          Code = "device"           // an open or mapped device
+	OutsideFile     Code = "outside-file"     // an open file that is in no mount of the container
+	WatchedOverlay  Code = "watched-overlay"  // inotify on files of an overlay
+	UnixSocket      Code = "unix-socket"      // a connection that leads out of the container
+	SocketKind      Code = "socket-kind"      // a socket of a kind that cannot be saved
+	MPTCP           Code = "mptcp"            // a socket of MPTCP
+	PipeMode        Code = "pipe-mode"        // a pipe in packet mode
+	NestedNamespace Code = "nested-namespace" // a process in namespaces of its own
+	Traced          Code = "traced"           // a process under a debugger
+	DeadLeader      Code = "dead-leader"      // a process that lives on in threads
+	Unrelated       Code = "unrelated"        // a process that init is no ancestor of
+	Uninterruptible Code = "uninterruptible"  // a process that waits for a disk
+	ForeignLimits   Code = "foreign-limits"   // a process whose limits cannot be read
+	SeccompNotify   Code = "seccomp-notify"   // system calls that somebody outside answers
+	SecurityLabel   Code = "security-label"   // an AppArmor profile or SELinux context
+)
+
+// What is in a container's configuration.
+const (
+	NotRunning   Code = "not-running"
+	Arriving     Code = "arriving"      // it has not got all of its memory yet
+	Unrestorable Code = "unrestorable"  // network devices, mounts that cannot be made again
+	ReadOnlyRoot Code = "readonly-root" // a root without the directory that CRIU needs
+	BindMount    Code = "bind-mount"    // a directory or file that must be at the peer, or may not go there
+	HostNetwork  Code = "host-network"  // connections are bound to this host's addresses
+)
+
+// What the peer is not fit for.
+const (
+	Machine      Code = "machine"       // another architecture
+	Processor    Code = "processor"     // instructions are missing
+	Configured   Code = "configuration" // a config.json that no container can be made of
+	IDTaken      Code = "id-taken"      // it has a container of this id
+	Bridge       Code = "bridge"        // of the container's link
+	DiskSpace    Code = "disk-space"
+	MemorySpace  Code = "memory-space"
+	MemoryLimit  Code = "memory-limit"  // of a cgroup
+	ProcessLimit Code = "process-limit" // of a cgroup, or the kernel's
+	LogFile      Code = "log-file"      // it cannot be written
+	FileMissing  Code = "file-missing"  // a file that does not travel, and is open or mapped
+	FileDiffers  Code = "file-differs"
+	KernelOlder  Code = "kernel-older"
+)
+
+// Codes are all of them.
+func Codes() []Code {
+	return []Code{
+		Privileges, CRIUMissing, CRIUOld, Tracing, Tracker, Userfaultfd, OpenFiles, PipeSize, ImageSpace,
+		CopiedMemory, PinnedMemory, IOUring, OwnUserfaultfd, OpenFile, Device, OutsideFile, WatchedOverlay, UnixSocket,
+		SocketKind, MPTCP, PipeMode, NestedNamespace, Traced, DeadLeader, Unrelated, Uninterruptible, ForeignLimits, SeccompNotify, SecurityLabel,
+		NotRunning, Arriving, Unrestorable, ReadOnlyRoot, BindMount, HostNetwork,
+		Machine, Processor, Configured, IDTaken, Bridge, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile,
+		FileMissing, FileDiffers, KernelOlder,
+	}
+}

@@ -1,0 +1,93 @@
+package preflight
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/checkpoint"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// Container looks at what a container is configured as.
+func Container(c *runtime.Container, o *checkpoint.Options) Findings {
+	plan := c.Plan()
+	f := judgeConfig(plan)
+	// CRIU puts the mounts together below /tmp of the new root, or fails ("Can't create temporary directory").
+	if root := plan.Spec.Root; root != nil && root.Readonly && !isDirectory(filepath.Join(plan.Rootfs, "tmp")) {
+		f.add(Blocker, ReadOnlyRoot, "make that directory in "+plan.Rootfs, "its root is read-only and has no /tmp, which CRIU needs")
+	}
+	if err := checkpoint.Check(c, o); err != nil {
+		f.add(Blocker, Unrestorable, "", "%v", err)
+	}
+	return f
+}
+
+func judgeConfig(plan *runtime.Plan) Findings {
+	var f Findings
+	if filter := plan.Spec.Linux.Seccomp; filter != nil && filter.ListenerPath != "" && notifies(filter) {
+		f.add(Blocker, SeccompNotify, "take SCMP_ACT_NOTIFY out of linux.seccomp",
+			"its seccomp filter has the agent at %s answer system calls, and a restored one would have none", filter.ListenerPath)
+	}
+	return f
+}
+
+func notifies(filter *specs.LinuxSeccomp) bool {
+	for _, call := range filter.Syscalls {
+		if call.Action == specs.ActNotify {
+			return true
+		}
+	}
+	return filter.DefaultAction == specs.ActNotify
+}
+
+// SubjectOf is a container for Scan, with nothing said of what does not travel.
+func SubjectOf(c *runtime.Container) (*Subject, error) {
+	pids, err := c.Processes()
+	if err != nil {
+		return nil, err
+	}
+	plan := c.Plan()
+	s := &Subject{
+		Pids: pids, Init: c.InitPid(), Binds: make(map[string]string), Cgroups: c.State().CgroupPaths,
+		Host: plan.Network == nil && !plan.Private(specs.NetworkNamespace) && plan.NamespacePath(specs.NetworkNamespace) == "",
+	}
+	for _, m := range plan.Spec.Mounts {
+		if m.Type == "tmpfs" {
+			s.Tmpfs = append(s.Tmpfs, m.Destination)
+		}
+	}
+	return s, nil
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
+}
+
+// judgeLabels compares the container's security labels with what this host, the peer, has of such modules. Of AppArmor it
+// must know the profiles.
+func judgeLabels(labels []string, appArmor bool, profiles string, selinux bool) Findings {
+	var f Findings
+	for _, label := range labels {
+		profile, _, _ := strings.Cut(label, " (")
+		switch {
+		case strings.Count(label, ":") >= 3: // user:role:type:level
+			if !selinux {
+				f.add(Blocker, SecurityLabel, "choose a peer with SELinux, or run the container without", "the container runs in the SELinux context %s, and this host has no SELinux", label)
+			}
+		case !appArmor:
+			f.add(Blocker, SecurityLabel, "choose a peer with AppArmor, or run the container unconfined", "the container runs in the AppArmor profile %s, and this host has no AppArmor", profile)
+		case !strings.Contains("\n"+profiles, "\n"+profile+" ("):
+			f.add(Blocker, SecurityLabel, "load it here with apparmor_parser", "the AppArmor profile %s of the container is not loaded on this host", profile)
+		}
+	}
+	return f
+}
+
+func labelsOfHost() (appArmor bool, profiles string, selinux bool) {
+	text, err := os.ReadFile("/sys/kernel/security/apparmor/profiles")
+	return err == nil, string(text), isDirectory("/sys/fs/selinux/policy_capabilities")
+}

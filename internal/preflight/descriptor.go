@@ -1,0 +1,146 @@
+package preflight
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/livemigrate/migrate/internal/sys/descriptor"
+)
+
+// openFile is a descriptor of a process's.
+type openFile struct {
+	number int
+	link   string // what /proc/PID/fd says
+	mount  string // id of its mount, for files that have a path
+	mode   uint32 // of files that have a path
+	device uint64 // of device nodes
+
+	domain, kind, protocol int // of sockets
+	pipe                   int // size, of pipes
+	packets                bool
+}
+
+func readDescriptors(pid int) ([]openFile, error) {
+	dir := fmt.Sprintf("/proc/%d/fd/", pid)
+	names, err := readNames(dir)
+	if err != nil {
+		return nil, err
+	}
+	remote, err := descriptor.OpenRemote(pid)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = remote.Close() }()
+	var all []openFile
+	for _, name := range names {
+		link, err := os.Readlink(dir + name)
+		if err != nil {
+			continue // closed meanwhile
+		}
+		d := openFile{link: link}
+		if d.number, err = strconv.Atoi(name); err != nil {
+			return nil, fmt.Errorf("read descriptors of process %d: %w", pid, err)
+		}
+		switch {
+		case strings.HasPrefix(link, "socket:"):
+			d.domain, d.kind, d.protocol, _ = remote.Socket(d.number)
+		case strings.HasPrefix(link, "pipe:"):
+			d.pipe, d.packets, _ = remote.Pipe(d.number)
+		case strings.HasPrefix(link, "/") && !strings.HasPrefix(link, "/memfd:"):
+			d.readPath(pid)
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// readNames lists a directory without asking about each entry.
+func readNames(dir string) ([]string, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// readPath asks about a file that has a path. One that was closed meanwhile has none.
+func (d *openFile) readPath(pid int) {
+	var st syscall.Stat_t
+	if syscall.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, d.number), &st) != nil {
+		return
+	}
+	d.mode, d.device = st.Mode&syscall.S_IFMT, st.Rdev
+	if info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, d.number)); err == nil {
+		_, rest, _ := bytes.Cut(info, []byte("\nmnt_id:\t"))
+		id, _, _ := bytes.Cut(rest, []byte("\n"))
+		d.mount = string(id)
+	}
+}
+
+// inode is the number in socket:[NUMBER].
+func (d *openFile) inode() string {
+	_, rest, _ := strings.Cut(d.link, "[")
+	return strings.TrimSuffix(rest, "]")
+}
+
+// savedAnonymous are the files without a place that CRIU (4.2) saves, as /proc/PID/fd names them.
+func savedAnonymous() []string {
+	return []string{
+		"anon_inode:[eventfd]", "anon_inode:[eventpoll]", "anon_inode:inotify", "anon_inode:[fanotify]",
+		"anon_inode:[signalfd]", "anon_inode:[timerfd]", "anon_inode:[pidfd]", "anon_inode:bpf-map",
+	}
+}
+
+// judgeDescriptors finds descriptors that CRIU cannot save. mounts are the ids of the container's.
+func (p *proc) judgeDescriptors(mounts map[string]bool) Findings {
+	var f Findings
+	for i := range p.descriptors {
+		d := &p.descriptors[i]
+		switch {
+		case strings.HasPrefix(d.link, "anon_inode:"):
+			f = append(f, p.judgeAnonymous(d)...)
+		case d.packets:
+			f = append(f, p.finding(Blocker, PipeMode, "make the pipe without O_DIRECT", "has a pipe in packet mode (descriptor %d), which cannot be saved", d.number))
+		case d.mode == syscall.S_IFCHR && !savedDevice(d.device), d.mode == syscall.S_IFBLK:
+			f = append(f, p.finding(Blocker, Device, "close it first", "has the device %s open (descriptor %d), which cannot be saved", d.link, d.number))
+		case d.mount != "" && !mounts[d.mount]:
+			f = append(f, p.finding(Blocker, OutsideFile, "give it pipes, a terminal, or --log-file", "has %s open (descriptor %d), which lies outside of the container's mounts",
+				d.link, d.number))
+		}
+	}
+	return f
+}
+
+func (p *proc) judgeAnonymous(d *openFile) Findings {
+	for _, saved := range savedAnonymous() {
+		if d.link == saved {
+			return nil
+		}
+	}
+	switch d.link {
+	case "anon_inode:[io_uring]":
+		return Findings{p.ioUring()}
+	case "anon_inode:[userfaultfd]":
+		return Findings{p.finding(Blocker, OwnUserfaultfd, "stop what uses it (a virtual machine, a garbage collector)",
+			"has a userfaultfd (descriptor %d), which cannot be saved", d.number)}
+	}
+	return Findings{p.finding(Blocker, OpenFile, "close it first", "has %s open (descriptor %d), which cannot be saved", d.link, d.number)}
+}
+
+// savedDevice tells whether CRIU saves an open device node: memory devices, terminals, and the network's tun.
+func savedDevice(device uint64) bool {
+	const memory, tty, console, misc, tun, autofs, firstPTY, lastPTY = 1, 4, 5, 10, 200, 235, 136, 143
+	major, minor := device>>8&0xfff|device>>32&^uint64(0xfff), device&0xff|device>>12&^uint64(0xff)&0xffffffff
+	switch {
+	case major == memory, major == tty, major == console, major >= firstPTY && major <= lastPTY:
+		return true
+	case major == misc:
+		return minor == tun || minor == autofs
+	}
+	return false
+}

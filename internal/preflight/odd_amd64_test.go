@@ -1,0 +1,6 @@
+package preflight
+
+const (
+	syscallUserfaultfd = 323
+	syscallMemfdCreate = 319
+)

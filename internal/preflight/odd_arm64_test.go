@@ -1,0 +1,6 @@
+package preflight
+
+const (
+	syscallUserfaultfd = 282
+	syscallMemfdCreate = 279
+)

@@ -1,0 +1,360 @@
+package preflight
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/livemigrate/migrate/internal/testutil"
+)
+
+// The test program is also what the tests look at: a process that has odd things.
+const oddity = "PREFLIGHT_ODDITY"
+
+func TestMain(m *testing.M) {
+	if odd := os.Getenv(oddity); odd != "" {
+		if err := beOdd(odd); err != nil {
+			fmt.Fprintln(os.Stdout, err)
+			os.Exit(1)
+		}
+		fmt.Fprintln(os.Stdout, "ready")
+		_, _ = io.Copy(io.Discard, os.Stdin) // until the test has seen enough
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// beOdd does what its word says. All that it makes goes with the process.
+func beOdd(odd string) error {
+	word, argument, _ := strings.Cut(odd, " ")
+	switch word {
+	case "plain":
+		return nil
+	case "limited":
+		found, err := Host(context.Background(), &HostOptions{Role: Source | Peer, Feed: true, Spool: "/run"})
+		for _, f := range found {
+			fmt.Fprintln(os.Stdout, f)
+		}
+		return err
+	case "io_uring":
+		var parameters [120]byte
+		const setup, entries = 425, 4
+		return number(syscall.Syscall(setup, entries, uintptr(unsafe.Pointer(&parameters)), 0))
+	case "userfaultfd":
+		const userModeOnly = 1
+		return number(syscall.Syscall(syscallUserfaultfd, userModeOnly, 0, 0))
+	case "mptcp":
+		_, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 262)
+		return err
+	case "vsock":
+		_, err := syscall.Socket(40, syscall.SOCK_STREAM, 0)
+		return err
+	case "usual":
+		for _, s := range [][3]int{
+			{syscall.AF_NETLINK, syscall.SOCK_RAW, 0},
+			{syscall.AF_PACKET, syscall.SOCK_RAW, 0},
+			{syscall.AF_INET, syscall.SOCK_RAW, 1},
+			{syscall.AF_UNIX, syscall.SOCK_STREAM, 0},
+			{syscall.AF_INET6, syscall.SOCK_STREAM, 0},
+			{syscall.AF_INET, syscall.SOCK_DGRAM, 0},
+		} {
+			if _, err := syscall.Socket(s[0], s[1], s[2]); err != nil {
+				return err
+			}
+		}
+		if _, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0); err != nil {
+			return err
+		}
+		return open("/dev/zero")
+	case "unix", "unixgram":
+		conn, err := net.Dial(word, argument)
+		slippery = append(slippery, conn)
+		return err
+	case "packets":
+		var ends [2]int
+		return syscall.Pipe2(ends[:], syscall.O_DIRECT)
+	case "open":
+		return open(argument)
+	case "memfd":
+		name := []byte("cache\x00")
+		fd, _, errno := syscall.Syscall(syscallMemfdCreate, uintptr(unsafe.Pointer(&name[0])), 0, 0)
+		if errno != 0 {
+			return errno
+		}
+		_, err := syscall.Write(int(fd), make([]byte, 8<<20))
+		return err
+	case "shared":
+		memory, err := syscall.Mmap(-1, 0, 8<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED|syscall.MAP_ANONYMOUS|syscall.MAP_POPULATE)
+		memory[0] = 1
+		return err
+	case "locked":
+		memory, err := syscall.Mmap(-1, 0, 8<<20, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANONYMOUS)
+		if err != nil {
+			return err
+		}
+		return syscall.Mlock(memory)
+	case "inotify":
+		fd, err := syscall.InotifyInit()
+		if err == nil {
+			_, err = syscall.InotifyAddWatch(fd, argument, syscall.IN_CREATE)
+		}
+		return err
+	case "nested":
+		child := exec.Command("/proc/self/exe")
+		child.Env = []string{oddity + "=plain"}
+		child.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
+		return child.Start()
+	}
+	return fmt.Errorf("nobody knows how to be %s", odd)
+}
+
+// slippery are files that stay open.
+var slippery []io.Closer
+
+func open(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	slippery = append(slippery, f)
+	return err
+}
+
+func number(_, _ uintptr, errno syscall.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// odd starts a process that has it, and ends it after the test.
+func odd(t *testing.T, what string, change ...func(*exec.Cmd)) int {
+	t.Helper()
+	testutil.Root(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), oddity+"="+what, "GORACE=atexit_sleep_ms=0")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	for _, c := range change {
+		c(cmd)
+	}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		time.AfterFunc(5*time.Second, func() { _ = cmd.Process.Kill() })
+		_ = cmd.Wait()
+	})
+	line, _ := bufio.NewReader(out).ReadString('\n')
+	testutil.Need(t, line == "ready\n", what+": "+strings.TrimSpace(line))
+	return cmd.Process.Pid
+}
+
+// scan looks at processes; the first is their init.
+func scan(t *testing.T, pids ...int) (*Needs, Findings) {
+	t.Helper()
+	needs, found, err := Scan(t.Context(), &Subject{Pids: pids, Init: pids[0]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return needs, found
+}
+
+func has(f Findings, severity Severity, code Code) bool {
+	return slices.ContainsFunc(f, func(f Finding) bool { return f.Severity == severity && f.Code == string(code) })
+}
+
+// What CRIU would refuse inside the freeze, or worse at the peer, is named before.
+func TestScanFindsWhatCannotBeSaved(t *testing.T) {
+	dir := t.TempDir()
+	stream, err := net.Listen("unix", filepath.Join(dir, "stream"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	go func() { // a connection that nobody has accepted has no other end yet
+		for {
+			if _, err := stream.Accept(); err != nil {
+				return
+			}
+		}
+	}()
+	datagrams, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(dir, "datagrams")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	for _, c := range []struct {
+		what     string
+		severity Severity
+		code     Code
+	}{
+		{"io_uring", Blocker, IOUring},
+		{"userfaultfd", Blocker, OwnUserfaultfd},
+		{"mptcp", Blocker, MPTCP},
+		{"vsock", Blocker, SocketKind},
+		{"packets", Blocker, PipeMode},
+		{"open /dev/fuse", Blocker, Device},
+		{"unix " + filepath.Join(dir, "stream"), Blocker, UnixSocket},
+		{"unixgram " + filepath.Join(dir, "datagrams"), Warning, UnixSocket},
+		{"memfd", Note, CopiedMemory},
+		{"shared", Note, CopiedMemory},
+		{"locked", Note, CopiedMemory},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			pid := odd(t, c.what)
+			_, found := scan(t, pid)
+			if !has(found, c.severity, c.code) {
+				t.Errorf("no %s %s: %v", c.severity, c.code, found)
+			}
+			if more := found.Of(Blocker); c.severity != Blocker && len(more) > 0 || len(more) > 1 {
+				t.Errorf("too much: %v", more)
+			}
+		})
+	}
+}
+
+func TestScanLeavesTheUsualAlone(t *testing.T) {
+	for _, what := range []string{"plain", "usual"} {
+		if _, found := scan(t, odd(t, what)); len(found) > 0 {
+			t.Errorf("%s: %v", what, found)
+		}
+	}
+}
+
+// Memory is counted once, however many processes have it.
+func TestScanCountsWhatIsCopied(t *testing.T) {
+	first, second := odd(t, "memfd"), odd(t, "shared")
+	needs, found, err := Scan(t.Context(), &Subject{Pids: []int{first, second}, Init: first, Tmpfs: []string{"/dev/shm"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(found, func(f Finding) bool { return f.Code == string(CopiedMemory) })
+	if needs.Copied < 16<<20 || i < 0 || !strings.Contains(found[i].Text, "8 MB of shared anonymous memory") || !strings.Contains(found[i].Text, "8 MB of memfd memory") {
+		t.Errorf("%d bytes, %v", needs.Copied, found)
+	}
+	if needs.Threads < 2 || needs.PipeSize < 4096 || needs.Processes != 2 {
+		t.Errorf("needs %+v", needs)
+	}
+}
+
+// A process that exec has brought in is no child of init: it would be lost without a word.
+func TestScanNamesProcessesFromOutside(t *testing.T) {
+	init, stranger := odd(t, "plain"), odd(t, "io_uring")
+	_, found := scan(t, init, stranger)
+	if len(found) != 1 || found[0].Code != string(Unrelated) || found[0].Severity != Warning || found[0].Pid != stranger {
+		t.Errorf("%v", found)
+	}
+}
+
+func TestScanFindsNestedNamespaces(t *testing.T) {
+	init := odd(t, "nested")
+	pids := []int{init}
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", init)) // of whichever thread made it
+	for _, task := range tasks {
+		if children, err := os.ReadFile(task); err == nil && len(children) > 0 {
+			var pid int
+			if _, err := fmt.Sscan(string(children), &pid); err == nil {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	if _, found := scan(t, pids...); len(pids) != 2 || !has(found, Blocker, NestedNamespace) {
+		t.Errorf("%v: %v", pids, found)
+	}
+}
+
+func TestScanFindsADebugger(t *testing.T) {
+	cmd := exec.Command(testutil.Command(t, "sleep"), "60")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Ptrace: true, Pdeathsig: syscall.SIGKILL}
+	testutil.Root(t)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	if _, found := scan(t, cmd.Process.Pid); !has(found, Blocker, Traced) {
+		t.Errorf("%v", found)
+	}
+}
+
+// A file that is open but in no mount of the container: its standard output, say.
+func TestScanFindsFilesOfOutside(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	log, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	if err := syscall.Mount("tmpfs", filepath.Dir(path), "tmpfs", 0, "size=1m"); err != nil {
+		testutil.Root(t)
+		t.Fatal(err)
+	}
+	inside, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The child keeps the file of a mount that its own namespace has not.
+	if err := syscall.Unmount(filepath.Dir(path), syscall.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	pid := odd(t, "plain", func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{inside} })
+	inside.Close()
+	if _, found := scan(t, pid); !has(found, Blocker, OutsideFile) {
+		t.Errorf("%v", found)
+	}
+}
+
+// CRIU finds a watched file of an overlay in a few directories only.
+func TestScanFindsWatchesOnOverlays(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(dir, syscall.MNT_DETACH) })
+	for _, name := range []string{"low/srv", "low/etc", "up", "work", "root"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	root := filepath.Join(dir, "root")
+	options := fmt.Sprintf("lowerdir=%s/low,upperdir=%s/up,workdir=%s/work", dir, dir, dir)
+	if err := syscall.Mount("overlay", root, "overlay", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(root, syscall.MNT_DETACH) })
+	if _, found := scan(t, odd(t, "inotify "+filepath.Join(root, "srv"))); !has(found, Blocker, WatchedOverlay) {
+		t.Errorf("on an overlay: %v", found)
+	}
+	if _, found := scan(t, odd(t, "inotify "+dir)); len(found) > 0 {
+		t.Errorf("elsewhere: %v", found)
+	}
+}
+
+// A process that ends while it is looked at is no error.
+func TestScanPassesOverWhatHasEnded(t *testing.T) {
+	alive := odd(t, "plain")
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if needs, _ := scan(t, alive, gone.Process.Pid); needs.Processes != 1 {
+		t.Errorf("%+v", needs)
+	}
+}

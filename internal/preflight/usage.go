@@ -1,0 +1,113 @@
+package preflight
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Usage is how much memory a cgroup and those below it have: private anonymous memory, and shared memory with the files of
+// tmpfs. paths are its directories by controller.
+func Usage(paths map[string]string) (anonymous, shared uint64, err error) {
+	dir, ok := paths["memory"]
+	if !ok {
+		dir = paths[""] // cgroup v2
+	}
+	text, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	if err != nil {
+		return 0, 0, fmt.Errorf("read memory of the cgroup: %w", err)
+	}
+	anonymous, shared = parseUsage(text)
+	return anonymous, shared, nil
+}
+
+func parseUsage(text []byte) (anonymous, shared uint64) {
+	values := make(map[string]uint64)
+	for line := range bytes.Lines(text) {
+		name, value, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
+		values[name], _ = strconv.ParseUint(value, 10, 64)
+	}
+	if rss, v1 := values["total_rss"]; v1 {
+		return rss, values["total_shmem"]
+	}
+	return values["anon"], values["shmem"]
+}
+
+// memory is what the container has. Where no cgroup tells, processes that share pages are counted in full.
+func (c *container) memory() uint64 {
+	if anonymous, shared, err := Usage(c.subject.Cgroups); err == nil {
+		return anonymous + shared
+	}
+	var sum uint64
+	for _, p := range c.processes {
+		sum += p.anonymous
+	}
+	return sum
+}
+
+// noticed is from how much memory on the time that CRIU takes to copy it shows: some 35 ms for each 100 MB.
+const noticed = 256 << 20
+
+// judgeCopied names what CRIU copies while the container stands still.
+func (c *container) judgeCopied() (Findings, uint64) {
+	kinds, segments := make(map[string]uint64), make(map[[2]uint64]bool)
+	count := func(kind string, st *syscall.Stat_t) {
+		if id := [2]uint64{st.Dev, st.Ino}; !segments[id] {
+			segments[id] = true
+			kinds[kind] += uint64(st.Blocks) * 512
+		}
+	}
+	for _, p := range c.processes {
+		for i := range p.mappings {
+			m := &p.mappings[i]
+			if kind := m.copied(); kind != "" && kind != hugePages {
+				if st, err := p.stat(m); err == nil {
+					count(kind, &st)
+				}
+			}
+		}
+		for i := range p.descriptors {
+			d := &p.descriptors[i]
+			var st syscall.Stat_t
+			if strings.HasPrefix(d.link, "/memfd:") && syscall.Stat(p.path("fd/"+strconv.Itoa(d.number)), &st) == nil {
+				count(memfd, &st)
+			}
+		}
+		kinds[hugePages] += p.hugetlb
+		kinds[lockedMemory] += p.locked
+	}
+	if len(c.processes) > 0 {
+		for _, point := range c.subject.Tmpfs {
+			var st syscall.Statfs_t
+			if syscall.Statfs(c.init().path("root"+filepath.Clean("/"+point)), &st) == nil {
+				kinds[tmpfsFiles] += (st.Blocks - st.Bfree) * uint64(st.Bsize)
+			}
+		}
+	}
+	return sayCopied(kinds)
+}
+
+func sayCopied(kinds map[string]uint64) (Findings, uint64) {
+	var parts []string
+	var sum uint64
+	for _, kind := range []string{sharedAnonymous, memfd, systemV, hugePages, lockedMemory, tmpfsFiles} {
+		sum += kinds[kind]
+		if kinds[kind] >= 1<<20 {
+			parts = append(parts, size(kinds[kind])+" of "+kind+" memory")
+		}
+	}
+	if len(parts) == 0 {
+		return nil, sum
+	}
+	var f Findings
+	severity, cure := Note, ""
+	if sum >= noticed {
+		severity, cure = Warning, "the stop takes that much longer, whatever the mode"
+	}
+	f.add(severity, CopiedMemory, cure, "%s is copied while the container stands still", strings.Join(parts, ", "))
+	return f, sum
+}
