@@ -23,6 +23,8 @@ var (
 	// ErrCancelled: the user stopped the move in time; the source runs on.
 	ErrCancelled = errors.New("move cancelled")
 
+	// errOnlyAsked ends a receiver whose source wanted to know whether the container could be taken.
+	errOnlyAsked = errors.New("the source only asked")
 	// errAbortedByPeer ends a receiver whose source gave up; it is never shown to a user of the source.
 	errAbortedByPeer = errors.New("the source gave up")
 	// errStalled ends a transfer inside the freeze that does not move any more.

@@ -44,8 +44,9 @@ const (
 
 // Container is the running container at the source.
 type Container interface {
-	// Hello describes it to the peer. Move and Protocol are filled in by the caller.
-	Hello(ctx context.Context) (*wire.Hello, error)
+	// Hello describes it to the peer. Move, Protocol, Mode and Check are filled in by the caller. The findings are of this
+	// host's preflight; with a blocker among them the container is not moved.
+	Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, error)
 	// Trees are its directories that travel, in the order of Hello.Trees. Their change logs run already.
 	Trees() []Tree
 	// Memory takes hold of its memory, so that it is sent in rounds while the container runs, and what is left when it has
@@ -139,8 +140,10 @@ type Tree interface {
 
 // Host is the peer's machine.
 type Host interface {
+	// Look decides whether the container could be taken, as Reserve would, and makes and changes nothing.
+	Look(ctx context.Context, hello *wire.Hello) (*wire.Offer, error)
 	// Reserve decides whether the container can be taken, and takes its id. The offer says whether its memory may come in page
-	// frames. Errors wrap wire's sentinels.
+	// frames. Errors wrap wire's sentinels; that of a preflight is a *wire.RefusalError.
 	Reserve(ctx context.Context, hello *wire.Hello) (Place, *wire.Offer, error)
 	// Discard destroys what is left of a container whose move did not get as far as "running", when the process that
 	// received it is gone.

@@ -55,6 +55,10 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 	var undo rollback
 
 	err := r.take(ctx, alarm, &undo) // 1 to 6
+	if errors.Is(err, errOnlyAsked) {
+		r.linger(settled)
+		return errors.Join(err, r.close())
+	}
 	if err == nil {
 		_ = failpoint.Hit(ctx, failpoint.PeerReady)
 		_, err = expect(ctx, r.talk, (*wire.Message).GetCommit) // 7
@@ -122,6 +126,9 @@ func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 	if _, err := ParseMode(r.hello.GetMode()); err != nil {
 		return fmt.Errorf("%w: %w", wire.ErrIncompatible, err)
 	}
+	if r.hello.GetCheck() {
+		return r.look(ctx)
+	}
 	place, offer, err := r.Host.Reserve(ctx, r.hello)
 	if err != nil {
 		return err
@@ -143,6 +150,18 @@ func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 		return err
 	}
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Offer{Offer: offer}})
+}
+
+// look answers a source that only asks.
+func (r *Receive) look(ctx context.Context) error {
+	offer, err := r.Host.Look(ctx, r.hello)
+	if err != nil {
+		return err
+	}
+	if err := r.talk.send(ctx, &wire.Message{Body: &wire.Message_Offer{Offer: offer}}); err != nil {
+		return err
+	}
+	return errOnlyAsked
 }
 
 func (r *Receive) sync(ctx context.Context, order *wire.SyncTree) error {

@@ -39,8 +39,10 @@ type world struct {
 	journals   [2]string
 	images     string
 	link       *cable
-	memory     *twinMemory // nil: as on a host that can't
-	offers     *wire.Offer // what the peer can; nil: no feeding
+	memory     *twinMemory     // nil: as on a host that can't
+	offers     *wire.Offer     // what the peer can; nil: no feeding
+	finds      []*wire.Finding // the source's preflight
+	peerFinds  []*wire.Finding // and the peer's
 	mode       Mode
 	events     []report.Event
 	receive    *Receive       // of the last move
@@ -113,8 +115,8 @@ func (w *world) states() (source, peer copyState) {
 
 // --- the source's twin
 
-func (w *world) Hello(context.Context) (*wire.Hello, error) {
-	return &wire.Hello{Container: "web", MemoryBytes: twinPages * pageSize, Trees: []*wire.Tree{{Name: "rootfs"}}}, w.step("hello")
+func (w *world) Hello(context.Context) (*wire.Hello, []*wire.Finding, error) {
+	return &wire.Hello{Container: "web", Source: "a", MemoryBytes: twinPages * pageSize, Trees: []*wire.Tree{{Name: "rootfs"}}}, w.finds, w.step("hello")
 }
 
 func (w *world) Trees() []Tree { return []Tree{w} }
@@ -212,9 +214,19 @@ func (w *world) Destroy(context.Context) error {
 
 type twinHost struct{ *world }
 
+func (h twinHost) Look(context.Context, *wire.Hello) (*wire.Offer, error) {
+	if len(wire.Blockers(h.peerFinds)) > 0 {
+		return nil, &wire.RefusalError{Findings: h.peerFinds, Cause: wire.ErrIncompatible}
+	}
+	return &wire.Offer{Destination: "b", Findings: h.peerFinds}, h.step("look")
+}
+
 func (h twinHost) Reserve(context.Context, *wire.Hello) (Place, *wire.Offer, error) {
 	if err := h.step("reserve"); err != nil {
 		return nil, nil, fmt.Errorf("%w: %w", wire.ErrExists, err)
+	}
+	if len(wire.Blockers(h.peerFinds)) > 0 {
+		return nil, nil, &wire.RefusalError{Findings: h.peerFinds, Cause: wire.ErrIncompatible}
 	}
 	dir, err := os.MkdirTemp(filepath.Dir(h.images), "spool")
 	offer := &wire.Offer{Destination: "b"}

@@ -2,39 +2,121 @@ package keeper
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"syscall"
 
-	"github.com/livemigrate/migrate/internal/link"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/wire"
+	"github.com/livemigrate/migrate/runtime"
 )
 
-// check tells what would keep this host from taking the container, before anything is touched.
-func (p *place) check(context.Context) error {
+// look tells what would keep this host from taking the container. Nothing is made or changed. An error is a hello that makes
+// no sense, or a look that failed.
+func (p *place) look(ctx context.Context) (*wire.Offer, error) {
+	var f preflight.Findings
 	if theirs, ours := p.hello.GetMachine(), machine(); theirs != ours {
-		return fmt.Errorf("%w: it runs on %s, this host is %s", wire.ErrIncompatible, theirs, ours)
+		f = append(f, preflight.Misfit(preflight.Blocker, preflight.Machine, "choose another peer", "it runs on %s, this host is %s", theirs, ours)...)
+	}
+	var err error
+	if p.spec, err = decode[specs.Spec]("config.json", p.hello.GetConfig()); err != nil {
+		return nil, err
+	}
+	if p.identity, err = decode[identity]("identity", p.hello.GetIdentity()); err != nil {
+		return nil, err
 	}
 	if p.spec.Root == nil || p.spec.Linux == nil {
-		return fmt.Errorf("%w: its config.json has no root or is not for Linux", wire.ErrIncompatible)
+		return nil, append(f, preflight.Misfit(preflight.Blocker, preflight.Configured, "", "its config.json has no root or is not for Linux")...).Refusal()
 	}
-	if p.identity.Network != nil {
-		if err := link.CheckPeer(p.identity.Network); err != nil {
-			return fmt.Errorf("%w: %w", wire.ErrIncompatible, err)
-		}
+	f = append(f, preflight.Kernels(p.hello.GetKernel(), kernelRelease())...)
+	if _, err := p.runtime.Load(p.hello.GetContainer()); !errors.Is(err, runtime.ErrNotExist) && !p.host.unsettled(p.hello.GetContainer()) {
+		f = append(f, preflight.Misfit(preflight.Blocker, preflight.IDTaken, "delete it there, or choose another peer",
+			"container with given ID already exists: %s", p.hello.GetContainer())...)
 	}
-	if err := p.checkMounts(); err != nil {
-		return err
+	arrival, err := p.arrival()
+	if err != nil {
+		return nil, err
 	}
-	if err := p.checkSpace(); err != nil {
-		return err
+	f = append(f, preflight.Arrive(arrival)...)
+	host, err := preflight.Host(ctx, p.hostOptions(arrival.Needs))
+	if err != nil {
+		return nil, err
 	}
-	return p.checkLog()
+	criuVersion, criu, err := p.lookAtCRIU(ctx)
+	if err != nil {
+		return nil, err
+	}
+	f = append(append(f, host...), criu...)
+	p.feeds = p.host.order.Feed && canFeed(p.spec)
+	if p.feedLimit, err = storeLimit(); err != nil {
+		return nil, err
+	}
+	if err := f.Sort().Refusal(); err != nil {
+		return nil, err
+	}
+	offer := &wire.Offer{
+		Destination:    hostname(),
+		Kernel:         kernelRelease(),
+		MigrateVersion: version(),
+		CriuVersion:    uint32(criuVersion),
+		Feeds:          p.feeds,
+		FeedLimit:      p.feedLimit,
+	}
+	offer.SetFindings(f.ToWire())
+	return offer, nil
 }
 
-// checkLog finds a log that the container's monitor could not write here. It is made, as its owner would want it.
-func (p *place) checkLog() error {
+// arrival is the container as the preflight wants it.
+func (p *place) arrival() (*preflight.Arrival, error) {
+	travels, err := p.travels()
+	if err != nil {
+		return nil, err
+	}
+	a := &preflight.Arrival{
+		Spec: p.spec, Needs: preflight.NeedsFromWire(p.hello.GetNeeds()), Network: p.identity.Network, LogFile: p.identity.LogFile,
+		Travels: travels, Bundles: p.host.order.Bundles,
+	}
+	for i, t := range p.hello.GetTrees() {
+		if _, err := os.Stat(p.treePath(i)); err != nil { // what is there already is not counted again
+			a.Files += t.GetBytes()
+		}
+	}
+	if a.Cgroups, err = p.runtime.CgroupPaths(p.hello.GetContainer(), p.spec); err != nil {
+		return nil, fmt.Errorf("%w: %w", wire.ErrIncompatible, err)
+	}
+	return a, nil
+}
+
+func (p *place) hostOptions(needs *preflight.Needs) *preflight.HostOptions {
+	return &preflight.HostOptions{
+		Role: preflight.Peer, Needs: needs, Feed: p.host.order.Feed, Spool: p.host.order.spoolParent(),
+		Follows: follows(handover.Mode(p.hello.GetMode())), UserNamespace: hasUserNamespace(p.spec),
+	}
+}
+
+// travels are the mounts whose contents come along.
+func (p *place) travels() (map[int]bool, error) {
+	travels := make(map[int]bool)
+	for _, v := range p.identity.Volumes {
+		if v.Mount < 0 || v.Mount >= len(p.spec.Mounts) {
+			return nil, fmt.Errorf("%w: a volume without a mount", wire.ErrMalformed)
+		}
+		travels[v.Mount] = true
+	}
+	if len(p.identity.Volumes) != len(p.hello.GetTrees())-1 {
+		return nil, fmt.Errorf("%w: %d volumes, %d trees", wire.ErrMalformed, len(p.identity.Volumes), len(p.hello.GetTrees()))
+	}
+	return travels, nil
+}
+
+// makeLog makes the container's log as its owner would want it.
+func (p *place) makeLog() error {
 	path := p.identity.LogFile
 	if path == "" {
 		return nil
@@ -46,55 +128,10 @@ func (p *place) checkLog() error {
 	return file.Close()
 }
 
-// checkMounts finds bind mounts that neither travel nor are here.
-func (p *place) checkMounts() error {
-	travels := make(map[int]bool)
-	for _, v := range p.identity.Volumes {
-		if v.Mount < 0 || v.Mount >= len(p.spec.Mounts) {
-			return fmt.Errorf("%w: a volume without a mount", wire.ErrMalformed)
-		}
-		travels[v.Mount] = true
-	}
-	if len(p.identity.Volumes) != len(p.hello.GetTrees())-1 {
-		return fmt.Errorf("%w: %d volumes, %d trees", wire.ErrMalformed, len(p.identity.Volumes), len(p.hello.GetTrees()))
-	}
-	for i, m := range p.spec.Mounts {
-		if !isBind(m) || travels[i] {
-			continue
-		}
-		if _, err := os.Stat(m.Source); err != nil {
-			return fmt.Errorf("%w: %s, bind-mounted at %s, is not on this host: create it, or move with --volumes copy",
-				wire.ErrIncompatible, m.Source, m.Destination)
-		}
-	}
-	return nil
-}
-
-// checkSpace finds a disk or memory that is too small for sure. What is there already of a tree is not counted again.
-func (p *place) checkSpace() error {
-	if err := os.MkdirAll(p.host.order.Bundles, 0o755); err != nil {
-		return fmt.Errorf("make bundles directory: %w", err)
-	}
-	var need uint64
-	for i, t := range p.hello.GetTrees() {
-		if _, err := os.Stat(p.treePath(i)); err != nil {
-			need += t.GetBytes()
-		}
-	}
-	spool := filepath.Dir(p.host.order.spoolPath(p.hello.GetMove()))
-	if free, memory := freeSpace(spool), p.hello.GetMemoryBytes(); free < memory {
-		return fmt.Errorf("%w: its memory needs %d MB below %s, %d MB are free", wire.ErrNoSpace, memory>>20, spool, free>>20)
-	}
-	if free := freeSpace(p.host.order.Bundles); free < need {
-		return fmt.Errorf("%w: its files need %d MB below %s, %d MB are free", wire.ErrNoSpace, need>>20, p.host.order.Bundles, free>>20)
-	}
-	return nil
-}
-
-func freeSpace(dir string) uint64 {
-	var s syscall.Statfs_t
-	if err := syscall.Statfs(dir, &s); err != nil {
-		return 0
-	}
-	return s.Bavail * uint64(s.Bsize)
+// unsettled tells whether a crash has left a move of the container here, which the next one ends first.
+func (h *host) unsettled(id string) bool {
+	stories, _ := journal.List(h.order.Journals)
+	return slices.ContainsFunc(stories, func(s *journal.Story) bool {
+		return s.Move.Role == journal.Peer && s.Move.Container == id && s.Move.Root == h.order.Root && !s.Ended()
+	})
 }

@@ -1,15 +1,21 @@
 package keeper
 
 import (
+	"encoding/json"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/filesync"
+	"github.com/livemigrate/migrate/internal/preflight"
+	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -26,11 +32,24 @@ func newPlace(t *testing.T, edit func(*place)) *place {
 		targets:  map[int]*filesync.Target{},
 	}
 	edit(p)
+	var err error
+	if p.runtime, err = h.open(); err != nil {
+		t.Fatal(err)
+	}
+	if p.hello.Config, err = json.Marshal(p.spec); err != nil {
+		t.Fatal(err)
+	}
+	if p.hello.Identity, err = json.Marshal(p.identity); err != nil {
+		t.Fatal(err)
+	}
 	return p
 }
 
 // What the peer can't take is said before anything is touched, with the name of the obstacle.
 func TestPeerRefusesWhatItCannotTake(t *testing.T) {
+	testutil.Root(t)
+	_, err := criu.Locate("")
+	testutil.Need(t, err == nil, "a CRIU that works: scripts/setup")
 	bind := specs.Mount{Destination: "/data", Type: "bind", Source: "/no/such/volume", Options: []string{"rbind"}}
 	for name, c := range map[string]struct {
 		edit func(*place)
@@ -55,20 +74,44 @@ func TestPeerRefusesWhatItCannotTake(t *testing.T) {
 		}, wire.ErrMalformed, "volumes"},
 		"disk too small":      {func(p *place) { p.hello.Trees[0].Bytes = 1 << 60 }, wire.ErrNoSpace, "are free"},
 		"log in no directory": {func(p *place) { p.identity.LogFile = "/no/such/directory/log" }, wire.ErrIncompatible, "/no/such/directory/log"},
-		"memory too small":    {func(p *place) { p.hello.MemoryBytes = 1 << 60 }, wire.ErrNoSpace, "memory needs"},
+		"memory too small":    {func(p *place) { p.hello.Needs = &wire.Needs{Memory: 1 << 60} }, wire.ErrNoSpace, "available here"},
+		"a newer CRIU":        {func(p *place) { p.hello.CriuVersion = 990000 }, wire.ErrIncompatible, "99.0.0"},
 		"no such bridge": {func(p *place) {
 			p.identity.Network = &runtime.Network{Bridge: "no-such-bridge", Addresses: []string{"10.0.0.1/24"}}
 		}, wire.ErrIncompatible, "no-such-bridge"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := newPlace(t, c.edit).check(t.Context())
+			p := newPlace(t, c.edit)
+			_, err := p.look(t.Context())
 			if !errors.Is(err, c.want) || c.want == nil && err != nil {
-				t.Fatalf("check: %v, want %v", err, c.want)
+				t.Fatalf("look: %v, want %v", err, c.want)
 			}
 			if err != nil && !strings.Contains(err.Error(), c.says) {
-				t.Errorf("check: %q does not say %q", err, c.says)
+				t.Errorf("look: %q does not say %q", err, c.says)
+			}
+			if _, err := os.Stat(p.host.order.Bundles); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("a look leaves something: %v", err)
 			}
 		})
+	}
+}
+
+// The user mends everything at once.
+func TestPeerNamesEveryObstacle(t *testing.T) {
+	testutil.Root(t)
+	_, err := newPlace(t, func(p *place) {
+		p.hello.Machine = "s390x"
+		p.identity.LogFile = "/no/such/directory/log"
+		p.spec.Mounts = []specs.Mount{{Destination: "/data", Type: "bind", Source: "/no/such/volume"}}
+	}).look(t.Context())
+	var codes []string
+	for _, f := range wire.Blockers(wire.FindingsOf(wire.NewFailure(err).Err())) {
+		codes = append(codes, f.GetCode())
+	}
+	for _, code := range []preflight.Code{preflight.Machine, preflight.LogFile, preflight.BindMount} {
+		if !slices.Contains(codes, string(code)) {
+			t.Errorf("%s is not among %v", code, codes)
+		}
 	}
 }
 

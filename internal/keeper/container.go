@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -19,12 +20,10 @@ import (
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
-
-// ErrUnmovable: this host's own checks say no. The text names the obstacle and its cure.
-var ErrUnmovable = errors.New("the container can't be moved as it is")
 
 // container is a running container as the handover's source side wants it.
 type container struct {
@@ -94,23 +93,25 @@ func (c *container) Close() error {
 	return err
 }
 
-// openTrees starts the change logs of the rootfs and of the volumes that travel.
-func (c *container) openTrees(ctx context.Context) error {
+// plannedTrees are the rootfs and the volumes that travel.
+func (c *container) plannedTrees() []*tree {
 	roots := []*tree{{name: "rootfs", path: c.Plan().Rootfs}}
 	for i, m := range c.Spec().Mounts {
-		if !isBind(m) || !isDirectory(m.Source) {
-			continue // what is no directory the peer must have itself
-		}
-		switch c.order.Volumes {
-		case VolumesRefuse:
-			return fmt.Errorf("%w: %s is bind-mounted at %s; move it with --volumes copy or shared", ErrUnmovable, m.Source, m.Destination)
-		case VolumesCopy:
+		// What is no directory the peer must have itself; the preflight refuses what is to be refused.
+		if preflight.IsBind(m) && isDirectory(m.Source) && c.order.Volumes == VolumesCopy {
 			name := "volume-" + strconv.Itoa(len(roots))
 			roots = append(roots, &tree{name: name, path: m.Source, destination: m.Destination, mount: i})
 		}
 	}
 	for _, t := range roots {
 		t.container = c
+	}
+	return roots
+}
+
+// openTrees starts their change logs.
+func (c *container) openTrees(ctx context.Context) error {
+	for _, t := range c.plannedTrees() {
 		index, err := c.order.index(t.path)
 		if err != nil {
 			return err
@@ -128,15 +129,18 @@ func (c *container) openTrees(ctx context.Context) error {
 	return nil
 }
 
-// Hello describes the container to the peer.
-func (c *container) Hello(context.Context) (*wire.Hello, error) {
-	if err := c.restorable(); err != nil {
-		return nil, err
+// Hello describes the container to the peer. The findings are this host's.
+func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, error) {
+	began := time.Now()
+	needs, findings, err := c.preflight(ctx)
+	if err != nil {
+		return nil, nil, err
 	}
+	c.log.Debug("preflight", "took", time.Since(began), "processes", needs.Processes, "findings", len(findings))
 	state := c.State()
 	config, err := json.Marshal(c.Spec())
 	if err != nil {
-		return nil, fmt.Errorf("encode config: %w", err)
+		return nil, nil, fmt.Errorf("encode config: %w", err)
 	}
 	who := identity{
 		Network: state.Network, LogFile: state.LogFile, Notify: state.Notify, Created: state.Created,
@@ -153,6 +157,7 @@ func (c *container) Hello(context.Context) (*wire.Hello, error) {
 		MemoryBytes:    c.resident(),
 		TcpEstablished: true,
 		Source:         hostname(),
+		Needs:          needs.ToWire(),
 	}
 	for _, t := range c.trees {
 		hello.Trees = append(hello.Trees, &wire.Tree{Name: t.name, Destination: t.destination, Bytes: t.size()})
@@ -161,19 +166,47 @@ func (c *container) Hello(context.Context) (*wire.Hello, error) {
 		}
 	}
 	hello.Identity, err = json.Marshal(who)
-	return hello, err
+	return hello, findings.ToWire(), err
 }
 
-// restorable finds what CRIU would dump and then could not restore.
-func (c *container) restorable() error {
-	// CRIU puts the mounts together below /tmp of the new root, or fails ("Can't create temporary directory").
-	if root := c.Spec().Root; root != nil && root.Readonly && !isDirectory(filepath.Join(c.Plan().Rootfs, "tmp")) {
-		return fmt.Errorf("%w: its root is read-only and has no /tmp, which CRIU needs: make that directory in %s", ErrUnmovable, c.Plan().Rootfs)
+// preflight looks at this host and at the container on it. needs is for the peer.
+func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.Findings, error) {
+	subject, err := preflight.SubjectOf(c.Container)
+	if err != nil {
+		return nil, nil, err
 	}
-	if err := checkpoint.Check(c.Container, c.dumpOptions("")); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnmovable, err)
+	findings := preflight.Container(c.Container, c.dumpOptions(""))
+	for _, m := range c.Spec().Mounts {
+		switch {
+		case !preflight.IsBind(m):
+		case c.order.Volumes == VolumesRefuse && isDirectory(m.Source):
+			findings = append(findings, preflight.Misfit(preflight.Blocker, preflight.BindMount, "move it with --volumes copy or shared",
+				"%s is bind-mounted at %s", m.Source, m.Destination)...)
+		case c.order.Volumes != VolumesCopy || !isDirectory(m.Source):
+			subject.Binds[m.Destination] = m.Source
+		}
 	}
-	return nil
+	if c.order.Feed {
+		if err := c.fits(); err != nil {
+			findings = append(findings, preflight.Misfit(preflight.Warning, preflight.MemoryLimit, "raise its limit",
+				"%v: its memory goes while it stands still", err)...)
+		}
+	}
+	needs, scanned, err := preflight.Scan(ctx, subject)
+	if err != nil {
+		return nil, nil, err
+	}
+	findings = append(findings, scanned...)
+	host, err := preflight.Host(ctx, &preflight.HostOptions{
+		Role: preflight.Source, Needs: needs, UserNamespace: c.Plan().Private(specs.UserNamespace),
+		Feed: c.order.Feed, Spool: c.order.spoolParent(),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	findings = append(findings, host...)
+	findings = append(findings, preflight.JudgeCRIU(c.facts.version, "this host's")...)
+	return needs, findings.Sort(), nil
 }
 
 // resident is what the container's processes have resident, in bytes.
@@ -328,18 +361,6 @@ func (c *container) Revive(ctx context.Context) error {
 		return errors.Join(err, handover.ErrStillFrozen)
 	}
 	return c.released()
-}
-
-func isBind(m specs.Mount) bool {
-	if m.Type == "bind" {
-		return true
-	}
-	for _, o := range m.Options {
-		if o == "bind" || o == "rbind" {
-			return true
-		}
-	}
-	return false
 }
 
 func isDirectory(path string) bool {

@@ -13,32 +13,14 @@ import (
 
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/journal"
-	"github.com/livemigrate/migrate/internal/wire"
+	"github.com/livemigrate/migrate/internal/preflight"
 )
 
 // criuFacts are what the source's CRIU says of itself and of its host, for the peer to compare. Zero where it said nothing.
 type criuFacts struct {
-	version criuVersion
+	version preflight.Version
 	cpuinfo []byte
 }
-
-// criuVersion is 10000*major + 100*minor + sublevel, as in Hello and Offer.
-type criuVersion uint32
-
-func parseCRIUVersion(text string) criuVersion {
-	var major, minor, sublevel uint32
-	if n, _ := fmt.Sscanf(text, "%d.%d.%d", &major, &minor, &sublevel); n < 2 { // 4.2 has no sublevel
-		return 0
-	}
-	return criuVersion(10000*major + 100*minor + sublevel)
-}
-
-func (v criuVersion) String() string {
-	return fmt.Sprintf("%d.%d.%d", v/10000, v/100%100, v%100)
-}
-
-// olderThan compares releases; images of one sublevel are those of another.
-func (v criuVersion) olderThan(other criuVersion) bool { return v/100 < other/100 }
 
 // cpuinfoFile is CRIU's name for it.
 const cpuinfoFile = "cpuinfo.img"
@@ -47,7 +29,7 @@ const cpuinfoFile = "cpuinfo.img"
 func (p Places) askCRIU(ctx context.Context, client *criu.Client, log *slog.Logger) (facts criuFacts) {
 	text, err := client.Version(ctx)
 	if err == nil {
-		facts.version = parseCRIUVersion(text)
+		facts.version = preflight.ParseVersion(text)
 		facts.cpuinfo, err = p.cpuinfo(ctx, client, text)
 	}
 	if err != nil {
@@ -77,53 +59,48 @@ func (p Places) cpuinfo(ctx context.Context, client *criu.Client, version string
 	return image, errors.Join(err, os.RemoveAll(dir))
 }
 
-// checkCRIU refuses a container that this host's CRIU could not restore, or whose processes would miss instructions here
-// and die of that at some time after the move.
-func (p *place) checkCRIU(ctx context.Context) (_ criuVersion, err error) {
-	path, err := criu.Locate(p.host.order.CRIU)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", wire.ErrIncompatible, err)
-	}
-	client, err := criu.Start(ctx, &criu.StartOptions{Path: path, Log: p.host.log})
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", wire.ErrIncompatible, err)
+// lookAtCRIU finds out whether this host's CRIU could restore the container, and whether its processes would miss
+// instructions here and die of that at some time after the move.
+func (p *place) lookAtCRIU(ctx context.Context) (_ preflight.Version, findings preflight.Findings, err error) {
+	client, text, findings := preflight.CRIU(ctx, p.host.order.CRIU, p.host.log)
+	if client == nil {
+		return 0, findings, nil
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
-	text, err := client.Version(ctx)
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", wire.ErrIncompatible, err)
+	ours, theirs := preflight.ParseVersion(text), preflight.Version(p.hello.GetCriuVersion())
+	if ours.OlderThan(theirs) {
+		findings = append(findings, preflight.Misfit(preflight.Blocker, preflight.CRIUOld, "install the same release on both hosts",
+			"CRIU is %v here, the source has %v", ours, theirs)...)
 	}
-	ours, theirs := parseCRIUVersion(text), criuVersion(p.hello.GetCriuVersion())
-	if ours.olderThan(theirs) {
-		return 0, fmt.Errorf("%w: %s is CRIU %v, the source has %v: install the same release here", wire.ErrIncompatible, path, ours, theirs)
-	}
-	return ours, p.checkProcessor(ctx, client, text)
+	differs, err := p.checkProcessor(ctx, client, text)
+	return ours, append(findings, differs...), err
 }
 
 // checkProcessor compares the processors. A pair that has passed once is not compared again before the next reboot.
-func (p *place) checkProcessor(ctx context.Context, client *criu.Client, version string) error {
+func (p *place) checkProcessor(ctx context.Context, client *criu.Client, version string) (preflight.Findings, error) {
 	theirs, places := p.hello.GetCpuinfo(), p.host.order.Places
 	if len(theirs) == 0 {
-		p.host.log.Warn("the source sent no description of its processor")
-		return nil
+		return preflight.Misfit(preflight.Warning, preflight.Processor, "", "the source sent no description of its processor: it is not compared"), nil
 	}
 	passed := places.kept("cpu-passed", version)
 	if before, err := os.ReadFile(passed); err == nil && bytes.Equal(before, theirs) {
-		return nil
+		return nil, nil
 	}
 	dir, err := places.scratch()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	image := filepath.Join(dir, cpuinfoFile)
-	if err = os.WriteFile(image, theirs, 0o600); err == nil {
-		if err = client.CPUInfoCheck(ctx, dir); err != nil {
-			err = fmt.Errorf("%w: the processors differ: %w", wire.ErrIncompatible, err)
-		} else {
-			err = os.Rename(image, passed)
-		}
+	if err := os.WriteFile(image, theirs, 0o600); err != nil {
+		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return errors.Join(err, os.RemoveAll(dir))
+	var findings preflight.Findings
+	if differs := client.CPUInfoCheck(ctx, dir); differs != nil {
+		findings = preflight.Misfit(preflight.Blocker, preflight.Processor, "choose another peer", "the processors differ: %v", differs)
+	} else {
+		err = os.Rename(image, passed)
+	}
+	return findings, errors.Join(err, os.RemoveAll(dir))
 }
 
 // kept is where an answer of CRIU's lies that holds until the host or CRIU changes.

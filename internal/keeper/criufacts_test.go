@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -22,12 +23,12 @@ func TestCRIUVersionsAreComparedByRelease(t *testing.T) {
 		{"3.17.1", "4.2.1", true},
 		{"4.2", "unknown", false},
 	} {
-		ours, theirs := parseCRIUVersion(c.ours), parseCRIUVersion(c.theirs)
-		if ours.olderThan(theirs) != c.older {
+		ours, theirs := preflight.ParseVersion(c.ours), preflight.ParseVersion(c.theirs)
+		if ours.OlderThan(theirs) != c.older {
 			t.Errorf("%v older than %v: want %v", ours, theirs, c.older)
 		}
 	}
-	if got := parseCRIUVersion("4.2.1"); got != 40201 || got.String() != "4.2.1" {
+	if got := preflight.ParseVersion("4.2.1"); got != 40201 || got.String() != "4.2.1" {
 		t.Errorf("got %d, %v", got, got)
 	}
 }
@@ -49,8 +50,8 @@ func TestPeerRefusesByItsCRIUAndProcessor(t *testing.T) {
 	}
 	for range 2 { // the second time from what was kept
 		p.hello.Cpuinfo, p.hello.CriuVersion = facts.cpuinfo, uint32(facts.version)
-		if v, err := p.checkCRIU(t.Context()); err != nil || v != facts.version {
-			t.Errorf("this host refuses itself: %v, %v", v, err)
+		if v, found, err := p.lookAtCRIU(t.Context()); err != nil || v != facts.version || found.Blocked() {
+			t.Errorf("this host refuses itself: %v, %v, %v", v, found, err)
 		}
 	}
 	for name, edit := range map[string]func(){
@@ -60,8 +61,8 @@ func TestPeerRefusesByItsCRIUAndProcessor(t *testing.T) {
 	} {
 		p.hello.Cpuinfo, p.hello.CriuVersion = facts.cpuinfo, uint32(facts.version)
 		edit()
-		if _, err := p.checkCRIU(t.Context()); !errors.Is(err, wire.ErrIncompatible) {
-			t.Errorf("%s: %v, want ErrIncompatible", name, err)
+		if _, found, err := p.lookAtCRIU(t.Context()); err != nil || !errors.Is(found.Refusal(), wire.ErrIncompatible) {
+			t.Errorf("%s: %v, %v, want ErrIncompatible", name, found, err)
 		}
 		p.host.order.CRIU = ""
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -18,6 +17,7 @@ import (
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/memory/pages"
 	"github.com/livemigrate/migrate/internal/memory/store"
+	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -32,24 +32,18 @@ type feeding struct {
 
 // canFeed tells whether this host could feed a container of this configuration.
 func canFeed(spec *specs.Spec) bool {
-	return feed.Possible(slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool {
-		return ns.Type == specs.UserNamespace
-	})) == nil
+	return feed.Possible(hasUserNamespace(spec)) == nil
+}
+
+func hasUserNamespace(spec *specs.Spec) bool {
+	return slices.ContainsFunc(spec.Linux.Namespaces, func(ns specs.LinuxNamespace) bool { return ns.Type == specs.UserNamespace })
 }
 
 // storeLimit is what a store may hold, in bytes: it lies in no process's memory, so that the kernel, once there is none left,
 // would end one of the others' after the other in vain.
 func storeLimit() (uint64, error) {
-	text, err := os.ReadFile("/proc/meminfo")
-	if err != nil {
-		return 0, fmt.Errorf("read memory that is available: %w", err)
-	}
-	_, rest, _ := strings.Cut(string(text), "\nMemAvailable:")
-	var available uint64 // KiB
-	if _, err := fmt.Sscan(rest, &available); err != nil {
-		return 0, fmt.Errorf("read memory that is available: %w", err)
-	}
-	return (available - available/16) << 10 / memory.PageSize * memory.PageSize, nil
+	available, err := preflight.Available()
+	return (available - available/16) / memory.PageSize * memory.PageSize, err
 }
 
 // startFeeding opens the store and starts the feeder, which waits for CRIU in dir. stateDir is the container's.

@@ -9,8 +9,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/opencontainers/runtime-spec/specs-go"
-
 	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
@@ -31,13 +29,32 @@ func (h *host) open() (*runtime.Runtime, error) {
 	return runtime.Open(&runtime.Options{Root: h.order.Root, SystemdCgroup: h.order.SystemdCgroup, Log: h.log})
 }
 
+func (h *host) newPlace(hello *wire.Hello) (*place, error) {
+	rt, err := h.open()
+	if err != nil {
+		return nil, err
+	}
+	return &place{
+		host: h, runtime: rt, hello: hello, targets: make(map[int]*filesync.Target),
+		bundle: filepath.Join(h.order.Bundles, hello.GetContainer()),
+	}, nil
+}
+
+// Look tells whether the container could be taken.
+func (h *host) Look(ctx context.Context, hello *wire.Hello) (*wire.Offer, error) {
+	p, err := h.newPlace(hello)
+	if err != nil {
+		return nil, err
+	}
+	return p.look(ctx)
+}
+
 // Reserve checks that the container can be taken, and takes its id.
 func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place, _ *wire.Offer, err error) {
-	rt, err := h.open()
+	p, err := h.newPlace(hello)
 	if err != nil {
 		return nil, nil, err
 	}
-	p := &place{host: h, runtime: rt, hello: hello, targets: make(map[int]*filesync.Target), bundle: filepath.Join(h.order.Bundles, hello.GetContainer())}
 	if p.lock, err = h.order.lock(hello.GetContainer()); err != nil {
 		return nil, nil, err
 	}
@@ -50,38 +67,14 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 		return nil, nil, err
 	}
 	h.order.prune(journal.Peer, hello.GetContainer(), h.log)
-	if _, err := rt.Load(hello.GetContainer()); !errors.Is(err, runtime.ErrNotExist) {
-		return nil, nil, fmt.Errorf("%w: %s", wire.ErrExists, hello.GetContainer())
-	}
-	if p.spec, err = decode[specs.Spec]("config.json", hello.GetConfig()); err != nil {
-		return nil, nil, err
-	}
-	if p.identity, err = decode[identity]("identity", hello.GetIdentity()); err != nil {
-		return nil, nil, err
-	}
-	if err := p.check(ctx); err != nil {
-		return nil, nil, err
-	}
-	criu, err := p.checkCRIU(ctx)
+	offer, err := p.look(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := p.makeBundle(); err != nil {
-		return nil, nil, err
-	}
-	p.feeds = h.order.Feed && canFeed(p.spec)
-	if p.feedLimit, err = storeLimit(); err != nil {
+	if err := errors.Join(p.makeBundle(), p.makeLog()); err != nil {
 		return nil, nil, err
 	}
 	h.place = p
-	offer := &wire.Offer{
-		Destination:    hostname(),
-		Kernel:         kernelRelease(),
-		MigrateVersion: version(),
-		CriuVersion:    uint32(criu),
-		Feeds:          p.feeds,
-		FeedLimit:      p.feedLimit,
-	}
 	return p, offer, nil
 }
 

@@ -22,7 +22,7 @@ func (p Places) lock(id string) (*idLock, error) {
 	if err := p.make(); err != nil {
 		return nil, err
 	}
-	path := filepath.Join(p.run(), id+".lock")
+	path := p.lockPath(id)
 	for {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 		if err != nil {
@@ -37,6 +37,20 @@ func (p Places) lock(id string) (*idLock, error) {
 		_ = file.Close() // its last owner removed it between our open and our lock
 	}
 }
+
+// busy tells whether a move has the id.
+func (p Places) busy(id string) bool {
+	if _, err := os.Stat(p.lockPath(id)); err != nil {
+		return false
+	}
+	l, err := p.lock(id)
+	if err == nil {
+		_ = l.Close()
+	}
+	return errors.Is(err, wire.ErrBusy)
+}
+
+func (p Places) lockPath(id string) string { return filepath.Join(p.run(), id+".lock") }
 
 // arriveLimit is how long a move waits for the end of the one that brought the container here. At memory speed that is tens
 // of gigabytes.

@@ -73,11 +73,18 @@ func (p Places) spool(move string) (string, error) {
 func (p Places) removeSpool(move string) error { return os.RemoveAll(p.spoolPath(move)) }
 
 func (p Places) spoolPath(move string) string {
+	return filepath.Join(p.spoolParent(), "migrate-images-"+move)
+}
+
+func (p Places) spoolParent() string {
 	parent := p.run()
-	if !isTmpfs(parent) && isTmpfs("/dev/shm") {
-		parent = "/dev/shm"
+	if _, err := os.Stat(parent); err != nil { // not made yet
+		parent = filepath.Dir(parent)
 	}
-	return filepath.Join(parent, "migrate-images-"+move)
+	if isTmpfs(parent) || !isTmpfs("/dev/shm") {
+		return p.run()
+	}
+	return "/dev/shm"
 }
 
 // prune makes room among the journals, which only grows if it fails.
