@@ -36,5 +36,5 @@ func ParseMode(name string) (Mode, error) {
 // rounds tells whether memory is sent while the container runs.
 func (m Mode) rounds() bool { return m != StopCopy && m != PostCopy }
 
-// later tells whether memory is left behind at the freeze.
-func (m Mode) later() bool { return m == PostCopy || m == Hybrid }
+// Later tells whether memory is left behind at the freeze, and follows when the container runs at the peer.
+func (m Mode) Later() bool { return m == PostCopy || m == Hybrid }

@@ -86,7 +86,7 @@ func (p *Push) openMemory(ctx context.Context) error {
 // byImages says that the memory goes by CRIU's images, aloud where the user has asked for something else.
 func (p *Push) byImages(why string) {
 	p.Log.Info("the memory goes by CRIU's images", "why", why)
-	if p.Mode == PreCopy || p.Mode.later() {
+	if p.Mode == PreCopy || p.Mode.Later() {
 		p.Record.Warn("no rounds, and nothing is left for later, the memory goes by CRIU's images: " + why)
 	}
 }
@@ -145,7 +145,7 @@ func (p *Push) final(ctx context.Context, lanes *pageLanes) error {
 		return nil
 	}
 	began := time.Now()
-	if p.Mode.later() {
+	if p.Mode.Later() {
 		owed, err := p.memory.Promise(ctx)
 		if err != nil {
 			return fmt.Errorf("promise the rest of the memory: %w", err)
@@ -208,7 +208,7 @@ const pageSize = 4096
 // predict tells what is expected of the stop that follows.
 func (p *Push) predict(c *converge, d decision) {
 	p.Log.Info("stopping the container", "decision", d.String())
-	if p.Mode.later() { // what is not sent yet does not lengthen the stop
+	if p.Mode.Later() { // what is not sent yet does not lengthen the stop
 		return
 	}
 	p.mode = PreCopy

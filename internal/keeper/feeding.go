@@ -46,11 +46,12 @@ func storeLimit() (uint64, error) {
 	return (available - available/16) / memory.PageSize * memory.PageSize, err
 }
 
-// startFeeding opens the store and starts the feeder, which waits for CRIU in dir. stateDir is the container's.
-func startFeeding(ctx context.Context, dir, stateDir string, limit uint64, log *slog.Logger) (*feeding, error) {
+// startFeeding opens the store and starts the feeder, which waits for CRIU in dir. stateDir is the container's. later: pages come
+// when the container runs, and those first that it waits for.
+func startFeeding(ctx context.Context, dir, stateDir string, limit uint64, later bool, log *slog.Logger) (*feeding, error) {
 	f := &feeding{log: log}
 	var err error
-	f.store, err = store.Open(&store.Options{Limit: limit, Stored: func(s pages.Slots) { f.feed.Arrived(s.First, s.Pages) }})
+	f.store, err = store.Open(&store.Options{Limit: limit, Scattered: later, Stored: func(s pages.Slots) { f.feed.Arrived(s.First, s.Pages) }})
 	if err != nil {
 		return nil, err
 	}

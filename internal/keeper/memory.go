@@ -33,7 +33,7 @@ func (c *container) Memory(ctx context.Context) (handover.Memory, error) {
 	if err != nil {
 		return nil, err
 	}
-	ledger, err := pages.NewLedger(nil)
+	ledger, err := pages.NewLedger(&pages.LedgerOptions{First: pages.FramePages})
 	if err != nil {
 		return nil, errors.Join(err, set.Close())
 	}

@@ -149,7 +149,8 @@ func (p *place) Prepare(ctx context.Context) error {
 	}
 	if p.feeds {
 		dir := p.host.order.logs(p.hello.GetContainer())
-		if p.memory, err = startFeeding(ctx, dir, p.prepared.StateDir(), p.feedLimit, p.host.log); err != nil {
+		later := handover.Mode(p.hello.GetMode()).Later()
+		if p.memory, err = startFeeding(ctx, dir, p.prepared.StateDir(), p.feedLimit, later, p.host.log); err != nil {
 			return err
 		}
 	}

@@ -36,6 +36,8 @@ var ErrFixed = errors.New("page is not in the layout that the peer has")
 type LedgerOptions struct {
 	// Slots is the last slot that the peer's store can hold. MaxSlot if 0.
 	Slots uint64
+	// First is the slot that the first page gets. 1 if 0.
+	First uint64
 	// Digests is for how many slots digests are kept, 24 to 28 bytes each; pages beyond are sent whenever they are read, and
 	// share nothing. 1.5 million (6 GB of different pages, 44 MB) if 0.
 	Digests int
@@ -55,7 +57,7 @@ func NewLedger(options *LedgerOptions) (*Ledger, error) {
 	if o.Digests <= 0 {
 		o.Digests = defaultDigests
 	}
-	table, err := newSlots(o.Slots, o.Digests)
+	table, err := newSlots(max(o.First, 1), o.Slots, o.Digests)
 	if err != nil {
 		return nil, fmt.Errorf("make ledger: %w", err)
 	}
@@ -115,6 +117,7 @@ func (l *Ledger) note(id uint64, pages []seen, verdicts []verdict) ([]verdict, e
 		s = newSpace()
 		l.spaces[id] = s
 	}
+	l.slots.touch(pages)
 	for i := range pages {
 		v, err := l.notePage(s, &pages[i])
 		if err != nil {
@@ -325,5 +328,5 @@ type Usage struct {
 func (l *Ledger) Usage() Usage {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return Usage{Slots: uint64(l.slots.top) - l.slots.free, Top: uint64(l.slots.top), Unique: l.slots.indexed}
+	return Usage{Slots: uint64(l.slots.top) - uint64(l.slots.first-1) - l.slots.free, Top: uint64(l.slots.top), Unique: l.slots.indexed}
 }

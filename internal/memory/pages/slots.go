@@ -25,6 +25,7 @@ type record struct {
 // 28 bytes a slot have a bound (24 of the record, 4 of the bucket). Beyond it pages cost 4 bits and are not compared any more:
 // they are sent whenever they are read, as is right for a tracker that knows what was written.
 type slots struct {
+	first   uint32 // the first slot that is given away
 	limit   uint32 // the last slot there is
 	top     uint32 // the last one that was ever in use
 	free    uint64 // below top
@@ -36,14 +37,23 @@ type slots struct {
 	records *mapping.Table[record]
 	buckets []uint32 // first slot of each chain, 0 for none; a power of two
 	indexed int
+	touched uint32 // of no meaning
 }
 
-func newSlots(limit uint64, records int) (*slots, error) {
+func newSlots(first, limit uint64, records int) (*slots, error) {
+	if first > limit {
+		return nil, fmt.Errorf("%w: it ends before slot %d", ErrStoreFull, first)
+	}
 	table, err := mapping.NewTable[record](min(records, int(limit)+1))
 	if err != nil {
 		return nil, err
 	}
-	return &slots{limit: uint32(limit), records: table, buckets: make([]uint32, 1024)}, nil
+	s := &slots{first: uint32(first), limit: uint32(limit), records: table, buckets: make([]uint32, 1024)}
+	s.reach(s.first - 1)
+	for slot := range s.first {
+		s.used[slot/64] |= 1 << (slot % 64)
+	}
+	return s, nil
 }
 
 func (s *slots) record(slot uint32) *record {
@@ -83,7 +93,6 @@ func (s *slots) reach(slot uint32) {
 		s.leaving = append(s.leaving, 0)
 		s.owed = append(s.owed, 0)
 	}
-	s.used[0] |= 1 // slot 0 is never free
 }
 
 // fresh gives a slot that no page ever had.
@@ -157,6 +166,22 @@ func (s *slots) settle() {
 		s.free += uint64(bits.OnesCount64(left))
 		s.leaving[w] = 0
 		s.lowest = min(s.lowest, w)
+	}
+}
+
+// touch brings what find reads into the processor's cache: here it waits for many places of memory at a time, there for one
+// after the other.
+func (s *slots) touch(pages []seen) {
+	var slots [step]uint32
+	for len(pages) > 0 {
+		n := min(len(pages), step)
+		for i := range pages[:n] {
+			slots[i] = s.buckets[s.bucket(pages[i].digest)]
+		}
+		for _, slot := range slots[:n] {
+			s.touched += s.records.Rows[slot].refs
+		}
+		pages = pages[n:]
 	}
 }
 

@@ -27,7 +27,10 @@ type Options struct {
 	File *os.File // of a store that another process has opened, instead of an empty one; nil for none. Close closes it.
 	// Stored, if not nil, is told of slots whose pages have come, by several goroutines.
 	Stored func(slots pages.Slots)
-	Limit  uint64 // bytes of all pages at most; a multiple of the page size. 0: no limit but the machine's
+	// Scattered: pages may come in any order, while others are fed already. Else they come in about the order of their slots, and
+	// a store in memory grows in pieces, which takes the kernel a fifth of the time.
+	Scattered bool
+	Limit     uint64 // bytes of all pages at most; a multiple of the page size. 0: no limit but the machine's
 }
 
 // Store is safe for use by several goroutines, as long as no two write one slot.
@@ -37,6 +40,10 @@ type Store struct {
 	last  uint64 // slot
 	told  func(pages.Slots)
 	idle  sync.Pool
+
+	pieces  bool // the file is to grow by hole.Piece
+	growing sync.Mutex
+	end     int64 // of such a file; under growing
 }
 
 // Open makes an empty store, or goes on with one. nil options mean one in memory without a limit. The caller closes it.
@@ -54,11 +61,15 @@ func Open(options *Options) (*Store, error) {
 		s.where, s.file = "memory", o.File
 		return s, nil
 	}
-	if o.Dir == "" {
+	switch {
+	case o.Dir != "":
+		s.file, err = hole.Nameless(o.Dir)
+	case o.Scattered:
 		s.where = "memory"
 		s.file, err = hole.Memory("pages")
-	} else {
-		s.file, err = hole.Nameless(o.Dir)
+	default:
+		s.where = "memory"
+		s.file, s.pieces, err = hole.Pieces("pages")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open store of pages: %w", err)
@@ -88,7 +99,7 @@ func (s *Store) Put(frame []byte) error {
 }
 
 func (s *Store) write(slots pages.Slots, bytes []byte) error {
-	_, err := s.file.WriteAt(bytes, int64(slots.First*memory.PageSize))
+	err := s.writeAt(bytes, int64(slots.First*memory.PageSize))
 	if err == nil {
 		if s.told != nil {
 			s.told(slots)
@@ -105,6 +116,51 @@ func (s *Store) write(slots pages.Slots, bytes []byte) error {
 	used, usedErr := s.Used()
 	return errors.Join(fmt.Errorf("%w in %s, which has %d MiB of it: %s (%w)", ErrNoRoom, s.where, used>>20, cure, err), usedErr)
 }
+
+func (s *Store) writeAt(bytes []byte, off int64) error {
+	for s.pieces && len(bytes) > 0 {
+		n := min(int64(len(bytes)), hole.Piece-off%hole.Piece)
+		if err := s.writePiece(bytes[:n], off); err != nil {
+			return err
+		}
+		bytes, off = bytes[n:], off+n
+	}
+	if len(bytes) == 0 {
+		return nil
+	}
+	_, err := s.file.WriteAt(bytes, off)
+	return err
+}
+
+// writePiece writes a piece, or a part of one. Whoever makes the file longer does it by whole pieces, and alone: what lies behind the
+// end is nobody's yet.
+func (s *Store) writePiece(bytes []byte, off int64) error {
+	whole, err := s.grow(bytes, off)
+	if err != nil || whole {
+		return err
+	}
+	_, err = s.file.WriteAt(bytes, off)
+	return err
+}
+
+// grow makes the file reach beyond off. whole: its last piece are the bytes.
+func (s *Store) grow(bytes []byte, off int64) (whole bool, err error) {
+	s.growing.Lock()
+	defer s.growing.Unlock()
+	for ; s.end <= off; s.end += hole.Piece {
+		piece := zeroPiece[:]
+		if whole = s.end == off && len(bytes) == hole.Piece; whole {
+			piece = bytes
+		}
+		if _, err := s.file.WriteAt(piece, s.end); err != nil {
+			return false, err
+		}
+	}
+	return whole, nil
+}
+
+// zeroPiece is never written to.
+var zeroPiece [hole.Piece]byte
 
 // ReadAt reads pages from a slot on. Slots that were never put, or were punched, are zeros.
 func (s *Store) ReadAt(buf []byte, slot uint64) error {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/livemigrate/migrate/internal/memory"
 	"github.com/livemigrate/migrate/internal/memory/hogtest"
 	"github.com/livemigrate/migrate/internal/memory/pages"
@@ -166,5 +168,29 @@ func BenchmarkPut(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// Frames of two lanes overtake each other by any distance: the store grows over places whose pages come later.
+func TestPagesOfSeveralLanesOvertakeEachOther(t *testing.T) {
+	all, want := frames(t, 4000)
+	s := open(t, nil)
+	var lanes errgroup.Group
+	for first := range 4 {
+		lanes.Go(func() error {
+			for i := len(all) - 1 - first; i >= 0; i -= 4 {
+				if err := s.Put(all[i]); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	if err := lanes.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(want))
+	if err := s.ReadAt(got, 1); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("the pages differ, %v", err)
 	}
 }
