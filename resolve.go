@@ -44,6 +44,18 @@ func Resolve(ctx context.Context, id string, o *ResolveOptions) (Outcome, error)
 	return keeper.Resolve(ctx, id, options.order(host))
 }
 
+// Refeed gives a container on this host the rest of its memory, when the processes that were doing so were killed: it stands
+// still meanwhile at the first page that it lacks. It returns when the container has all; false when there was nothing to do
+// here. A container that cannot be given its memory any more is killed, which is an error.
+func Refeed(ctx context.Context, id string, h Host) (bool, error) {
+	host, err := h.fill()
+	if err != nil {
+		return false, err
+	}
+	var options ResolveOptions
+	return keeper.Refeed(ctx, id, options.order(host))
+}
+
 func (o *ResolveOptions) order(host Host) *keeper.ResolveOrder {
 	return &keeper.ResolveOrder{
 		Places:        host.places(""),

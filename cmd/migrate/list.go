@@ -68,6 +68,7 @@ func listContainers(g *globals) ([]containerState, error) {
 			g.log.Warn(fmt.Sprintf("status for %s: %v", c.ID(), err))
 			continue
 		}
+		warnOfMemory(g, c)
 		if state.Owner, err = owner(c.StateDir()); err != nil {
 			continue // deleted meanwhile
 		}

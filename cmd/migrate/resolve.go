@@ -20,6 +20,8 @@ func newResolveCommand(g *globals) *cobra.Command {
 		Short: "End an interrupted move",
 		Long: `End an interrupted move, on either host, from the journals of both sides.
 
+A container that stands still because the processes that gave it its memory were killed is given the rest.
+
 When the other host is gone for good, fence it first, then say which side lives on: --force-source or --force-peer.`,
 		Args: usageArgs(cobra.ExactArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -32,8 +34,15 @@ When the other host is gone for good, fence it first, then say which side lives 
 				opts.Force = migrate.ForcePeer
 			}
 			opts.Host = g.host()
+			fed, err := migrate.Refeed(cmd.Context(), args[0], opts.Host)
+			if err != nil {
+				return err
+			}
 			outcome, err := migrate.Resolve(cmd.Context(), args[0], &opts)
 			switch {
+			case fed && errors.Is(err, migrate.ErrNoMove):
+				fmt.Fprintln(cmd.OutOrStdout(), args[0], "has all its memory")
+				return nil
 			case err != nil && outcome == migrate.Unknown && errors.Is(err, migrate.ErrOutcomeUnknown):
 				return &exitError{code: outcome.ExitCode(), err: err}
 			case err != nil && outcome == migrate.Moved:

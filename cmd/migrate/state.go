@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
@@ -44,6 +46,13 @@ func describe(c *runtime.Container) (*containerState, error) {
 	return out, nil
 }
 
+// warnOfMemory tells of a container that stands still, or will, for memory that nobody gives it.
+func warnOfMemory(g *globals, c *runtime.Container) {
+	if err := feed.Check(c.StateDir()); errors.Is(err, feed.ErrUnattended) || errors.Is(err, feed.ErrLost) {
+		g.log.Warn(fmt.Sprintf("container %s: %v", c.ID(), err))
+	}
+}
+
 func newStateCommand(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:         "state CONTAINER",
@@ -55,6 +64,7 @@ func newStateCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			warnOfMemory(g, c)
 			state, err := describe(c)
 			if err != nil {
 				return err

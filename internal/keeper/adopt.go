@@ -28,7 +28,7 @@ func (h *host) Adopt(ctx context.Context, m journal.Move) (handover.Adopted, err
 	if err != nil {
 		return nil, err
 	}
-	if err := h.Settle(ctx, m); err != nil { // it may stand still yet
+	if err := h.release(ctx, c, m); err != nil { // it may stand still yet
 		return nil, err
 	}
 	f, err := adoptFeeding(ctx, c.StateDir(), h.log)
@@ -86,6 +86,56 @@ func adoptFeeding(ctx context.Context, stateDir string, log *slog.Logger) (*feed
 		Stored: func(s pages.Slots) { f.feed.Arrived(s.First, s.Pages) },
 	})
 	return f, err
+}
+
+// refeed goes on with the feeding of a container whose memory is all here, if its keeper and maybe its feeder were killed before
+// the end. The process has to wait for h.feeding.
+func (h *host) refeed(ctx context.Context, c *runtime.Container) {
+	f, err := adoptFeeding(ctx, c.StateDir(), h.log)
+	if errors.Is(err, feed.ErrFed) || errors.Is(err, feed.ErrFeeding) {
+		return
+	}
+	if err != nil { // it may stand still: state and push tell
+		h.log.Error("nobody gives the container its memory", "container", c.ID(), "error", err)
+		return
+	}
+	h.log.Info("gives the container its memory in place of its keeper", "container", c.ID())
+	h.feeding.Go(func() {
+		if err := f.finish(context.WithoutCancel(ctx), c); err != nil {
+			h.log.Error("feed memory", "container", c.ID(), "error", err)
+		}
+	})
+}
+
+// Refeed gives a container on this host the rest of its memory when the processes that did so are gone, whether it was moved
+// here or restored from images. It returns when that is done; false when there was nothing to do, or when it is the source of a
+// move that has the rest.
+func Refeed(ctx context.Context, id string, o *ResolveOrder) (bool, error) {
+	h := &host{order: &PeerOrder{Places: o.Places, SystemdCgroup: o.SystemdCgroup}, log: o.Log}
+	rt, err := h.open()
+	if err != nil {
+		return false, err
+	}
+	c, err := rt.Load(id)
+	if errors.Is(err, runtime.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := feed.Check(c.StateDir()); !errors.Is(err, feed.ErrUnattended) {
+		return false, err
+	}
+	for _, s := range o.list() {
+		if s.Move.Role == journal.Peer && s.Move.Name == c.State().Arrival && s.Last() == journal.Owing {
+			return false, nil
+		}
+	}
+	f, err := adoptFeeding(ctx, c.StateDir(), o.Log)
+	if err != nil {
+		return false, err
+	}
+	return true, f.finish(context.WithoutCancel(ctx), c)
 }
 
 // Owed is what was said before the restore.

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/filesync"
@@ -23,6 +24,8 @@ type host struct {
 	order *PeerOrder
 	log   *slog.Logger
 	place *place // what was received, for the monitor
+
+	feeding sync.WaitGroup // of memory that was taken over, see refeed
 }
 
 func (h *host) open() (*runtime.Runtime, error) {
@@ -115,25 +118,30 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	return errors.Join(err, h.order.removeSpool(m.Name))
 }
 
-// Settle completes a container that is ours but whose keeper is gone: it may lack its place on the bridge, and stand still
-// as a restore leaves it until CRIU has ended.
+// Settle completes a container that is ours but whose keeper is gone: it may lack its place on the bridge and some of its memory,
+// and stand still as a restore leaves it until CRIU has ended.
 func (h *host) Settle(ctx context.Context, m journal.Move) error {
-	rt, err := h.open()
+	c, err := h.arrived(m)
+	if errors.Is(err, wire.ErrEnded) {
+		return h.order.removeSpool(m.Name) // it was ours
+	}
 	if err != nil {
 		return err
 	}
+	if err := h.release(ctx, c, m); err != nil {
+		return err
+	}
+	h.refeed(ctx, c)
+	return nil
+}
+
+// release lets it run.
+func (h *host) release(ctx context.Context, c *runtime.Container, m journal.Move) error {
 	if err := h.order.removeSpool(m.Name); err != nil {
 		h.log.Warn("clear up after the move", "error", err)
 	}
-	c, err := rt.Load(m.Container)
-	if errors.Is(err, runtime.ErrNotExist) {
-		return nil // it was ours, and has ended since
-	}
-	if err != nil {
-		return err
-	}
-	if s := c.State(); s.Arrival != m.Name || s.Move != "" {
-		return nil // another has taken the id, or this one is on its way to somewhere else
+	if c.State().Move != "" {
+		return nil // it is on its way to somewhere else
 	}
 	h.awaitCRIU(ctx, c)
 	if err := c.Thaw(ctx); err != nil {

@@ -99,6 +99,7 @@ func (p *peer) run(ctx context.Context) error {
 		}
 	}
 	p.busy.Wait()
+	p.host.feeding.Wait()
 	receive := p.receive.Load()
 	if receive == nil {
 		return nil

@@ -127,8 +127,13 @@ func (o *ResolveOrder) resolvePeer(ctx context.Context, story *journal.Story) (r
 		return report.Unknown, fmt.Errorf("container %s was on its way to this host: --force-source and --force-peer are for the host it came from", story.Move.Container)
 	}
 	order := &PeerOrder{Places: o.Places, CRIU: o.CRIU, SystemdCgroup: o.SystemdCgroup}
-	verdict, err := handover.Settle(ctx, &host{order: order, log: o.Log}, o.Journals, story.Move.Name)
+	h := &host{order: order, log: o.Log}
+	verdict, err := handover.Settle(ctx, h, o.Journals, story.Move.Name)
+	h.feeding.Wait()
 	switch {
+	case errors.Is(err, wire.ErrFollowing):
+		return report.Unknown, fmt.Errorf("%w: %w: run \"migrate resolve %s\" there, at %s",
+			handover.ErrOutcomeUnknown, err, story.Move.Container, story.Move.Peer)
 	case err != nil:
 		return report.Unknown, err
 	case verdict.GetDone() != nil:

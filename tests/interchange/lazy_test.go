@@ -21,6 +21,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -346,6 +347,53 @@ func TestFeederOfFilesMayDie(t *testing.T) {
 			}
 			p.do("delete", "-f", "saved")
 		})
+	}
+}
+
+// Both are killed: the container stands still, that is told, nobody saves what it lacks, and resolve gives it the rest. When the
+// holder is killed too, what was missing is gone: that is told for ever.
+func TestNobodyIsLeftToFeed(t *testing.T) {
+	h := newHost(t)
+	needUserfaultfd(t)
+	bundle := h.verifying("b", nil, "memory", "192")
+	p := h.program(bundle)
+	p.leave("run", "-d", "saved")
+	h.busyFor(p.initPid("saved"))
+	p.do("checkpoint", "saved")
+	for _, holder := range []bool{false, true} {
+		p.leave("restore", "-d", "--lazy-pages", "saved")
+		killed := p.feeding("lazy-pages")
+		for _, pid := range p.feeding("feed") {
+			if name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); holder || !strings.Contains(string(name), process.HolderName) {
+				killed = append(killed, pid)
+			}
+		}
+		for _, pid := range killed {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		time.Sleep(200 * time.Millisecond)
+		said := map[bool]string{false: "\"migrate resolve\" goes on with that", true: "is zeros now"}[holder]
+		if strings.Contains(h.lazyLog(), "the container has its memory") {
+			t.Log("it had its memory before anybody was killed")
+			p.do("delete", "-f", "saved")
+			continue
+		}
+		for _, args := range [][]string{{"state", "saved"}, {"list"}, {"checkpoint", "--image-path", h.images("2"), "saved"}} {
+			text, code := p.try(args...)
+			if !strings.Contains(strings.ReplaceAll(text, `\"`, `"`), said) || (code == 0) != (args[0] != "checkpoint") {
+				t.Errorf("after %d processes were killed %s says, with %d: %s", len(killed), args[0], code, text)
+			}
+		}
+		if !holder {
+			if text := p.do("resolve", "saved"); !strings.Contains(text, "has all its memory") {
+				t.Errorf("resolve: %s", text)
+			}
+			askWorkload(t, p.initPid("saved")).check()
+			if text := p.do("state", "saved"); strings.Contains(text, "resolve") {
+				t.Errorf("state: %s", text)
+			}
+		}
+		p.do("delete", "-f", "saved")
 	}
 }
 

@@ -101,12 +101,12 @@ func unattended(t *testing.T, state string) bool {
 	t.Helper()
 	var missing bool
 	for range 100 { // who was killed may be about to end
-		var err error
-		if missing, err = feed.Unattended(state); err != nil {
-			t.Fatal(err)
-		}
-		if missing {
+		err := feed.Check(state)
+		if missing = errors.Is(err, feed.ErrUnattended); missing {
 			break
+		}
+		if err != nil {
+			t.Fatal(err)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -11,7 +11,7 @@
 // feeder may die at any moment: a holder, a second process that shares its table of descriptors, keeps them all open, and a
 // journal in shared memory has what the kernel told. Faults wait then, a new feeder takes over from both, and goes on.
 // Only when both processes are killed together is memory lost. When whoever watches is killed besides the feeder, the container
-// stands still at the first page that it lacks (Unattended), until another process takes everything over from the holder (Adopt).
+// stands still at the first page that it lacks (Check), until another process takes everything over from the holder (Adopt).
 //
 // It needs Linux 5.7 and CAP_SYS_PTRACE, and a kernel that has userfaultfd for whoever CRIU restores.
 package feed

@@ -23,7 +23,7 @@ var (
 	ErrFeeding = errors.New("the container is still being given its memory")
 	// ErrUnattended: the container lacks memory, and the processes that were giving it are gone. What it lacks is held still: see
 	// Adopt. Until then it stands still at the first page that is not there.
-	ErrUnattended = errors.New("the container lacks memory, and the processes that were giving it are gone")
+	ErrUnattended = errors.New("it lacks memory, and the processes that were giving it are gone: \"migrate resolve\" goes on with that")
 )
 
 func takeLock(stateDir string) (*os.File, error) {
@@ -91,24 +91,33 @@ func isGuarded(stateDir string) (bool, error) {
 	return lock.Type != syscall.F_UNLCK, os.NewSyscallError("fcntl", err)
 }
 
-// Unattended tells whether the container lacks memory that nobody is giving it.
-func Unattended(stateDir string) (bool, error) {
+// Check tells of a container that lacks memory and is not being given it: ErrUnattended, or ErrLost when nobody could any more.
+// It does not wait.
+func Check(stateDir string) error {
 	lock, err := os.Open(filepath.Join(stateDir, lockName))
 	if errors.Is(err, os.ErrNotExist) {
-		return false, nil
+		return nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for missing memory: %w", err)
+		return fmt.Errorf("look for missing memory: %w", err)
 	}
 	defer lock.Close()
-	return isUnattended(stateDir, lock)
+	missing, err := isMissing(lock)
+	if err != nil {
+		return err
+	}
+	if !missing {
+		return isWhole(lock)
+	}
+	unattended, err := isUnattended(stateDir, lock)
+	if err == nil && unattended {
+		err = ErrUnattended
+	}
+	return err
 }
 
+// isUnattended is asked while memory is missing.
 func isUnattended(stateDir string, lock *os.File) (bool, error) {
-	missing, err := isMissing(lock)
-	if err != nil || !missing {
-		return false, err
-	}
 	guarded, err := isGuarded(stateDir)
 	if err != nil || guarded {
 		return false, err

@@ -38,7 +38,7 @@ type Options struct {
 	// Disk: the store is files on a disk. They are read ahead of use and compared with their digests, and when they cannot be
 	// read the feeding ends (ErrStore).
 	Disk bool
-	// StateDir is the container's, "" for none. In it is told that memory is missing (Await), and by whom it is given (Unattended).
+	// StateDir is the container's, "" for none. In it is told that memory is missing (Await), and by whom it is given (Check).
 	StateDir string
 	// Late: pages may come after Load, see Owe. The store is then one file in memory.
 	Late bool
