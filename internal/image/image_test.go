@@ -229,6 +229,7 @@ func TestNamesOfAPeerStayInsideTheDirectory(t *testing.T) {
 func FuzzManifest(f *testing.F) {
 	f.Add([]byte(`{"version":1,"criu":"4.2","kernel":"6","metadata":[],"pages":[]}`))
 	f.Add([]byte(`{"version":1,"metadata":[{"name":"core-1.img","size":1,"blake3":"00"}],"pages":[{"name":"pages-1.img","size":-1,"chunk":0}]}`))
+	f.Add([]byte(`{"version":2,"metadata":[],"pages":[{"name":"pages-1.img","size":4096,"chunk":4096,"xxh3":["00000000000000000000000000000000"],"zstd":[9]}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		m, err := parseManifest(text)
 		if err != nil {
@@ -237,6 +238,9 @@ func FuzzManifest(f *testing.F) {
 		for _, p := range m.Pages {
 			if !IsPages(p.Name) || p.Chunk <= 0 || int64(len(p.Digests)) != (p.Size+p.Chunk-1)/p.Chunk {
 				t.Errorf("%+v", p)
+			}
+			if p.Packed() && (len(p.Frames) != len(p.Digests) || p.Index().Check() != nil) {
+				t.Errorf("compressed: %+v", p)
 			}
 		}
 	})
