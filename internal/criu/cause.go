@@ -43,9 +43,10 @@ func Cause(path string) string {
 	return late
 }
 
-// isNoise: without CAP_SYS_RESOURCE every log starts with it, failed or not.
+// isNoise: without CAP_SYS_RESOURCE every log starts with the one; a dump over a parent has the other for whatever that has no
+// pages of (shared memory, over our claims), and writes all of it.
 func isNoise(text string) bool {
-	return strings.HasPrefix(text, "rlimit: Can't setup RLIMIT_NOFILE")
+	return strings.HasPrefix(text, "rlimit: Can't setup RLIMIT_NOFILE") || strings.Contains(text, "No parent image found, though parent directory is set")
 }
 
 // isConsequence: says that something failed, not what. Kept in case nothing better follows.

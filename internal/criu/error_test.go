@@ -21,6 +21,12 @@ func TestLogsAreExplained(t *testing.T) {
 			"Connected TCP socket", "--tcp-established",
 		},
 		{
+			"a ring of io_uring, after shared memory that no parent has",
+			"(00.040) Error (criu/page-xfer.c:410): page-xfer: No parent image found, though parent directory is set: No such file or directory\n" +
+				"(00.050) Error (criu/files.c:440): send_fds failed (-22)\n(00.051) Error (criu/cr-dump.c:2128): Dumping FAILED.\n",
+			"send_fds failed", "io_uring",
+		},
+		{
 			"external socket",
 			"(00.020) Error (criu/sk-unix.c:874): unix: External socket is used. Consider using --ext-unix-sk option.\n",
 			"External socket", "--ext-unix-sk",

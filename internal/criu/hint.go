@@ -31,6 +31,7 @@ var hints = []struct {
 	{[]string{"No mapping for", "mountpoint"}, "config.json does not name this mount of the checkpoint: restore with the bundle it was taken from"},
 	{[]string{"Nested mount namespaces are not supported"}, "a process inside has a mount namespace of its own together with a user namespace: stop it first"},
 	{[]string{"Unsupported mapping found"}, "the process maps device memory (a GPU, io_uring?) that CRIU cannot save"},
+	{[]string{"send_fds failed (-22)"}, "the kernel hands out no descriptor of this kind, which is io_uring's: have the program do without"},
 	{[]string{"Can't dump file", "of that type"}, "this kind of open file cannot be saved: close it first"},
 	{[]string{"Sysv shmem", "hole not supported"}, "a System V shared memory segment is mapped in part only, which CRIU cannot save"},
 	{[]string{"multipathtcp=0"}, "CRIU cannot save MPTCP sockets: run the program with GODEBUG=multipathtcp=0"},
