@@ -15,7 +15,7 @@ COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 # PID 1 of a container or a small machine may reap late; tini -s reaps what the tests' process trees leave.
 REAPER  := tini -s --
 
-.PHONY: setup build program test test-vm lint fuzz bench bench-runtime soak-runtime soak-memory demo man install dist clean
+.PHONY: setup build program test test-vm test-strangers lint fuzz bench bench-runtime soak-runtime soak-memory demo man install dist clean
 
 setup:
 	@scripts/setup
@@ -83,6 +83,13 @@ soak-runtime: build
 MOVES ?= 50
 soak-memory: build
 	$(REAPER) go test -count 1 -timeout 60m -run '^TestEveryKindOfMemoryArrives$$' -v ./tests/e2e -moves $(MOVES)
+
+# Programs of other languages, and containers that are large, many or confined in some way, moved in every mode.
+STRANGER_MOVES ?= 6
+test-strangers: build
+	@scripts/setup --strangers
+	MIGRATE_STRANGERS=1 $(REAPER) go test -count 1 -timeout 60m -v -moves $(STRANGER_MOVES) \
+		-run '^(TestStrangersMove|TestHardships|TestMemoryThatCannotMoveIsNotHarmed)$$' ./tests/e2e
 
 demo: build
 	go run ./tests/demo

@@ -46,6 +46,19 @@ func Kernel(t testing.TB, ok bool, missing string) {
 	Need(t, ok, missing+", of the kernel")
 }
 
+// Extra skips a test of a program that scripts/setup does not install, for its size, even in CI: `make test-strangers` installs
+// it, and sets MIGRATE_STRANGERS, by which a missing one is a failure.
+func Extra(t testing.TB, ok bool, name string) {
+	t.Helper()
+	switch {
+	case ok:
+	case os.Getenv("MIGRATE_STRANGERS") != "":
+		t.Fatalf("missing here, and make test-strangers must have it: the program %s", name)
+	default:
+		t.Skipf("missing: the program %s (make test-strangers installs it)", name)
+	}
+}
+
 // CgroupV2 skips a test that needs cgroup v2 alone on a machine that has v1, even in CI: `make test-vm` runs it, on machines
 // made for that, and sets MIGRATE_VM, by which a missing cgroup v2 is a failure.
 func CgroupV2(t testing.TB) {

@@ -103,11 +103,16 @@ func tail(text []byte) []byte { return text[max(0, len(text)-4000):] }
 // run starts a container of a bundle kind on the host, with an address on the lab's network.
 func (w *world) run(h *lab.Host, id, kind string, args ...string) {
 	w.t.Helper()
-	dir := "/srv/bundles/" + id
-	if err := h.Bundle(w.ctx, kind, dir, args...); err != nil {
+	if err := h.Bundle(w.ctx, kind, "/srv/bundles/"+id, args...); err != nil {
 		w.t.Fatal(err)
 	}
-	err := h.Start(w.ctx, "migrate", "run", "--detach", "--log-file", "/srv/"+id+".log", "--bundle", dir,
+	w.start(h, id)
+}
+
+// start starts the container whose bundle is laid, likewise.
+func (w *world) start(h *lab.Host, id string) {
+	w.t.Helper()
+	err := h.Start(w.ctx, "migrate", "run", "--detach", "--log-file", "/srv/"+id+".log", "--bundle", "/srv/bundles/"+id,
 		"--network", "bridge=br0,address="+containerIP+"/24", id)
 	if err != nil {
 		w.t.Fatal(err)
@@ -244,14 +249,15 @@ type push struct {
 	mu     sync.Mutex
 	seen   map[string]chan struct{} // closed when the phase begins
 	result struct {
-		Event      string  `json:"event"`
-		Phase      string  `json:"phase"`
-		Outcome    string  `json:"outcome"`
-		Mode       string  `json:"mode"`
-		DowntimeMS float64 `json:"downtime_ms"`
-		TotalMS    float64 `json:"total_ms"`
-		BytesSent  uint64  `json:"bytes_sent"`
-		Error      string  `json:"error"`
+		Event      string             `json:"event"`
+		Phase      string             `json:"phase"`
+		Outcome    string             `json:"outcome"`
+		Mode       string             `json:"mode"`
+		DowntimeMS float64            `json:"downtime_ms"`
+		TotalMS    float64            `json:"total_ms"`
+		BytesSent  uint64             `json:"bytes_sent"`
+		Phases     map[string]float64 `json:"phases"` // ms
+		Error      string             `json:"error"`
 	}
 }
 
@@ -323,7 +329,7 @@ func (p *push) wait() int {
 	p.t.Helper()
 	select {
 	case <-p.ended:
-	case <-time.After(time.Minute):
+	case <-time.After(2 * time.Minute): // on a machine that has other things to do
 		p.t.Fatal("push does not end")
 	}
 	return p.cmd.ProcessState.ExitCode()

@@ -32,6 +32,7 @@ func TestEveryKindOfMemoryArrives(t *testing.T) {
 	w.run(w.A, "kinds", "workload", "kinds", "--megabytes", "1")
 	c := w.checkWorkload()
 	at := w.A
+	var early census
 	for n := range max(*moves, 2*len(memoryModes)) {
 		mode := memoryModes[n/2%len(memoryModes)]
 		to := w.other(at)
@@ -43,6 +44,12 @@ func TestEveryKindOfMemoryArrives(t *testing.T) {
 		}
 		c.unharmed()
 		at = to
+		if n == 1 || n == 3 { // there and back: what a first move leaves for good is there
+			early = w.census()
+		}
+	}
+	if at == w.A && *moves > 4 {
+		w.notGrown(early)
 	}
 }
 
