@@ -34,7 +34,7 @@ type dump struct {
 	terminals   []terminal.Blocking // CRIU may leave them otherwise
 	wasPaused   bool                // by its user: it stays so
 	frozen      bool                // by us
-	unplugged   bool                // the link is off its bridge
+	plug        chan error          // has the result of taking the link off its bridge, once that has begun
 	locked      bool                // CRIU locks the network itself
 
 	way    Way         // of private memory
@@ -55,6 +55,11 @@ func Begin(ctx context.Context, c *runtime.Container, o *Options) (*Held, error)
 		o.log().Warn("criu does not skip memory after all", "container", c.ID(), "error", err)
 		d.client, d.noSkip, d.pids = nil, err, nil
 		held, err = d.begin(ctx)
+	}
+	if errors.Is(err, errForeign) && ctx.Err() == nil {
+		// It is noticed when the container stands already, and it ran on. CRIU stays outside this time.
+		o.log().Warn("a process went to another network namespace just now; dumping once more", "container", c.ID(), "error", err)
+		held, err = (&dump{container: c, options: o}).begin(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint container %s: %w", c.ID(), err)
@@ -138,11 +143,6 @@ func remembered(network *runtime.Network) *runtime.Network {
 	kept := *network
 	kept.HostEnd = ""
 	return &kept
-}
-
-// openLink finds the container's link. Its network namespace is not needed: nothing is announced from it.
-func openLink(id string, network *runtime.Network) (*link.Link, error) {
-	return link.Open(id, nil, network)
 }
 
 // checkFeatures asks CRIU for what the options need, and for its version.
@@ -231,6 +231,7 @@ func (d *dump) notified(ctx context.Context, script string) error {
 				return err
 			}
 		}
+		d.unplug()
 		// CRIU would freeze the cgroup too, but looks only every 100 ms whether it is.
 		d.frozen = true
 		if err := d.freeze(ctx); err != nil {
@@ -242,11 +243,8 @@ func (d *dump) notified(ctx context.Context, script string) error {
 			}
 		}
 		return d.claim()
-	case "network-lock":
-		if d.link != nil {
-			d.unplugged = true
-			return d.link.Leave()
-		}
+	case "query-ext-files": // CRIU looks at sockets next
+		return d.unplugged()
 	case "network-unlock":
 		return d.rejoin()
 	case "post-dump":
@@ -272,20 +270,11 @@ func (d *dump) freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.terminals, err = terminal.ListBlocking(pids)
-	return err
-}
-
-// rejoin puts the link back on its bridge.
-func (d *dump) rejoin() error {
-	if !d.unplugged {
-		return nil
-	}
-	if err := d.link.Join(); err != nil {
+	if err := d.networkIsOwn(ctx, pids); err != nil {
 		return err
 	}
-	d.unplugged = false
-	return nil
+	d.terminals, err = terminal.ListBlocking(pids)
+	return err
 }
 
 // sayReady tells whoever waits at the other end of StatusFD.

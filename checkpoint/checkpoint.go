@@ -2,8 +2,8 @@
 // image directory.
 //
 //  1. Begin sends the request. In CRIU's pre-dump notification, when its preparation is over and the tasks still run, the
-//     cgroup is frozen; in network-lock the container's link leaves its bridge; in post-dump, when every image is written,
-//     the cgroup is frozen again, because CRIU thaws it as soon as it traces all tasks.
+//     cgroup is frozen, and the container's link leaves its bridge, for which query-ext-files waits: sockets come next. In
+//     post-dump, when every image is written, the cgroup is frozen again, because CRIU thaws it as soon as it traces all tasks.
 //  2. The Held that Begin returns stands there: nothing of the container moves, even if CRIU is killed.
 //     With LeaveMemory the images lack private anonymous memory, and the caller reads it now.
 //  3. Commit kills the container (or lets it run on, with LeaveRunning); Rollback lets it run on as if nothing had been.
@@ -79,7 +79,7 @@ type Options struct {
 	Client       *Client                         // started before, or nil; Begin takes it over
 	BeforeFreeze func(ctx context.Context) error // called right before the tasks stop
 	AfterFreeze  func(ctx context.Context) error // called right after; what nobody outside changes stays as it is from here
-	NoManifest   bool                            // the images go to a peer of ours at once: it checks them, and needs no cgroups
+	NoManifest   bool                            // the images go to a peer of ours at once: it checks them, needs no cgroups, and restores them with InNetwork
 	Log          *slog.Logger                    // nil discards
 	LogLevel     int32                           // of CRIU: 1 errors, 2 warnings, 4 everything; 0 is 4. A debug log costs 10 ms and more of the freeze
 }

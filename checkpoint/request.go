@@ -134,7 +134,7 @@ func (d *dump) addNamespaces(options *criu.Options, plan *runtime.Plan) error {
 		if kind == specs.NetworkNamespace && plan.Network != nil && !plan.Private(specs.UserNamespace) {
 			path = fmt.Sprintf("/proc/%d/ns/net", d.container.InitPid())
 		}
-		if path == "" {
+		if path == "" || kind == specs.NetworkNamespace && d.client.InNetwork() {
 			continue
 		}
 		info, err := os.Stat(path)

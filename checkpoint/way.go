@@ -11,7 +11,9 @@ import (
 
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/memory"
+	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/internal/sys/process"
+	"github.com/livemigrate/migrate/runtime"
 )
 
 // Way is what becomes of private anonymous memory in a dump.
@@ -102,12 +104,20 @@ func (d *dump) canLazy(features criu.Features) error {
 }
 
 // Start runs CRIU ahead of time, for Options.Client: the first request then costs nothing but itself.
-func Start(ctx context.Context, o *Options) (*Client, error) {
+func Start(ctx context.Context, c *runtime.Container, o *Options) (*Client, error) {
 	path, err := criu.Locate(o.CRIU)
 	if err != nil {
 		return nil, err
 	}
 	start := &criu.StartOptions{Path: path, Foreground: o.ShellJob, Log: o.log()}
+	if err := o.mayEnter(c); err != nil {
+		o.log().Debug("criu stays in the host's network namespace", "container", c.ID(), "cause", err)
+	} else {
+		if start.NetNS, err = netns.OfProcess(c.InitPid()); err != nil {
+			return nil, err
+		}
+		defer start.NetNS.Close()
+	}
 	if !o.LeaveMemory {
 		return criu.Start(ctx, start)
 	}
@@ -136,8 +146,16 @@ func (d *dump) startClient(ctx context.Context) error {
 		if d.noSkip != nil {
 			o.Way = WayLazy
 		}
-		if d.client, err = Start(ctx, &o); err != nil {
+		if d.client, err = Start(ctx, d.container, &o); err != nil {
 			return err
+		}
+	}
+	if d.client.InNetwork() {
+		if foreign := d.options.mayEnter(d.container); foreign != nil { // since it was started
+			d.options.log().Debug("criu goes back to the host's network namespace", "container", d.container.ID(), "cause", foreign)
+			err = d.client.Close()
+			d.client = nil
+			return errors.Join(err, d.startClient(ctx))
 		}
 	}
 	if !d.client.Pretends() || d.container.Plan().Private(specs.MountNamespace) {

@@ -35,6 +35,8 @@ type attempt struct {
 	unpacked    *scratch.Dir   // the set that CRIU reads, where it can't read the one that there is
 	verified    chan error     // gets the result of the page check, once
 	pid         int            // of the tree's root; 0 before CRIU made it
+	cgroups     string         // that CRIU is in, where it makes the cgroup namespace
+	expelled    chan error     // has the result of taking it out of them, once that has begun
 	netns       *os.File       // of a link that CRIU made; to announce from
 	undoFreeze  func() error   // nil while the tasks are not frozen
 	over        bool           // released
@@ -189,13 +191,44 @@ func (a *attempt) notified(ctx context.Context, n *criu.Notification) error {
 				return err
 			}
 		}
-		return <-a.verified
+		a.expelCRIU()
+		return errors.Join(a.checkNetwork(), <-a.verified)
 	}
 	return nil
 }
 
+// errOutside: the processes are in a network that is not theirs, and do not run.
+var errOutside = errors.New("the restored container is not in the network namespace that was prepared for it")
+
+// checkNetwork: the set may take CRIU's own network namespace for the container's.
+func (a *attempt) checkNetwork() error {
+	prepared := a.prepared.NetNS()
+	if prepared == nil {
+		return nil
+	}
+	want, err := netns.Inode(prepared)
+	if err != nil {
+		return err
+	}
+	got, err := netns.InodeOfProcess(a.pid)
+	if err == nil && got != want {
+		err = errOutside
+	}
+	return err
+}
+
+// placeInit has the first process in the container's cgroups, where it was born if CRIU is there.
+func (a *attempt) placeInit() error {
+	if a.cgroups != "" {
+		if born, err := cgroupsOf(a.pid); err != nil || born == a.cgroups {
+			return err
+		}
+	}
+	return a.prepared.PlaceInit(a.pid)
+}
+
 func (a *attempt) setUp(ctx context.Context) error {
-	if err := a.prepared.PlaceInit(a.pid); err != nil {
+	if err := a.placeInit(); err != nil {
 		return err
 	}
 	if a.plan.Private(specs.PIDNamespace) {
@@ -253,6 +286,7 @@ func (a *attempt) adoptVeth() (err error) {
 
 // release closes what the attempt holds besides processes.
 func (a *attempt) release() error {
+	_ = a.criuExpelled()
 	var err error
 	a.over = true
 	if a.client != nil {

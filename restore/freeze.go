@@ -19,8 +19,7 @@ func (g *Gate) freeze(ctx context.Context, c *runtime.Container) {
 	if c.FreezerPath() == "" {
 		return
 	}
-	// With a cgroup namespace to make, CRIU has gone into the container's cgroups itself.
-	err := c.Expel(g.client.Pid())
+	err := g.criuExpelled()
 	var undo func() error
 	if err == nil {
 		undo, err = c.Halt(ctx)
@@ -30,6 +29,26 @@ func (g *Gate) freeze(ctx context.Context, c *runtime.Container) {
 		return
 	}
 	g.undoFreeze = undo
+}
+
+// expelCRIU begins to take CRIU out of the container's cgroups, in which it was for its cgroup namespace, and is not to be
+// frozen. The kernel takes some milliseconds for it.
+func (a *attempt) expelCRIU() {
+	if a.cgroups == "" {
+		return
+	}
+	a.expelled = make(chan error, 1)
+	go func() { a.expelled <- a.prepared.Expel(a.client.Pid()) }()
+}
+
+// criuExpelled returns when that is done.
+func (a *attempt) criuExpelled() error {
+	if a.expelled == nil {
+		return nil
+	}
+	err := <-a.expelled
+	a.expelled <- err // for whoever else asks
+	return err
 }
 
 // thaw lets the tasks run, or die: a frozen one takes no signal under cgroup v1. Only the first call does anything.

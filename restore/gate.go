@@ -153,6 +153,7 @@ const reapPatience = 10 * time.Second
 // destroy kills and reaps what there is of the tree. CRIU has killed it if it could; it could not if it was killed itself,
 // and it never reaps its sibling.
 func (a *attempt) destroy() error {
+	_ = a.criuExpelled() // its number is to be its own until then
 	err := errors.Join(a.killHeld(), a.client.Close(), a.client.ReapGroup())
 	if a.pid <= 0 && a.call != nil {
 		a.pid = a.call.RootPid()

@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/runtime"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -18,7 +19,7 @@ func ptr[T any](v T) *T { return &v }
 // request is what CRIU is asked for. The keys of external resources are runc's, so that what it dumped restores here.
 func (a *attempt) request() (*criu.Request, error) {
 	o := a.options
-	mode, err := criu.ParseCgroupMode(o.ManageCgroupsMode, a.cgroupMode())
+	mode, err := o.cgroupMode(a.plan)
 	if err != nil {
 		return nil, err
 	}
@@ -71,13 +72,14 @@ func (a *attempt) request() (*criu.Request, error) {
 	return request, nil
 }
 
-// cgroupMode is the default: the runtime places the processes, and CRIU leaves cgroups alone, so that a restore never ends
+// cgroupMode is by default: the runtime places the processes, and CRIU leaves cgroups alone, so that a restore never ends
 // up in the cgroup of the old container. Only CRIU can make a cgroup namespace, though.
-func (a *attempt) cgroupMode() criu.CgroupMode {
-	if a.plan.Private(specs.CgroupNamespace) {
-		return rpc.CriuCgMode_SOFT
+func (o *Options) cgroupMode(plan *runtime.Plan) (criu.CgroupMode, error) {
+	otherwise := rpc.CriuCgMode_IGNORE
+	if plan.Private(specs.CgroupNamespace) {
+		otherwise = rpc.CriuCgMode_SOFT
 	}
-	return rpc.CriuCgMode_IGNORE
+	return criu.ParseCgroupMode(o.ManageCgroupsMode, otherwise)
 }
 
 // addStdio puts the new pipes in the place of the old ones. Other descriptors, like /dev/null, come back by their names.
@@ -159,22 +161,35 @@ func (a *attempt) addMounts(options *criu.Options) error {
 	return nil
 }
 
-// addCgroups moves the images' cgroups to the container's: CRIU itself goes there first, as with runc, and names where it
-// is as the root of each hierarchy.
-func (a *attempt) addCgroups(options *criu.Options) error {
-	pid := a.client.Pid()
-	if err := a.prepared.PlaceInit(pid); err != nil {
+// placeCRIU has CRIU in the container's cgroups, as with runc, where it has to make a cgroup namespace. A cgroup takes a
+// process in only after all processors have taken note, which takes the kernel some milliseconds.
+func placeCRIU(p *runtime.Prepared, o *Options, client *Client) error {
+	mode, err := o.cgroupMode(p.Plan())
+	if err != nil || mode == rpc.CriuCgMode_IGNORE {
 		return err
 	}
+	return p.PlaceInit(client.Pid())
+}
+
+// cgroupsOf is where a process is in every hierarchy, a line each.
+func cgroupsOf(pid int) (string, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	if err != nil {
-		return fmt.Errorf("read criu's cgroups: %w", err)
+		return "", fmt.Errorf("read cgroups: %w", err)
 	}
-	for line := range strings.Lines(string(text)) {
+	return string(text), nil
+}
+
+// addCgroups moves the images' cgroups to the container's: where CRIU itself is, it names as the root of each hierarchy.
+func (a *attempt) addCgroups(options *criu.Options) (err error) {
+	if a.cgroups, err = cgroupsOf(a.client.Pid()); err != nil {
+		return err
+	}
+	for line := range strings.Lines(a.cgroups) {
 		// 4:memory:/path
 		fields := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(fields) != 3 {
-			return fmt.Errorf("read criu's cgroups: line %q", line)
+			return fmt.Errorf("read cgroups: line %q", line)
 		}
 		options.CgRoot = append(options.CgRoot, &criu.CgroupRoot{Ctrl: ptr(fields[1]), Path: ptr(fields[2])})
 	}

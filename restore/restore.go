@@ -60,6 +60,7 @@ type Options struct {
 	LazyPages      bool // memory comes later, over lazy-pages.socket in the work directory (ImagesDir without one); see Feeder
 	TrustPages     bool // whoever serves lazy pages compares them with the manifest; here nobody does
 	EmptyNetwork   bool // do not restore the content of the network namespace
+	InNetwork      bool // CRIU is in the prepared network namespace; right for every set of a container with a link of ours
 
 	ManageCgroupsMode string // soft, full, strict, ignore; default ignore where that is enough
 	LSMProfile        string // TYPE:NAME
@@ -172,7 +173,18 @@ func (o *Options) log() *slog.Logger {
 
 // Start runs CRIU ahead of time, for Options.Client: the first request then costs nothing but itself. What the restored
 // processes inherit is fixed here: the options' files, and the prepared network namespace.
-func Start(ctx context.Context, p *runtime.Prepared, o *Options) (_ *Client, err error) {
+func Start(ctx context.Context, p *runtime.Prepared, o *Options) (*Client, error) {
+	client, err := start(ctx, p, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := placeCRIU(p, o, client); err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return client, nil
+}
+
+func start(ctx context.Context, p *runtime.Prepared, o *Options) (_ *Client, err error) {
 	path, err := criu.Locate(o.CRIU)
 	if err != nil {
 		return nil, err
@@ -189,6 +201,9 @@ func Start(ctx context.Context, p *runtime.Prepared, o *Options) (_ *Client, err
 	start := &criu.StartOptions{Path: path, Files: files, Foreground: o.ShellJob, Log: o.Log}
 	if o.ShellJob {
 		start.Stdin = o.Stdin
+	}
+	if o.InNetwork {
+		start.NetNS = p.NetNS()
 	}
 	if !makesVeth(p.Plan()) {
 		return criu.Start(ctx, start)

@@ -38,10 +38,6 @@ func (c *Container) Halt(ctx context.Context) (goOn func() error, err error) {
 	return func() error { return c.Thaw(context.WithoutCancel(ctx)) }, c.Freeze(ctx)
 }
 
-// Expel keeps a process from being frozen that CRIU has put into the container's cgroup, and that is not the container's:
-// it goes to the caller's.
-func (c *Container) Expel(pid int) error { return c.group.Expel(pid) }
-
 // Thaw undoes Freeze. Idempotent.
 func (c *Container) Thaw(ctx context.Context) error { return c.group.Thaw(ctx) }
 

@@ -180,3 +180,6 @@ func (p *Prepared) PlaceInit(pid int) error {
 	}
 	return nil
 }
+
+// Expel takes a process that was placed and is not the container's out of its cgroups again, as far as a freeze goes.
+func (p *Prepared) Expel(pid int) error { return p.group.Expel(pid) }

@@ -26,6 +26,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/internal/sys/seqpacket"
 )
 
@@ -66,7 +67,10 @@ type StartOptions struct {
 	// Foreground leaves the child in the caller's process group, as shell_job needs: the restored session takes it over.
 	// Otherwise it has a group of its own, and a terminal's Ctrl-C cannot kill it halfway through a dump.
 	Foreground bool
-	Log        *slog.Logger // nil discards
+	// NetNS is the network namespace that the child is in; nil is the caller's. What is in the same one is no namespace of its
+	// own to CRIU: a dump saves nothing of it, a restore leaves the processes in it.
+	NetNS *os.File
+	Log   *slog.Logger // nil discards
 }
 
 // Client is one child. It serves one request at a time.
@@ -76,7 +80,8 @@ type Client struct {
 	stderr *tail
 	log    *slog.Logger
 
-	pretends bool
+	pretends  bool
+	inNetwork bool
 
 	reap   sync.Once
 	exited chan struct{}
@@ -110,7 +115,12 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 	// A restored task may hold the child's stderr for a moment after the child is gone.
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !o.Foreground}
-	err = cmd.Start()
+	if o.NetNS != nil {
+		c.inNetwork = true
+		err = netns.Do(o.NetNS, cmd.Start)
+	} else {
+		err = cmd.Start()
+	}
 	if err := errors.Join(err, theirs.Close()); err != nil {
 		return nil, errors.Join(fmt.Errorf("start criu: %w", err), conn.Close())
 	}
@@ -120,6 +130,9 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 	}()
 	return c, nil
 }
+
+// InNetwork tells a child that was started in another network namespace: StartOptions.NetNS.
+func (c *Client) InNetwork() bool { return c.inNetwork }
 
 // Pid is the child's. CRIU traces the tasks of a dump; while it lives they stand still.
 func (c *Client) Pid() int {

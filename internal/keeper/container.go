@@ -58,7 +58,7 @@ func openContainer(ctx context.Context, o *Order, move string, log *slog.Logger)
 			err = errors.Join(err, c.Close())
 		}
 	}()
-	if c.client, err = checkpoint.Start(ctx, c.dumpOptions("")); err != nil {
+	if c.client, err = checkpoint.Start(ctx, c.Container, c.dumpOptions("")); err != nil {
 		return nil, err
 	}
 	var asked sync.WaitGroup
@@ -267,10 +267,10 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 	}
 	o.AfterFreeze = func(ctx context.Context) error {
 		gates.Frozen()
-		if c.memory == nil {
-			return nil
+		if c.memory != nil {
+			c.memory.frozen(ctx)
 		}
-		return c.memory.frozen(ctx)
+		return nil
 	}
 	// From here to the end of the move nobody else may thaw it. Marked while it still runs: the freeze is no time for fsync.
 	if err := c.mark(c.move); err != nil {

@@ -58,9 +58,9 @@ type privateMemory struct {
 	set       *track.Set
 	ledger    *pages.Ledger
 	sender    *pages.Sender
-	promised  []promised     // by slot
-	unsettled bool           // the last round's barrier is not known to have been passed; the next call says so
-	early     []track.Change // what the tracker had to tell before CRIU's dump; nil where it can be asked after it
+	promised  []promised      // by slot
+	unsettled bool            // the last round's barrier is not known to have been passed; the next call says so
+	final     <-chan lastLook // what the tracker tells of the freeze, once; nil while nobody has asked
 	log       *slog.Logger
 }
 
@@ -121,21 +121,37 @@ func told(r pages.Round) handover.Round {
 	return handover.Round{Scanned: r.Scanned, Sent: r.Wire, Frames: r.Frames, Took: r.Took}
 }
 
-// frozen is called when the container stands still and CRIU has not begun: where CRIU uses the kernel's soft-dirty bits it is
-// about to clear them.
-func (m *privateMemory) frozen(ctx context.Context) (err error) {
-	if m.set.Kind() == track.SoftDirty {
-		m.early, err = m.set.Final(ctx)
+// frozen is called when the container stands still and CRIU has not begun. The last look goes on beside CRIU's dump, which
+// leaves it a processor; what CRIU does to memory meanwhile it undoes before anything is read. Where CRIU uses the kernel's
+// soft-dirty bits it is about to clear them, and has to wait.
+func (m *privateMemory) frozen(ctx context.Context) {
+	final := make(chan lastLook, 1)
+	m.final = final
+	find := func() {
+		seen, err := m.set.Final(ctx)
+		final <- lastLook{seen, err}
 	}
-	return err
+	if m.set.Kind() == track.SoftDirty {
+		find()
+	} else {
+		go find()
+	}
+}
+
+// lastLook is what was written until the freeze.
+type lastLook struct {
+	seen []track.Change
+	err  error
 }
 
 // lastSeen is what was written until the freeze.
 func (m *privateMemory) lastSeen(ctx context.Context) ([]track.Change, error) {
-	if m.early != nil {
-		return m.early, nil
+	if m.final == nil {
+		return m.set.Final(ctx)
 	}
-	return m.set.Final(ctx)
+	look := <-m.final
+	m.final = nil
+	return look.seen, look.err
 }
 
 // Final sends what the peer lacks of the pages that CRIU has left to us, and writes where it finds each of them.

@@ -182,6 +182,7 @@ func (p *place) restoreOptions() *restore.Options {
 		ExternalUnix:   true,
 		AutoDedup:      true, // the memory of the images becomes the container's, instead of being held twice
 		LazyPages:      p.memory != nil && p.memory.lazy,
+		InNetwork:      true,
 		LogLevel:       criuLogLevel(p.host.order.Debug),
 		Created:        p.identity.Created,
 		LogFile:        p.identity.LogFile,

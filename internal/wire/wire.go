@@ -14,7 +14,7 @@ import (
 )
 
 // Protocol is the version of the messages. A peer refuses any other: the two ends of a move run the same generation.
-const Protocol = 1
+const Protocol = 2
 
 // Limits of what a peer may make us hold. They are far above real containers and far below what hurts.
 const (
