@@ -65,7 +65,7 @@ func (d *debt) settle() {
 		switch err := d.feed.Err(); {
 		case err != nil:
 			d.err = fmt.Errorf("feed memory: %w", err)
-		case d.feed.Missing() > 0 && !d.exited(): // nobody is there any more who needs it
+		case d.feed.Missing() > 0 && !d.unneeded():
 			d.err = wire.ErrEnded
 		}
 	}
@@ -74,16 +74,22 @@ func (d *debt) settle() {
 // exitLimit is how long init may take to be gone when its memory is: the other processes of its pid namespace go first.
 const exitLimit = 5 * time.Second
 
-// exited tells whether the container's program came to its end by itself. One that was killed may have been killed because it
+// killedLimit is how long init may keep its memory when all of the container was killed, and others' is gone.
+const killedLimit = time.Second
+
+// unneeded tells whether nobody lacks what has not come: the container goes on, and only processes that have ended or have given
+// memory up would have needed it, or its program came to its end by itself. One that was killed may have been killed because it
 // stood still: the source still has what it was.
-func (d *debt) exited() bool {
+func (d *debt) unneeded() bool {
 	pid := int(d.init.Load())
-	for end := time.Now().Add(exitLimit); pid != 0 && time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for begun := time.Now(); pid != 0 && time.Since(begun) < exitLimit; time.Sleep(5 * time.Millisecond) {
 		switch exit, err := process.ChildExit(pid); {
 		case err != nil:
 			return false
 		case exit != process.Lives:
 			return exit == process.Exited
+		case time.Since(begun) > killedLimit && process.HasMemory(pid):
+			return true // the feeder lets go of memory that is there still only when all of it is in place
 		}
 	}
 	return false

@@ -1,6 +1,7 @@
 package process
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 
@@ -16,4 +17,10 @@ func CompareMemory(a, b int) (int, error) {
 		return 0, fmt.Errorf("compare memory of processes %d and %d: %w", a, b, os.NewSyscallError("kcmp", errno))
 	}
 	return [...]int{0: 0, 1: -1, 2: 1, 3: 1}[result&3], nil
+}
+
+// HasMemory tells whether a process has an address space. One that ends gives it up some time before it can be waited for.
+func HasMemory(pid int) bool {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
+	return err == nil && len(text) > 0 && !bytes.HasPrefix(text, []byte("0 "))
 }
