@@ -51,6 +51,7 @@ type State struct {
 	MonitorPid          int      `json:"monitor_pid,omitempty"`
 	Move                string   `json:"move,omitempty"`    // the move that may freeze it; see ErrMoving
 	Arrival             string   `json:"arrival,omitempty"` // the move that brought it here, for good
+	Slowed              bool     `json:"slowed,omitempty"`  // it may have less processor time than its spec says; see Slow
 }
 
 // namespaceKey is a namespace's name in state.json and its file in /proc/PID/ns.
