@@ -32,6 +32,8 @@ type (
 	Mode = handover.Mode
 	// Round is one pass over the container's memory.
 	Round = report.Round
+	// Slowed is how far the container was slowed down before it.
+	Slowed = report.Slowed
 	// Prediction is what was expected of the stop.
 	Prediction = report.Prediction
 	// Certificates are the paths of this host's certificate and key, and of the authority that both sides trust.

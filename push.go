@@ -19,6 +19,7 @@ type PushOptions struct {
 	Certificates   Certificates  // for a tls:// peer
 	Mode           Mode          // which pages are at the peer when it resumes there; default Auto
 	MaxDowntime    time.Duration // what Auto aims at; default 300 ms
+	AutoConverge   bool          // Auto: slow the container down, by its cpu quota, where it is away for too long otherwise
 	MaxRounds      int           // over the memory while the container runs; default 30
 	Feed           bool          // memory goes in pages where the peer takes them, instead of in CRIU's images
 	Lanes          int           // parallel connections for images and memory; default 2
@@ -92,6 +93,7 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 		Mode:           mode,
 		MaxDowntime:    o.MaxDowntime,
 		MaxRounds:      o.MaxRounds,
+		Converge:       o.AutoConverge,
 		Feed:           o.Feed,
 		Lanes:          o.Lanes,
 		Compress:       o.Compress,
@@ -129,6 +131,9 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 	}
 	if order.MaxDowntime < 0 || order.MaxRounds < 0 {
 		return nil, fmt.Errorf("a downtime of %v at most, %d rounds: neither can be negative", order.MaxDowntime, order.MaxRounds)
+	}
+	if order.Converge && mode != Auto {
+		return nil, fmt.Errorf("mode %s: only auto has a downtime to converge to", mode)
 	}
 	if order.BandwidthLimit < 0 {
 		return nil, fmt.Errorf("bandwidth limit %d: want bytes per second", order.BandwidthLimit)

@@ -44,6 +44,12 @@ func (p *progress) Event(e migrate.Event) {
 		if p.terminal && !e.Round.Frozen { // the phase goes on
 			p.bar = &bar{out: p.out, title: string(p.phase)}
 		}
+	case "slow":
+		p.endBar()
+		fmt.Fprintf(p.out, "  slowed down: it keeps %d %% of its processor time until it stops\n", e.CPU)
+		if p.terminal {
+			p.bar = &bar{out: p.out, title: string(p.phase)}
+		}
 	case "warning":
 		p.endBar()
 		fmt.Fprintf(p.out, "warning: %s\n", e.Text)

@@ -64,6 +64,7 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 	flags := cmd.Flags()
 	flags.StringVar(&mode, "mode", "auto", "how its memory moves: auto (while it runs, until the stop is short), pre-copy (the same, as short as can be), stop-copy, post-copy (it runs at the peer at once, and its memory follows) or hybrid (pre-copy, and the rest follows)")
 	flags.DurationVar(&opts.MaxDowntime, "max-downtime", 300*time.Millisecond, "auto: how long it may be away")
+	flags.BoolVar(&opts.AutoConverge, "auto-converge", false, "auto: slow the container down, by its cpu quota, where it would be away for longer; it gets all back")
 	feedFlag(flags, &opts.Feed)
 	flags.IntVar(&opts.MaxRounds, "max-rounds", 30, "passes over its memory while it runs, at most")
 	flags.IntVar(&opts.Lanes, "lanes", 2, "parallel data connections")
@@ -90,6 +91,8 @@ func checkPush(peer, mode, story string, o *migrate.PushOptions) error {
 	switch {
 	case o.MaxDowntime <= 0:
 		return fmt.Errorf("--max-downtime %v: want a time such as 300ms", o.MaxDowntime)
+	case o.AutoConverge && o.Mode != migrate.Auto:
+		return errors.New("--auto-converge goes with --mode auto: only that has a downtime to converge to")
 	case o.MaxRounds < 1:
 		return fmt.Errorf("--max-rounds %d: want at least 1, or --mode stop-copy", o.MaxRounds)
 	case o.Lanes < 1 || o.Lanes >= transport.MaxLanes:

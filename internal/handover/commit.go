@@ -109,8 +109,10 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	result.DowntimeMS = p.Record.Downtime()
 	p.Record.Leave()
 	_ = failpoint.Hit(ctx, failpoint.SourceDone)
+	var past *Past
 	switch v {
 	case owned:
+		past = p.past()
 		err = p.letGo(ctx)
 	case owing:
 		if err = p.follow(ctx); err != nil { // the peer may be wrong, but what it does not have is here
@@ -147,7 +149,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 		result.Error = oneLine(err)
 	}
 	owed := result.Outcome == report.Unknown && p.owed.Pages > 0
-	return &Attempt{Result: result, Err: err, Owed: owed}
+	return &Attempt{Result: result, Err: err, Owed: owed, Past: past}
 }
 
 func (p *Push) unknown(err error, owing bool) error {

@@ -6,34 +6,24 @@ import (
 	"time"
 )
 
-// Costs is what a stop takes besides sending what is dirty at its beginning. nil in a Push means DefaultCosts.
-type Costs struct {
-	Lead        time.Duration // from the end of the last round to the freeze: the container still writes
-	Fixed       time.Duration // freeze, dump of the metadata, restore, resume, and the words between the hosts
-	PerGB       time.Duration // per 2^30 bytes of the container's memory: page tables are walked even where nothing is copied
-	PerCopiedGB time.Duration // per 2^30 bytes that CRIU itself copies, on both hosts, besides their way over the link
-}
-
-// DefaultCosts are measured on a machine of two cores and a container of one process.
-func DefaultCosts() *Costs {
-	return &Costs{Lead: 30 * time.Millisecond, Fixed: 100 * time.Millisecond, PerGB: 50 * time.Millisecond, PerCopiedGB: time.Second}
-}
-
 // converge decides after each round of memory whether to stop the container now. It is a function of what the rounds have
 // shown; the numbers behind it:
 //
 //	rate      of the link: the fastest of the last rounds that were large enough to tell
-//	overhead  what a round takes besides sending: the scan, and the peer's answer
 //	dirty     what will be dirty at a stop now. A round sends what was written during the one before it; from two such
 //	          pairs follows how the written bytes grow with time: with its power between 0 (always the same pages) and 1
-//	downtime  Fixed + PerGB * memory + PerCopiedGB * copied + overhead + (dirty + copied) / rate
+//	overhead  what a round takes besides sending: the scan, and the peer's answer
+//	downtime  fixed + overhead + (dirty + copied) / rate; fixed follows from Costs and from past stops
 type converge struct {
-	mode      Mode // Auto or PreCopy
+	mode      Mode // Auto, PreCopy or Hybrid
 	target    time.Duration
 	maxRounds int
-	memory    uint64 // bytes
-	copied    uint64 // bytes that CRIU itself copies inside the stop, such as shared memory
-	costs     *Costs
+	lead      time.Duration // from the end of a round to the freeze
+	fixed     time.Duration // what a stop takes besides scanning and sending
+	copied    uint64        // bytes that CRIU itself copies inside the stop, such as shared memory
+	brakes    bool          // Auto: the container may be slowed down
+	braked    int           // steps so far,
+	since     int           // and the passes before the last of them
 }
 
 // pass is one round as seen from here.
@@ -45,23 +35,29 @@ type pass struct {
 // decision is what the rounds so far say.
 type decision struct {
 	stop     bool
+	slow     float64       // instead of a stop: the part of its processor time that the container should keep
 	why      string        // of a stop
 	downtime time.Duration // predicted for a stop now
+	still    time.Duration // of it, what it would take if nothing were dirty
 	dirty    uint64        // bytes to send in it
 	rate     float64       // bytes per second
 }
 
 // Why the rounds end.
 const (
-	whyMet     = "one more round would hardly make the stop shorter"
-	whyStale   = "the rounds do not get smaller any more"
-	whyNoMore  = "as many rounds as allowed were made"
-	margin     = 1.1                  // a prediction that is met only just is not met
-	worthwhile = 0.1                  // what a round has to take off the downtime
-	patience   = 2                    // rounds without that, one may be bad luck
-	leastGain  = 5 * time.Millisecond // below it no client notices
-	telling    = 8 << 20              // bytes from which a round shows the link's rate
-	recent     = 3                    // rounds whose rates count
+	whyMet       = "one more round would hardly make the stop shorter"
+	whyStale     = "the rounds do not get smaller any more"
+	whySlowed    = "it fits since the container was slowed down"
+	whyNoMore    = "as many rounds as allowed were made"
+	whyEnough    = "the rest follows while it runs at the peer"
+	margin       = 1.1                  // a prediction that is met only just is not met
+	worthwhile   = 0.1                  // what a round has to take off the downtime
+	patience     = 2                    // rounds without that, one may be bad luck
+	hybridRounds = 3                    // of Hybrid: all, what was written meanwhile, and what was during that
+	crawling     = 0.7                  // a pass, of the one before it
+	leastGain    = 5 * time.Millisecond // below it no client notices
+	telling      = 8 << 20              // bytes from which a round shows the link's rate
+	recent       = 3                    // rounds whose rates count
 )
 
 // decide is called after each round; there is at least one.
@@ -70,8 +66,16 @@ func (c *converge) decide(passes []pass) decision {
 	small := c.gain(passes, d) < max(time.Duration(worthwhile*float64(d.downtime)), leastGain)
 	fits := c.mode != Auto || float64(d.downtime)*margin <= float64(c.target)
 	switch {
-	case small && fits:
+	case c.mode == Hybrid && c.enough(passes, d):
+		d.stop, d.why = true, whyEnough
+	case fits && c.braked > 0: // a container that was slowed down waits for no better one
+		d.stop, d.why = true, whySlowed
+	case fits && small:
 		d.stop, d.why = true, whyMet
+	case !fits && c.crawls(passes) && c.canBrake(passes, d):
+		d.slow = brakeSteps()[c.braked]
+		c.braked++
+		c.since = len(passes)
 	case c.stale(passes):
 		d.stop, d.why = true, whyStale
 	case len(passes) >= c.maxRounds:
@@ -80,12 +84,45 @@ func (c *converge) decide(passes []pass) decision {
 	return d
 }
 
+// brakeSteps are the parts of its processor time that a container keeps, one after the other.
+func brakeSteps() []float64 { return []float64{.8, .6, .4, .2} }
+
+// crawls tells that the passes hardly get smaller: the container writes nearly as fast as the link carries, or faster. The
+// first pass after a step of the brake still sends what was written before it.
+func (c *converge) crawls(passes []pass) bool {
+	n := len(passes)
+	return n >= max(c.since+2, 3) && float64(passes[n-1].sent) > crawling*float64(passes[n-2].sent)
+}
+
+// canBrake tells whether a slower container could be away for as short as is wanted.
+func (c *converge) canBrake(passes []pass, d decision) bool {
+	return c.brakes && c.braked < len(brakeSteps()) && len(passes) < c.maxRounds && float64(d.still)*margin <= float64(c.target)
+}
+
+// unbrake: the container can't be slowed down.
+func (c *converge) unbrake() {
+	c.brakes = false
+	if c.braked--; c.braked == 0 {
+		c.since = 0
+	}
+}
+
+// enough tells that what is left may follow while the container runs at the peer: after the pass over all of it, and one over
+// what was written meanwhile, it is small, or the next pass would hardly make it smaller.
+func (c *converge) enough(passes []pass, d decision) bool {
+	n := len(passes)
+	if n < 2 {
+		return passes[0].sent == 0
+	}
+	return n >= hybridRounds || sending(d.dirty, d.rate) <= d.still || passes[n-1].sent > passes[n-2].sent/2
+}
+
 // predict tells what a stop right after the last of the passes would cost.
 func (c *converge) predict(passes []pass) decision {
 	last := passes[len(passes)-1]
-	d := decision{rate: rateOf(passes), dirty: dirtied(passes, last.took+c.costs.Lead)}
-	criu := duration((c.costs.PerGB.Seconds()*float64(c.memory) + c.costs.PerCopiedGB.Seconds()*float64(c.copied)) / (1 << 30))
-	d.downtime = c.costs.Fixed + criu + overhead(last, d.rate) + sending(d.dirty, d.rate) + sending(c.copied, d.rate)
+	d := decision{rate: rateOf(passes), dirty: dirtied(passes[min(c.since, len(passes)-1):], last.took+c.lead)}
+	d.still = c.fixed + overhead(last, d.rate) + sending(c.copied, d.rate)
+	d.downtime = d.still + sending(d.dirty, d.rate)
 	return d
 }
 
@@ -96,18 +133,18 @@ func (c *converge) gain(passes []pass, d decision) time.Duration {
 	}
 	last, before := passes[len(passes)-1], passes[len(passes)-2]
 	round := overhead(last, d.rate) + sending(d.dirty, d.rate)
-	left := float64(last.sent) * float64(round+c.costs.Lead) / float64(before.took)
+	left := float64(last.sent) * float64(round+c.lead) / float64(before.took)
 	return sending(d.dirty, d.rate) - sending(uint64(left), d.rate)
 }
 
 // stale tells that the last rounds have brought a stop no nearer.
 func (c *converge) stale(passes []pass) bool {
 	tried := len(passes) - patience
-	if tried < 1 {
+	if tried < 1 || tried <= c.since {
 		return false
 	}
 	best := time.Duration(math.MaxInt64)
-	for n := 1; n <= tried; n++ {
+	for n := c.since + 1; n <= tried; n++ {
 		best = min(best, c.predict(passes[:n]).downtime)
 	}
 	for n := tried + 1; n <= len(passes); n++ {
@@ -194,8 +231,11 @@ func duration(seconds float64) time.Duration {
 // String is for the log.
 func (d decision) String() string {
 	text := fmt.Sprintf("%v predicted, %.1f MB dirty, link %.0f MB/s", d.downtime.Round(time.Millisecond), float64(d.dirty)/1e6, d.rate/1e6)
-	if d.stop {
+	switch {
+	case d.stop:
 		text += ": " + d.why
+	case d.slow > 0:
+		text += fmt.Sprintf(": slow it down to %.0f %%", 100*d.slow)
 	}
 	return text
 }

@@ -19,6 +19,8 @@ type model struct {
 	mode    Mode
 	target  time.Duration
 	rounds  int // at most
+	brakes  bool
+	kept    float64 // of its processor time
 	passes  []pass
 	decided decision
 }
@@ -28,14 +30,16 @@ func (m *model) written(within time.Duration) float64 {
 	if m.hot == 0 || m.waking > 0 && len(m.passes) >= m.waking {
 		return 0
 	}
-	return m.hot * (1 - math.Exp(-m.writes*within.Seconds()/m.hot))
+	return m.hot * (1 - math.Exp(-m.kept*m.writes*within.Seconds()/m.hot))
 }
 
-func (m *model) costs() *Costs { return &Costs{Lead: 30 * time.Millisecond, Fixed: m.fixed} }
+// lead is from the end of a round to the freeze.
+const lead = 30 * time.Millisecond
 
 // run makes rounds until the decision, and returns the downtime that comes of it.
 func (m *model) run() time.Duration {
-	c := &converge{mode: m.mode, target: m.target, maxRounds: m.rounds, memory: uint64(m.memory), costs: m.costs()}
+	m.kept = 1
+	c := &converge{brakes: m.brakes, mode: m.mode, target: m.target, maxRounds: m.rounds, lead: lead, fixed: m.fixed}
 	left := m.memory
 	for {
 		link := m.link
@@ -45,11 +49,15 @@ func (m *model) run() time.Duration {
 		took := m.scan + time.Duration(left/link*float64(time.Second))
 		m.passes = append(m.passes, pass{sent: uint64(left), took: took})
 		m.decided = c.decide(m.passes)
+		slow := m.decided.slow
 		if m.decided.stop {
-			left = m.written(took + m.costs().Lead)
+			left = m.written(took + lead)
 			return m.fixed + m.scan + time.Duration(left/m.link*float64(time.Second))
 		}
 		left = m.written(took)
+		if slow > 0 {
+			m.kept = slow
+		}
 	}
 }
 
@@ -104,6 +112,30 @@ func TestDecisionStopsWhenItShould(t *testing.T) {
 		"it stops writing": {
 			model{memory: 2 * gb, writes: 3 * gb, hot: 2 * gb, link: 1 * gb, scan: 3 * ms, fixed: 100 * ms, waking: 2}, whyMet, 3, 4, 110 * ms,
 		},
+		"slowed down as far as it takes": {
+			model{memory: 2 * gb, writes: 100 * mb, hot: 2 * gb, link: 110 * mb, scan: 3 * ms, fixed: 150 * ms, brakes: true}, whySlowed, 5, 20, 300 * ms,
+		},
+		"slowed down to the end in vain": {
+			model{memory: 2 * gb, writes: 3 * gb, hot: 2 * gb, link: 110 * mb, scan: 3 * ms, fixed: 150 * ms, brakes: true}, whyStale, 8, 14, 0,
+		},
+		"it fits without being slowed down": {
+			model{memory: 2 * gb, writes: 41 * mb, hot: 2 * gb, link: 118 * mb, scan: 3 * ms, fixed: 100 * ms, brakes: true}, whyMet, 4, 8, 150 * ms,
+		},
+		"no brake where it can't help": {
+			model{memory: 2 * gb, writes: 3 * gb, hot: 2 * gb, link: 110 * mb, scan: 3 * ms, fixed: 300 * ms, brakes: true}, whyStale, 3, 8, 0,
+		},
+		"hybrid, idle": {
+			model{memory: 2 * gb, link: 1 * gb, scan: 3 * ms, fixed: 100 * ms, mode: Hybrid}, whyEnough, 2, 2, 0,
+		},
+		"hybrid, rounds that pay": {
+			model{memory: 2 * gb, writes: 41 * mb, hot: 2 * gb, link: 118 * mb, scan: 3 * ms, fixed: 100 * ms, mode: Hybrid}, whyEnough, 3, 3, 0,
+		},
+		"hybrid, rounds that do not": {
+			model{memory: 2 * gb, writes: 3 * gb, hot: 2 * gb, link: 1 * gb, scan: 3 * ms, fixed: 100 * ms, mode: Hybrid}, whyEnough, 2, 2, 0,
+		},
+		"hybrid, nothing to send": {
+			model{link: 1 * gb, scan: ms, fixed: 60 * ms, mode: Hybrid}, whyEnough, 1, 1, 0,
+		},
 		"nothing to send": {
 			model{link: 1 * gb, scan: ms, fixed: 60 * ms}, whyMet, 1, 1, 65 * ms,
 		},
@@ -125,7 +157,10 @@ func TestDecisionStopsWhenItShould(t *testing.T) {
 			if d.why != c.why || rounds < c.min || rounds > c.max {
 				t.Errorf("%d rounds, want %d to %d; %q, want %q", rounds, c.min, c.max, d.why, c.why)
 			}
-			if off := float64(d.downtime)/float64(downtime) - 1; math.Abs(off) > .3 && c.why != whyNoMore {
+			if (d.slow > 0 || m.kept < 1) != (c.model.brakes && c.why != whyMet && c.model.fixed < m.target) {
+				t.Errorf("it keeps %v of its processor time", m.kept)
+			}
+			if off := float64(d.downtime)/float64(downtime) - 1; math.Abs(off) > .3 && c.why != whyNoMore && c.why != whyEnough {
 				t.Errorf("%v predicted, %v came: %.0f %% off", d.downtime, downtime, 100*off)
 			}
 			if c.downtime > 0 && downtime > c.downtime {
@@ -141,7 +176,7 @@ func FuzzDecisionEnds(f *testing.F) {
 	f.Add(uint64(0), uint64(0), uint64(0), uint64(0), int64(0), uint8(0))
 	f.Add(uint64(math.MaxUint64), uint64(math.MaxUint64), uint64(1), uint64(math.MaxUint64), int64(math.MaxInt64), uint8(1))
 	f.Fuzz(func(t *testing.T, a, b, d, e uint64, took int64, rounds uint8) {
-		c := &converge{mode: Auto, target: DefaultMaxDowntime, maxRounds: int(rounds), memory: a, costs: DefaultCosts()}
+		c := &converge{mode: Auto, brakes: took%2 == 0, target: DefaultMaxDowntime, maxRounds: int(rounds), lead: lead, fixed: 100 * time.Millisecond}
 		var passes []pass
 		for i := 0; ; i++ {
 			passes = append(passes, pass{sent: []uint64{a, b, d, e}[i%4], took: time.Duration(max(took, 0) >> 6)})
@@ -159,13 +194,12 @@ func FuzzDecisionEnds(f *testing.F) {
 	})
 }
 
-// What CRIU copies inside the stop takes its time there, and crosses the link.
+// What CRIU copies inside the stop crosses the link.
 func TestMemoryThatRoundsDoNotSendIsPredicted(t *testing.T) {
-	costs := &Costs{Fixed: 100 * time.Millisecond, PerCopiedGB: time.Second}
 	passes := []pass{{sent: 1 << 30, took: time.Second}, {sent: 0, took: 0}}
-	without := (&converge{mode: Auto, costs: costs}).predict(passes).downtime
-	with := (&converge{mode: Auto, costs: costs, copied: 1 << 29}).predict(passes).downtime
-	if more := with - without; more < 999*time.Millisecond || more > 1001*time.Millisecond {
-		t.Errorf("half a GB is predicted to take %v, want 1s", more)
+	without := (&converge{mode: Auto}).predict(passes).downtime
+	with := (&converge{mode: Auto, copied: 1 << 29}).predict(passes).downtime
+	if more := with - without; more < 499*time.Millisecond || more > 501*time.Millisecond {
+		t.Errorf("half a GB is predicted to take %v, want 500 ms", more)
 	}
 }

@@ -37,7 +37,7 @@ type twinMemory struct {
 	owed     map[uint64]bool
 }
 
-func (m *twinMemory) Copied() uint64 { return 0 }
+func (m *twinMemory) Load() Load { return Load{Memory: twinPages * pageSize, Processes: 1} }
 
 func newTwinMemory(w *world, writes ...int) *twinMemory {
 	m := &twinMemory{world: w, writes: writes, dirty: make(map[uint64]bool)}

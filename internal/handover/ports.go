@@ -53,6 +53,9 @@ type Container interface {
 	// been dumped. nil when that can't be done here: the memory then goes by CRIU's images. Close it in any case. It is
 	// called only when the peer can feed.
 	Memory(ctx context.Context) (Memory, error)
+	// Slow leaves it a part of the processor time that it takes by itself, 0 < part < 1; 1 is all of it again. So does Dump,
+	// once it stands still.
+	Slow(ctx context.Context, part float64) error
 	// Dump stops it and writes its images to dir, which is empty and private. With an open Memory they lack what that
 	// sends; after its Close they hold everything. It returns with everything stopped. On an
 	// error the container runs as before, or the error wraps ErrStillFrozen.
@@ -81,8 +84,8 @@ type Memory interface {
 	// Final sends the rest of what the images lack, and completes them with what the peer needs to put it in its place. The
 	// container has been dumped and stands still; files of memory are not touched, because they travel already.
 	Final(ctx context.Context, lanes []Lane) (Round, error)
-	// Copied is how much of the memory is not sent by rounds but copied while the container stands still, in bytes.
-	Copied() uint64
+	// Load is what it puts on CRIU. Copied in it is what rounds do not send.
+	Load() Load
 	// Promise is Final without sending anything: the rest follows when the container runs at the peer. It says what is owed.
 	Promise(ctx context.Context) (Owed, error)
 	// Follow sends what is owed, after Promise. It may be called again after an error.
@@ -112,6 +115,7 @@ type Round struct {
 	Sent    uint64 // bytes of page frames
 	Frames  int
 	Took    time.Duration
+	Looked  time.Duration // for what was written, before
 }
 
 // DumpGates are called on the way of a dump.

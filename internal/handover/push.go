@@ -28,7 +28,10 @@ type Push struct {
 	Mode        Mode          // empty: Auto
 	MaxDowntime time.Duration // what Auto aims at; 0: DefaultMaxDowntime
 	MaxRounds   int           // 0: DefaultMaxRounds
+	Converge    bool          // Auto: slow the container down where it is away for too long otherwise
 	Costs       *Costs        // of a stop, to predict it; nil: DefaultCosts
+	Past        []Past        // earlier stops of this host, the newest last: they say how far Costs are wrong
+	Peer        string        // its name in Past
 
 	Record *report.Recorder
 	Log    *slog.Logger
@@ -49,6 +52,10 @@ type Push struct {
 	told       []report.Round // of memory
 	mode       Mode           // as it came out
 	prediction *report.Prediction
+	load       Load          // on CRIU, as predicted with
+	away       time.Duration // to the peer and back
+	last       uint64        // bytes that the round inside the stop has sent
+	slowed     slowed
 }
 
 // Attempt is how one try at a move ended. Its times are filled in when the Recorder finishes the story.
@@ -58,6 +65,7 @@ type Attempt struct {
 	Unreached bool  // there was no session
 	Owed      bool  // Resolve needs the layout in Images to send the rest of the memory
 	LinkLost  bool  // the link broke while the container ran: another attempt costs it nothing
+	Past      *Past // what its stop took, of a move with a prediction
 }
 
 // Run moves the container and reports how it ended. Whatever it returns, never two copies run; with report.Unknown the
@@ -266,6 +274,7 @@ func (p *Push) dump(ctx context.Context, alarm context.CancelCauseFunc, undo *ro
 			},
 			Frozen: func() {
 				p.Record.Enter(report.Dump)
+				p.slowed.stopped()
 				go dog.Run(watching, alarm)
 				close(frozen)
 				_ = failpoint.Hit(workCtx, failpoint.SourceFrozen)
@@ -423,6 +432,7 @@ func (p *Push) result(outcome report.Outcome) report.Result {
 		Mode:        string(p.mode),
 		Rounds:      p.told,
 		Prediction:  p.prediction,
+		Slowed:      p.slowed.report(),
 		MemoryBytes: p.hello.GetMemoryBytes(),
 		Container:   p.hello.GetContainer(),
 		Source:      p.hello.GetSource(),

@@ -34,8 +34,11 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 		return nil
 	}
 	p.Record.Enter(report.Precopy)
-	c := p.converge()
 	lanes := newPageLanes(ctx, meterAll(shareAll(p.session.Images()), &meter{total: p.hello.GetMemoryBytes(), record: p.Record}))
+	if err := p.ping(ctx, lanes); err != nil {
+		return p.fallBack(ctx, lanes, err)
+	}
+	c := p.converge()
 	var passes []pass
 	for {
 		if err := failpoint.Hit(ctx, failpoint.SourceRound); err != nil {
@@ -49,8 +52,12 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 		passes = append(passes, pass{sent: round.Sent, took: time.Since(began)})
 		d := c.decide(passes)
 		p.tell(round, passes[len(passes)-1].took, &d)
+		if d.slow > 0 && !p.slow(ctx, d, undo) {
+			c.unbrake()
+			d = c.decide(passes)
+		}
 		if d.stop {
-			p.predict(c, d)
+			p.foresee(c, d)
 			return nil
 		}
 	}
@@ -116,6 +123,14 @@ func (p *Push) barrier(ctx context.Context, lanes *pageLanes, forget bool) error
 	return nil
 }
 
+// ping measures the way to the peer and back. A stop has two such.
+func (p *Push) ping(ctx context.Context, lanes *pageLanes) error {
+	began := time.Now()
+	err := p.barrier(ctx, lanes, false)
+	p.away = time.Since(began)
+	return err
+}
+
 // fallBack goes on without the memory engine after a round that failed, unless what failed was the link or the peer.
 func (p *Push) fallBack(ctx context.Context, lanes *pageLanes, cause error) error {
 	_, stored := errors.AsType[*storeError](cause)
@@ -158,6 +173,7 @@ func (p *Push) final(ctx context.Context, lanes *pageLanes) error {
 	if err != nil {
 		return fmt.Errorf("send the last of the memory: %w", err)
 	}
+	p.last = round.Sent
 	p.tell(round, time.Since(began), nil)
 	return nil
 }
@@ -169,20 +185,6 @@ func (p *Push) closeMemory() error {
 	memory := p.memory
 	p.memory = nil
 	return memory.Close()
-}
-
-func (p *Push) converge() *converge {
-	c := &converge{mode: p.Mode, target: p.MaxDowntime, maxRounds: p.MaxRounds, memory: p.hello.GetMemoryBytes(), copied: p.memory.Copied(), costs: p.Costs}
-	if c.target == 0 {
-		c.target = DefaultMaxDowntime
-	}
-	if c.maxRounds == 0 {
-		c.maxRounds = DefaultMaxRounds
-	}
-	if c.costs == nil {
-		c.costs = DefaultCosts()
-	}
-	return c
 }
 
 // tell makes a round part of the story; d is nil for the one inside the freeze.
@@ -199,30 +201,8 @@ func (p *Push) tell(round Round, took time.Duration, d *decision) {
 	}
 	p.told = append(p.told, r)
 	p.Record.Round(r)
-	p.Log.Debug("memory round", "number", r.Number, "scanned", round.Scanned, "sent", round.Sent, "frames", round.Frames, "took", took)
+	p.Log.Debug("memory round", "number", r.Number, "scanned", round.Scanned, "sent", round.Sent, "frames", round.Frames, "scan", round.Looked, "took", took)
 }
 
 // pageSize is what a report counts memory in, bytes.
 const pageSize = 4096
-
-// predict tells what is expected of the stop that follows.
-func (p *Push) predict(c *converge, d decision) {
-	p.Log.Info("stopping the container", "decision", d.String())
-	if p.Mode.Later() { // what is not sent yet does not lengthen the stop
-		return
-	}
-	p.mode = PreCopy
-	p.prediction = &report.Prediction{
-		DowntimeMS:  report.Milliseconds(d.downtime),
-		Reason:      d.why,
-		DirtyBytes:  d.dirty,
-		BytesPerSec: uint64(d.rate),
-	}
-	if p.Mode == Auto {
-		p.prediction.TargetMS = report.Milliseconds(c.target)
-		if d.downtime > c.target {
-			p.Record.Warn(fmt.Sprintf("the container will be away for longer than %v: %v are predicted, and %s",
-				c.target, d.downtime.Round(time.Millisecond), d.why))
-		}
-	}
-}

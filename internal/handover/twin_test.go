@@ -44,6 +44,8 @@ type world struct {
 	finds      []*wire.Finding // the source's preflight
 	peerFinds  []*wire.Finding // and the peer's
 	mode       Mode
+	target     time.Duration // downtime that Auto aims at
+	converge   bool
 	events     []report.Event
 	receive    *Receive       // of the last move
 	desk       *Desk          // of the process that receives it
@@ -162,6 +164,10 @@ func (w *world) Dump(_ context.Context, dir string, gates DumpGates) (Held, erro
 		}
 	}
 	return w, nil
+}
+
+func (w *world) Slow(_ context.Context, part float64) error {
+	return w.step(fmt.Sprintf("slow %.1f", part))
 }
 
 func (w *world) Growing(string) ([]string, error) { return []string{"pages-1.img", "pages-9.img"}, nil }
@@ -472,7 +478,7 @@ func (w *world) push(ctx context.Context, reachable bool) *report.Result {
 	defer j.Close()
 	p := &Push{
 		Move: twinMove, Container: w, Dial: w.dial(reachable), Journal: j, Images: w.images,
-		Mode: w.mode, Record: report.NewRecorder(func(e report.Event) { w.events = append(w.events, e) }), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval, Keep: w.keep,
+		Mode: w.mode, MaxDowntime: w.target, Converge: w.converge, Record: report.NewRecorder(func(e report.Event) { w.events = append(w.events, e) }), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval, Keep: w.keep,
 	}
 	return p.Record.Finish(p.Run(ctx).Result)
 }

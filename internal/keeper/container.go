@@ -36,6 +36,9 @@ type container struct {
 	facts  criuFacts
 	memory *privateMemory // while it is followed
 	held   *held          // once it is dumped
+	work   work           // when its memory began to be followed
+	// processors are what it takes by itself; 0 until somebody wants to know.
+	processors float64
 }
 
 // openContainer gets everything ready that costs the container nothing: CRIU is started, the change logs run.
@@ -262,6 +265,11 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 	o.WorkDir = c.order.logs(c.ID())
 	o.LeaveMemory = c.memory != nil
 	o.BeforeFreeze = func(context.Context) error {
+		// Tasks without processor time take until the next period to stand still; CRIU saves the quota; and whoever thaws
+		// the container should not have to think of it.
+		if err := c.FullSpeed(); err != nil {
+			return err
+		}
 		gates.Freezing()
 		return nil
 	}
@@ -307,7 +315,7 @@ func (c *container) released() error {
 	if err != nil || status == runtime.Paused {
 		return errors.Join(handover.ErrStillFrozen, err)
 	}
-	return c.mark("")
+	return errors.Join(c.fullSpeed(), c.mark(""))
 }
 
 func (c *container) mark(move string) error {

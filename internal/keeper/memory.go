@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/handover"
@@ -29,6 +30,7 @@ func (c *container) Memory(ctx context.Context) (handover.Memory, error) {
 	if err := c.fits(); err != nil {
 		return nil, err
 	}
+	c.watchWork()
 	set, err := track.Open(ctx, c.Processes, &track.Options{Freeze: c.Halt, Log: c.log})
 	if err != nil {
 		return nil, err
@@ -70,10 +72,12 @@ func (m *privateMemory) Round(ctx context.Context, lanes []handover.Lane) (hando
 	if err := m.container.fits(); err != nil {
 		return handover.Round{}, err
 	}
+	began := time.Now()
 	seen, err := m.set.Round(ctx)
 	if err != nil {
 		return handover.Round{}, err
 	}
+	looked := time.Since(began)
 	var changes []pages.Change
 	for _, s := range seen {
 		if !s.New {
@@ -82,7 +86,9 @@ func (m *privateMemory) Round(ctx context.Context, lanes []handover.Lane) (hando
 		changes = append(changes, pages.Change{Pid: s.Pid, Space: s.Space, New: s.New, Read: s.Dirty})
 	}
 	m.dropExcept(seen)
-	return m.send(ctx, changes, lanes)
+	round, err := m.send(ctx, changes, lanes)
+	round.Looked = looked
+	return round, err
 }
 
 // settle: whoever asks for more has seen the peer acknowledge what was sent before.
@@ -231,8 +237,17 @@ func (m *privateMemory) writeRuns(all []checkpoint.Left, spaces []uint64) error 
 	return nil
 }
 
-// Copied is what the container has in shared memory and in tmpfs, where most of that is.
-func (m *privateMemory) Copied() uint64 {
+// Load is what the container puts on CRIU.
+func (m *privateMemory) Load() handover.Load {
+	l := handover.Load{Memory: m.container.resident(), Copied: m.copied(), Mounts: len(m.container.Spec().Mounts)}
+	if pids, err := m.container.Processes(); err == nil {
+		l.Processes = len(pids)
+	}
+	return l
+}
+
+// copied is what the container has in shared memory and in tmpfs, where most of that is.
+func (m *privateMemory) copied() uint64 {
 	charged, err := readCharges(m.container.State().CgroupPaths)
 	if err != nil {
 		m.log.Debug("size of shared memory", "error", err)

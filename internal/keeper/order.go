@@ -24,7 +24,8 @@ type Order struct {
 	Mode           handover.Mode          `json:"mode"`
 	MaxDowntime    time.Duration          `json:"max_downtime"`
 	MaxRounds      int                    `json:"max_rounds"`
-	Feed           bool                   `json:"feed,omitempty"` // memory goes in pages
+	Converge       bool                   `json:"converge,omitempty"` // slow the container down
+	Feed           bool                   `json:"feed,omitempty"`     // memory goes in pages
 	Lanes          int                    `json:"lanes"`
 	Compress       string                 `json:"compress,omitempty"`        // CompressAuto and so on; empty is auto
 	BandwidthLimit int64                  `json:"bandwidth_limit,omitempty"` // bytes per second

@@ -170,6 +170,10 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover
 	if m.order.BandwidthLimit > 0 {
 		options.Throttle = transport.NewThrottle(m.order.BandwidthLimit)
 	}
+	past, err := m.order.past()
+	if err != nil {
+		m.log.Warn("the stop is predicted without past ones", "error", err)
+	}
 	push := &handover.Push{
 		Move:      name,
 		Container: c,
@@ -184,8 +188,16 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover
 		Mode:        m.order.Mode,
 		MaxDowntime: m.order.MaxDowntime,
 		MaxRounds:   m.order.MaxRounds,
+		Converge:    m.order.Converge,
+		Past:        past,
+		Peer:        m.order.Peer,
 	}
 	a := push.Run(ctx)
+	if a.Past != nil {
+		if err := m.order.remember(a.Past); err != nil {
+			m.log.Warn("the next prediction lacks this stop", "error", err)
+		}
+	}
 	keepImages = a.Owed
 	return a, nil
 }

@@ -83,6 +83,13 @@ func (r *Recorder) Round(round Round) {
 	r.sink(Event{Event: "round", Phase: r.phase, At: r.now(), Round: &round})
 }
 
+// Slow reports that the container keeps so many percent of the processor time that it took.
+func (r *Recorder) Slow(percent int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sink(Event{Event: "slow", Phase: r.phase, At: r.now(), CPU: percent})
+}
+
 // Warn reports something that the user should know and that does not end the move. What was said already, of an attempt
 // before, is not said again.
 func (r *Recorder) Warn(text string) {
@@ -120,6 +127,13 @@ func (r *Recorder) Finish(result Result) *Result {
 	}
 	r.sink(Event{Event: "result", Result: &result})
 	return &result
+}
+
+// Spent is the time in a phase so far, without what it is in now.
+func (r *Recorder) Spent(p Phase) time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.spent[p]
 }
 
 // Downtime is what has passed since the freeze.

@@ -5,6 +5,7 @@
 //	{"event":"phase","phase":"rootfs","at":"2026-01-02T15:04:05.123Z"}
 //	{"event":"progress","phase":"rootfs","bytes":1048576,"total":52428800}
 //	{"event":"round","phase":"precopy","at":"...","round":{"number":1,"pages":131072,"bytes":536870912,"ms":301.5}}
+//	{"event":"slow","phase":"precopy","at":"...","cpu_percent":80}
 //	{"event":"result","outcome":"moved","downtime_ms":87.2, ...}
 package report
 
@@ -58,13 +59,14 @@ func Phases() []Phase {
 
 // Event is one thing that happened. Which fields are set depends on Event.
 type Event struct {
-	Event string    `json:"event"` // phase, progress, round, warning or result
+	Event string    `json:"event"` // phase, progress, round, slow, warning or result
 	Phase Phase     `json:"phase,omitempty"`
 	At    time.Time `json:"at,omitzero"`
 	Bytes uint64    `json:"bytes,omitempty"`
 	Total uint64    `json:"total,omitempty"`
 	Text  string    `json:"text,omitempty"`
 	Round *Round    `json:"round,omitempty"`
+	CPU   int       `json:"cpu_percent,omitempty"` // of slow: what the container keeps of the processor time that it took
 	*Result
 }
 
@@ -87,6 +89,12 @@ type Prediction struct {
 	BytesPerSec uint64  `json:"bytes_per_second"`    // what the link has shown
 }
 
+// Slowed is how far, and for how long, the container was slowed down so that a stop became as short as was asked for.
+type Slowed struct {
+	CPU int     `json:"cpu_percent"` // what it kept at last of the processor time that it took
+	MS  float64 `json:"ms"`          // until the stop
+}
+
 // Result is the end of the story. Times are milliseconds on the source's clock.
 type Result struct {
 	Outcome     Outcome           `json:"outcome"`
@@ -97,6 +105,7 @@ type Result struct {
 	MemoryBytes uint64            `json:"memory_bytes"`
 	Rounds      []Round           `json:"rounds"`
 	Prediction  *Prediction       `json:"prediction,omitempty"` // of a move that made rounds
+	Slowed      *Slowed           `json:"slowed,omitempty"`     // with --auto-converge, where it was needed
 	Phases      map[Phase]float64 `json:"phases"`
 	Container   string            `json:"container"`
 	Source      string            `json:"source"`
