@@ -258,6 +258,10 @@ type push struct {
 		BytesSent  uint64             `json:"bytes_sent"`
 		Phases     map[string]float64 `json:"phases"` // ms
 		Error      string             `json:"error"`
+		Slowed     struct {
+			CPU int     `json:"cpu_percent"`
+			MS  float64 `json:"ms"`
+		} `json:"slowed"`
 	}
 }
 
