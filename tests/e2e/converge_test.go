@@ -14,10 +14,11 @@ import (
 )
 
 // hasty writes all of its memory several times while a round sends it: only a slower one can be stopped for a moment.
-func hasty(w *world) *push {
+func hasty(w *world) (*push, *client) {
 	w.t.Helper()
 	w.run(w.A, "web", "workload", "memory", "--rate", "3000", "4")
-	return pushSlowly(w)
+	c := w.checkWorkload() // before: a slow container answers slowly
+	return pushSlowly(w), c
 }
 
 func pushSlowly(w *world) *push {
@@ -77,8 +78,7 @@ func braked(w *world) {
 
 func TestContainerThatWritesTooFastIsSlowedDown(t *testing.T) {
 	w := newWorld(t)
-	p := hasty(w)
-	c := w.checkWorkload()
+	p, c := hasty(w)
 	braked(w)
 	p.moved()
 	t.Logf("away for %.0f ms, slowed down to %d %%", p.result.DowntimeMS, p.result.Slowed.CPU)
@@ -97,8 +97,7 @@ func TestContainerThatWritesTooFastIsSlowedDown(t *testing.T) {
 // Whatever ends a move, the container that runs on has all of its processor time.
 func TestContainerThatStaysIsNotSlow(t *testing.T) {
 	w := newWorld(t)
-	p := hasty(w)
-	c := w.checkWorkload()
+	p, c := hasty(w)
 	braked(w)
 	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil { // called off
 		t.Fatal(err)
