@@ -15,6 +15,7 @@ import (
 	"github.com/livemigrate/migrate/internal/netlock"
 	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/internal/sys/terminal"
+	"github.com/livemigrate/migrate/internal/sys/tmpfs"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -37,6 +38,10 @@ type dump struct {
 	plug        chan error          // has the result of taking the link off its bridge, once that has begun
 	locked      bool                // CRIU locks the network itself
 
+	mounts    []byte         // of init, when CRIU was asked
+	tmpfs     []tmpfs.Placed // of them, those that CRIU leaves out
+	keepTmpfs bool           // it leaves out none
+
 	way    Way         // of private memory
 	noSkip error       // why CRIU must not skip it, even if it could
 	config string      // CRIU's configuration for this request, until it is read
@@ -56,10 +61,10 @@ func Begin(ctx context.Context, c *runtime.Container, o *Options) (*Held, error)
 		d.client, d.noSkip, d.pids = nil, err, nil
 		held, err = d.begin(ctx)
 	}
-	if errors.Is(err, errForeign) && ctx.Err() == nil {
-		// It is noticed when the container stands already, and it ran on. CRIU stays outside this time.
-		o.log().Warn("a process went to another network namespace just now; dumping once more", "container", c.ID(), "error", err)
-		held, err = (&dump{container: c, options: o}).begin(ctx)
+	if (errors.Is(err, errForeign) || errors.Is(err, errMounts)) && ctx.Err() == nil {
+		// It is noticed when the container stands already, and it ran on. CRIU does all by itself this time.
+		o.log().Warn("the container has just changed what it can see; dumping once more", "container", c.ID(), "error", err)
+		held, err = (&dump{container: c, options: o, keepTmpfs: true}).begin(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint container %s: %w", c.ID(), err)
@@ -114,6 +119,9 @@ func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
 		return nil, err
 	}
 	if err := d.checkFeatures(ctx); err != nil {
+		return nil, err
+	}
+	if err := d.findTmpfs(); err != nil {
 		return nil, err
 	}
 	state := d.container.State()
@@ -254,7 +262,7 @@ func (d *dump) notified(ctx context.Context, script string) error {
 		if err := d.container.Freeze(ctx); err != nil {
 			return err
 		}
-		return d.leave()
+		return errors.Join(d.leave(), d.saveTmpfs())
 	case "status-ready":
 		return d.sayReady()
 	}
@@ -270,7 +278,7 @@ func (d *dump) freeze(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := d.networkIsOwn(ctx, pids); err != nil {
+	if err := errors.Join(d.networkIsOwn(pids), d.mountsAreSame(pids)); err != nil {
 		return err
 	}
 	d.terminals, err = terminal.ListBlocking(pids)

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -155,7 +154,7 @@ func (d *dump) rejoin() error {
 }
 
 // networkIsOwn is asked when nothing runs any more: nobody has gone to another namespace meanwhile.
-func (d *dump) networkIsOwn(_ context.Context, pids []int) error {
+func (d *dump) networkIsOwn(pids []int) error {
 	if !d.client.InNetwork() {
 		return nil
 	}

@@ -160,6 +160,7 @@ func (d *dump) addMounts(options *criu.Options, plan *runtime.Plan) error {
 		}
 		options.ExtMnt = append(options.ExtMnt, &criu.ExtMount{Key: &destination, Val: &destination})
 	}
+	d.addTmpfs(options)
 	return nil
 }
 

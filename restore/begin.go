@@ -29,17 +29,18 @@ type attempt struct {
 
 	descriptors []string
 	emptyNet    bool
-	shared      []func() error // take the images back from the user namespace's root
-	lazyPages   bool           // memory comes after the restore
-	feeding     *feeding       // from the images; nil when it does not, or somebody else sees to it
-	unpacked    *scratch.Dir   // the set that CRIU reads, where it can't read the one that there is
-	verified    chan error     // gets the result of the page check, once
-	pid         int            // of the tree's root; 0 before CRIU made it
-	cgroups     string         // that CRIU is in, where it makes the cgroup namespace
-	expelled    chan error     // has the result of taking it out of them, once that has begun
-	netns       *os.File       // of a link that CRIU made; to announce from
-	undoFreeze  func() error   // nil while the tasks are not frozen
-	over        bool           // released
+	shared      []func() error   // take the images back from the user namespace's root
+	lazyPages   bool             // memory comes after the restore
+	feeding     *feeding         // from the images; nil when it does not, or somebody else sees to it
+	unpacked    *scratch.Dir     // the set that CRIU reads, where it can't read the one that there is
+	verified    chan error       // gets the result of the page check, once
+	pid         int              // of the tree's root; 0 before CRIU made it
+	cgroups     string           // that CRIU is in, where it makes the cgroup namespace
+	expelled    chan error       // has the result of taking it out of them, once that has begun
+	tmpfs       []*criu.ExtMount // mounts that CRIU has left out of the set
+	netns       *os.File         // of a link that CRIU made; to announce from
+	undoFreeze  func() error     // nil while the tasks are not frozen
+	over        bool             // released
 }
 
 // Begin makes the container's processes in the place that p is, and returns with CRIU standing in post-restore: they exist,
@@ -103,6 +104,9 @@ func (a *attempt) prepare(ctx context.Context) (*criu.Request, error) {
 		}
 	}
 	if err := a.shareImages(); err != nil {
+		return nil, err
+	}
+	if err := a.makeTmpfs(); err != nil {
 		return nil, err
 	}
 	return a.request()

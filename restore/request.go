@@ -158,6 +158,7 @@ func (a *attempt) addMounts(options *criu.Options) error {
 		}
 		options.ExtMnt = append(options.ExtMnt, &criu.ExtMount{Key: &destination, Val: ptr(m.Source)})
 	}
+	options.ExtMnt = append(options.ExtMnt, a.tmpfs...)
 	return nil
 }
 

@@ -183,3 +183,19 @@ func (p *Prepared) PlaceInit(pid int) error {
 
 // Expel takes a process that was placed and is not the container's out of its cgroups again, as far as a freeze goes.
 func (p *Prepared) Expel(pid int) error { return p.group.Expel(pid) }
+
+// Scratch makes a place for mounts of the caller's, from which CRIU is to bind: an empty directory that nothing spreads from. All
+// that is mounted in it is gone when the container runs, or is discarded.
+func (p *Prepared) Scratch() (string, error) {
+	dir := filepath.Join(p.dir, scratchDir)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", fmt.Errorf("make scratch: %w", err)
+	}
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700,size=64k"); err != nil {
+		return "", fmt.Errorf("mount scratch: %w", err)
+	}
+	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
+		return "", fmt.Errorf("mount scratch: %w", err)
+	}
+	return dir, nil
+}

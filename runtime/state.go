@@ -21,6 +21,8 @@ const (
 	execFifo  = "exec.fifo"
 	rootDir   = "root" // mount point of a prepared root, see Prepare
 	nullDir   = "null" // mount point of its null device
+	// scratchDir is where a restore mounts what CRIU binds.
+	scratchDir = "scratch"
 
 	// stateVersion is raised when an older migrate could misread a newer state.
 	stateVersion = 1
@@ -219,7 +221,11 @@ func removeStateDir(dir string) error {
 
 // unmountPrepared takes away what Prepare mounted in a state directory.
 func unmountPrepared(dir string) error {
-	return errors.Join(removeMountPoint(filepath.Join(dir, nullDir)), removeMountPoint(filepath.Join(dir, rootDir)))
+	var err error
+	for _, name := range []string{nullDir, rootDir, scratchDir} {
+		err = errors.Join(err, removeMountPoint(filepath.Join(dir, name)))
+	}
+	return err
 }
 
 // removeMountPoint detaches all that is mounted on a mount point and removes it. One that is not there is no error.

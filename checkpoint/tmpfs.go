@@ -1,0 +1,148 @@
+package checkpoint
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/moby/sys/mountinfo"
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/sys/tmpfs"
+	"github.com/livemigrate/migrate/runtime"
+)
+
+// CRIU saves a tmpfs by tar and gzip, five milliseconds and more for an empty one, and as much at the restore. Where a peer of ours
+// restores, those are external mounts to CRIU, and what is in them goes in a file of ours.
+
+// errMounts: the container has mounted something between the request, which names its mounts, and the freeze.
+var errMounts = errors.New("the container's mounts have just changed")
+
+// findTmpfs lists the mounts that CRIU need not save. Of those that are shared, covered or bound elsewhere only CRIU knows how
+// to put them together again.
+func (d *dump) findTmpfs() error {
+	d.mounts, d.tmpfs = nil, nil
+	plan := d.container.Plan()
+	if !d.options.NoManifest || d.keepTmpfs || !plan.Private(specs.MountNamespace) || plan.Private(specs.UserNamespace) {
+		return nil
+	}
+	pids, err := d.container.Processes()
+	if err != nil {
+		return err
+	}
+	if err := d.inOneView(pids); err != nil {
+		d.options.log().Debug("criu saves tmpfs mounts", "container", d.container.ID(), "cause", err)
+		return nil
+	}
+	if d.mounts, err = d.readMounts(); err != nil {
+		return err
+	}
+	all, err := mountinfo.GetMountsFromReader(bytes.NewReader(d.mounts), nil)
+	if err != nil {
+		return fmt.Errorf("read mounts: %w", err)
+	}
+	own, err := ownTmpfs(plan)
+	if err != nil {
+		return err
+	}
+	for _, m := range all {
+		if m.FSType != "tmpfs" || m.Root != "/" || m.Optional != "" || !slices.Contains(own, m.Mountpoint) {
+			continue
+		}
+		options, err := tmpfs.CheckOptions(m.VFSOptions)
+		if err != nil {
+			continue
+		}
+		shared := slices.ContainsFunc(all, func(other *mountinfo.Info) bool {
+			same := other.Major == m.Major && other.Minor == m.Minor
+			// A masked file may show the null device of /dev, and masked directories one empty tmpfs: each is external.
+			mask := slices.Contains(plan.Spec.Linux.MaskedPaths, other.Mountpoint)
+			return other != m && (same && !mask || other.Mountpoint == m.Mountpoint)
+		})
+		if !shared {
+			closed := slices.Contains(strings.Split(m.VFSOptions, ","), "ro")
+			d.tmpfs = append(d.tmpfs, tmpfs.Placed{Path: m.Mountpoint, Source: m.Source, Options: options, Closed: closed})
+		}
+	}
+	return nil
+}
+
+// ownTmpfs are the paths at which the runtime has mounted a tmpfs of the container's: by its config, or as a mask.
+func ownTmpfs(plan *runtime.Plan) ([]string, error) {
+	own := slices.Clone(plan.Spec.Linux.MaskedPaths)
+	for _, m := range plan.Spec.Mounts {
+		if m.Type != "tmpfs" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+			continue
+		}
+		path, err := criu.MountKey(plan.Rootfs, m.Destination)
+		if err != nil {
+			return nil, err
+		}
+		own = append(own, path)
+	}
+	return own, nil
+}
+
+func (d *dump) readMounts() ([]byte, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", d.container.InitPid()))
+	if err != nil {
+		return nil, fmt.Errorf("read mounts: %w", err)
+	}
+	return text, nil
+}
+
+// inOneView: all processes are in the mount namespace of init.
+func (d *dump) inOneView(pids []int) error {
+	own, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", d.container.InitPid()))
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		of, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", pid))
+		if errors.Is(err, os.ErrNotExist) {
+			continue // it has just ended
+		}
+		if err != nil {
+			return err
+		}
+		if of != own {
+			return fmt.Errorf("%w: process %d has some of its own", errMounts, pid)
+		}
+	}
+	return nil
+}
+
+// addTmpfs names them in the request.
+func (d *dump) addTmpfs(options *criu.Options) {
+	for i := range d.tmpfs {
+		path := &d.tmpfs[i].Path
+		options.ExtMnt = append(options.ExtMnt, &criu.ExtMount{Key: path, Val: path})
+	}
+}
+
+// mountsAreSame is asked when nothing runs any more.
+func (d *dump) mountsAreSame(pids []int) error {
+	if len(d.tmpfs) == 0 {
+		return nil
+	}
+	now, err := d.readMounts()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(now, d.mounts) {
+		return errMounts
+	}
+	return d.inOneView(pids)
+}
+
+// saveTmpfs writes what is in them. CRIU may have given names there to files that have none any more.
+func (d *dump) saveTmpfs() error {
+	if len(d.tmpfs) == 0 {
+		return nil
+	}
+	return tmpfs.Save(d.options.ImagesDir, d.container.InitPid(), d.tmpfs)
+}
