@@ -192,7 +192,7 @@ func (p *Push) note(findings []*wire.Finding, host string) {
 }
 
 // abort tells the peer to clear up and waits until it has: a second push finds nothing in its way. A peer that can't hear
-// it clears up by itself, because the link is gone.
+// it clears up by itself, because the link is gone; one whose process is gone has to be asked.
 func (p *Push) abort(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -203,11 +203,17 @@ func (p *Push) abort(ctx context.Context) error {
 			return nil
 		}
 	}
-	if errors.Is(err, ErrLinkLost) {
-		return nil
+	if !errors.Is(err, ErrLinkLost) {
+		return err
 	}
-	return err
+	if v, err := askUntil(ctx, p.Dial, p.Move, clearLimit); v != aborted {
+		p.Log.Warn("the peer may not have cleared up; the next move, or \"migrate resolve\" there, makes it", "error", err)
+	}
+	return nil
 }
+
+// clearLimit bounds the wait for a peer that was lost, when the container runs on here.
+const clearLimit = 5 * time.Second
 
 // sync has one pass over a tree made; inside the freeze a watchdog watches it.
 func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, Channel) (uint64, error), dog *watchdog) error {
