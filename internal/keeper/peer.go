@@ -27,6 +27,9 @@ type PeerOrder struct {
 // idleLimit is how long a keeper without a session waits for one.
 const idleLimit = 30 * time.Second
 
+// answeredLimit is how long a keeper that was only asked waits for another question.
+const answeredLimit = time.Second
+
 // RunPeer is the peer's keeper: it receives one container, or answers how the move of one ended, and returns then. The
 // process may be replaced by the container's monitor instead of returning.
 func RunPeer(ctx context.Context, o *PeerOrder) error {
@@ -83,7 +86,12 @@ func (p *peer) run(ctx context.Context) error {
 		}
 		switch {
 		case s.Resumed():
-			p.busy.Go(func() { p.answer(ctx, s) })
+			p.busy.Go(func() {
+				p.answer(ctx, s)
+				if p.receive.Load() == nil {
+					p.idle.Reset(answeredLimit)
+				}
+			})
 		case p.receive.Load() == nil:
 			p.idle.Stop()
 			receive := &handover.Receive{Host: p.host, Journals: p.host.order.Journals, Root: p.host.order.Root, Log: p.log}
