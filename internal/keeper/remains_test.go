@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -107,6 +108,33 @@ func TestResolveFindsAnEndThatWasOnlyRecorded(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
+	}
+}
+
+// The clock of the host may be set back between two moves: the container knows better which one froze it.
+func TestResolveFindsTheMoveThatFrozeIt(t *testing.T) {
+	places := testPlaces(t)
+	writeState(t, places, func(s *runtime.State) { s.Move = testMove })
+	writeJournal(t, places, journal.Move{Name: testMove, Role: journal.Source}, journal.CommitSent)
+	writeJournal(t, places, journal.Move{Name: "an earlier one", Role: journal.Source}, journal.RolledBack)
+	o := &ResolveOrder{Places: places, Log: slog.New(slog.DiscardHandler)}
+	if story, err := o.find("web"); err != nil || story.Move.Name != testMove {
+		t.Errorf("got %v, %v", story, err)
+	}
+}
+
+// The frozen container was deleted by hand, and its id used again: the end of the old move is not the end of that.
+func TestResolveDoesNotTouchAnotherContainer(t *testing.T) {
+	for _, force := range []handover.Force{handover.ForcePeer, handover.ForceSource} {
+		places := testPlaces(t)
+		writeState(t, places, func(*runtime.State) {})
+		writeJournal(t, places, journal.Move{Name: testMove, Role: journal.Source, Peer: "unix:///nowhere", Token: strings.Repeat("00", 32)}, journal.CommitSent)
+		o := &ResolveOrder{Places: places, Force: force, Log: slog.New(slog.DiscardHandler)}
+		outcome, err := Resolve(t.Context(), "web", o)
+		t.Log(outcome, err)
+		if _, err := os.Stat(filepath.Join(places.Root, "web", "state.json")); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

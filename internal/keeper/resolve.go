@@ -45,8 +45,9 @@ func Resolve(ctx context.Context, id string, o *ResolveOrder) (report.Outcome, e
 func Salvage(ctx context.Context, order *Order, o *ResolveOrder) (report.Outcome, error) {
 	var story *journal.Story
 	for _, s := range o.list() {
-		if s.Move.Role == journal.Source && strings.HasPrefix(s.Move.Name, order.Move) {
-			story = s // oldest first
+		// The last attempt by its name: the clock may have been set meanwhile.
+		if s.Move.Role == journal.Source && strings.HasPrefix(s.Move.Name, order.Move) && (story == nil || s.Move.Name > story.Move.Name) {
+			story = s
 		}
 	}
 	switch {
@@ -78,7 +79,8 @@ func (o *ResolveOrder) resolve(ctx context.Context, story *journal.Story) (outco
 		return report.Unknown, err
 	}
 	resolve := &handover.Resolve{Story: story, Patience: o.Patience, Force: o.Force, Log: o.Log}
-	if c != nil {
+	// From commit-sent on it bears the mark: one without is another, which has got the id since.
+	if c != nil && (story.Last() == journal.Begin || c.State().Move == story.Move.Name) {
 		resolve.Container = c
 	}
 	if resolve.Dial, err = o.dial(story); err != nil {
@@ -99,10 +101,14 @@ func (o *ResolveOrder) list() []*journal.Story {
 }
 
 func (o *ResolveOrder) find(id string) (*journal.Story, error) {
+	marked := o.marked(id)
 	var found *journal.Story
-	for _, s := range o.list() { // oldest first
-		if s.Move.Container == id && s.Move.Root == o.Root {
-			found = s
+	for _, s := range o.list() { // oldest first, by a clock that may have been set
+		if s.Move.Container != id || s.Move.Root != o.Root {
+			continue
+		}
+		if found = s; marked != "" && s.Move.Name == marked && s.Move.Role == journal.Source {
+			break
 		}
 	}
 	if found == nil || o.ended(found) {
@@ -111,15 +117,22 @@ func (o *ResolveOrder) find(id string) (*journal.Story, error) {
 	return found, nil
 }
 
+// marked is the move that the container here is marked with; empty without one.
+func (o *ResolveOrder) marked(id string) string {
+	c, err := remains(&Order{Places: o.Places, Container: id, SystemdCgroup: o.SystemdCgroup}, "", o.Log)
+	if err != nil {
+		return ""
+	}
+	return c.State().Move
+}
+
 // ended tells whether nothing is left to do. The last record comes before the last deed: a container that still carries the
 // mark of the move waits for that.
 func (o *ResolveOrder) ended(s *journal.Story) bool {
 	if !s.Ended() || s.Move.Role == journal.Peer {
 		return s.Ended()
 	}
-	order := &Order{Places: o.Places, Container: s.Move.Container, SystemdCgroup: o.SystemdCgroup}
-	c, err := remains(order, s.Move.Name, o.Log)
-	return err != nil || c.State().Move != s.Move.Name
+	return o.marked(s.Move.Container) != s.Move.Name
 }
 
 func (o *ResolveOrder) resolvePeer(ctx context.Context, story *journal.Story) (report.Outcome, error) {
