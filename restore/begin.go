@@ -1,6 +1,7 @@
 package restore
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -295,6 +296,9 @@ func (a *attempt) release() error {
 	a.over = true
 	if a.client != nil {
 		err = a.client.Close()
+		if a.client.Killed() {
+			err = errors.Join(err, RemoveYards(cmp.Or(a.options.WorkDir, a.options.ImagesDir)))
+		}
 	}
 	for _, back := range a.shared {
 		err = errors.Join(err, back())

@@ -16,6 +16,7 @@ import (
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/wire"
+	"github.com/livemigrate/migrate/restore"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -115,7 +116,7 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	case err == nil:
 		h.log.Info("the id has been taken by another container", "container", m.Container, "move", m.Name)
 	}
-	return errors.Join(err, h.order.removeSpool(m.Name))
+	return errors.Join(err, restore.RemoveYards(h.order.logs(m.Container)), h.order.removeSpool(m.Name))
 }
 
 // Settle completes a container that is ours but whose keeper is gone: it may lack its place on the bridge and some of its memory,
