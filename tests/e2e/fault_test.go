@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"os"
 	"strconv"
 	"strings"
 	"syscall"
@@ -107,15 +106,7 @@ func (w *world) settled(id string) {
 }
 
 // keepers counts the keepers that hold a move on either host.
-func (w *world) keepers() int {
-	n := 0
-	for _, pid := range append(w.A.Pids(), w.B.Pids()...) {
-		if cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && isKeeper(cmdline) {
-			n++
-		}
-	}
-	return n
-}
+func (w *world) keepers() int { return len(w.A.Keepers()) + len(w.B.Keepers()) }
 
 // The restore fails on the peer: the source runs on, its client unharmed, and push says why.
 func TestSourceRunsOnWhenPeerRestoreFails(t *testing.T) {
@@ -156,7 +147,7 @@ func TestCRIUKilledWhileHoldingLosesNothing(t *testing.T) {
 			if !p.until("restore") {
 				t.Fatalf("push ended before the restore: %s", p.result.Error)
 			}
-			source := criuPids(w.A)
+			source := w.A.CRIUs()
 			if len(source) == 0 {
 				t.Fatal("no CRIU holds the container")
 			}
@@ -183,7 +174,7 @@ func TestCRIUKilledWhileHoldingLosesNothing(t *testing.T) {
 func waitForCRIU(t *testing.T, w *world) []int {
 	t.Helper()
 	for range 500 {
-		if pids := criuPids(w.B); len(pids) > 0 {
+		if pids := w.B.CRIUs(); len(pids) > 0 {
 			return pids
 		}
 		time.Sleep(time.Millisecond)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +25,7 @@ func TestKilledFeederCostsNothing(t *testing.T) {
 			t.Fatalf("push ended before its restore: %s", p.result.Error)
 		}
 		for deadline := time.Now().Add(5 * time.Second); killed < 3 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			pids := feederPids(to)
+			pids := to.Feeders()
 			signalAll(t, pids, syscall.SIGKILL)
 			killed += len(pids)
 		}
@@ -56,9 +55,9 @@ func TestKeeperAndFeederKilledAsItRuns(t *testing.T) {
 			t.Fatal("the peer does not let it run")
 		}
 	}
-	killed := keepers(w.B)
+	killed := w.B.Keepers()
 	signalAll(t, killed, syscall.SIGKILL)
-	fed := feederPids(w.B)
+	fed := w.B.Feeders()
 	signalAll(t, fed, syscall.SIGKILL)
 	t.Logf("killed were %d keepers and %d feeders", len(killed), len(fed))
 	began := time.Now()
@@ -88,21 +87,4 @@ func recorded(t *testing.T, h *lab.Host, step string) bool {
 		}
 	}
 	return false
-}
-
-// feederPids are the feeders on a host. Their holders, which look the same from outside but have one thread, live on.
-func feederPids(h *lab.Host) []int {
-	var pids []int
-	for _, text := range h.Pids() {
-		cmdline, err := os.ReadFile("/proc/" + text + "/cmdline")
-		if err != nil || !bytes.HasSuffix(cmdline, []byte("\x00feed\x00")) {
-			continue
-		}
-		if threads, err := os.ReadDir("/proc/" + text + "/task"); err != nil || len(threads) < 2 {
-			continue
-		}
-		pid, _ := strconv.Atoi(text)
-		pids = append(pids, pid)
-	}
-	return pids
 }

@@ -129,7 +129,7 @@ func TestKilledServeWhileMemoryFollows(t *testing.T) {
 func TestKilledFeederWhileMemoryFollows(t *testing.T) {
 	f := newFollowing(t)
 	for range 3 {
-		signalAll(t, feederPids(f.B), syscall.SIGKILL)
+		signalAll(t, f.B.Feeders(), syscall.SIGKILL)
 		time.Sleep(500 * time.Millisecond)
 		f.c.unharmed()
 	}

@@ -1,20 +1,18 @@
+// Package e2e moves real containers between the lab's hosts: real CRIU, real redis, real faults.
+//
+// Every test has a client that holds one connection and can tell a lost, repeated or reordered answer. What a test says of a
+// move always includes that: the client's connection lives, and exactly one host runs the container.
 package e2e
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -172,13 +170,8 @@ func (w *world) other(h *lab.Host) *lab.Host {
 
 // client is a conversation over one connection, from the client's host.
 type client struct {
-	t       *testing.T
-	cmd     *exec.Cmd
-	stdin   io.Closer
-	stderr  bytes.Buffer
-	answers atomic.Int64
-	ended   chan struct{}
-	err     error // once ended
+	*lab.Client
+	t *testing.T
 }
 
 // checkWorkload converses with tests/workload, which checks itself at every question.
@@ -189,36 +182,12 @@ func (w *world) increment() *client { return w.converse(":6379", "INCR counter",
 
 func (w *world) converse(port, question, answer string) *client {
 	w.t.Helper()
-	self, err := os.Executable()
+	conversation, err := w.Converse(w.ctx, containerIP+port, question, answer)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	c := &client{t: w.t, cmd: w.C.Command(w.ctx, self), ended: make(chan struct{})}
-	c.cmd.Env = append(os.Environ(), "E2E_CLIENT="+containerIP+port, "E2E_QUESTION="+question, "E2E_ANSWER="+answer)
-	c.cmd.Stderr = &c.stderr
-	out, err := c.cmd.StdoutPipe()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
-		w.t.Fatal(err)
-	}
-	if err := c.cmd.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	go func() {
-		defer close(c.ended)
-		for lines := bufio.NewScanner(out); lines.Scan(); {
-			n, _ := strconv.ParseInt(lines.Text(), 10, 64)
-			c.answers.Store(n)
-		}
-		c.err = c.cmd.Wait()
-	}()
-	w.t.Cleanup(func() {
-		c.stdin.Close()
-		_ = c.cmd.Process.Kill()
-		<-c.ended
-	})
+	w.t.Cleanup(conversation.Close)
+	c := &client{conversation, w.t}
 	c.unharmed()
 	return c
 }
@@ -226,124 +195,54 @@ func (w *world) converse(port, question, answer string) *client {
 // unharmed: the conversation goes on, over the same connection.
 func (c *client) unharmed() {
 	c.t.Helper()
-	from := c.answers.Load()
-	deadline := time.After(20 * time.Second)
-	for c.answers.Load() < from+3 {
-		select {
-		case <-c.ended:
-			c.t.Fatalf("the client's connection broke after %d answers: %s", c.answers.Load(), c.stderr.String())
-		case <-deadline:
-			c.t.Fatalf("the client gets no answers any more, after %d", c.answers.Load())
-		case <-time.After(5 * time.Millisecond):
-		}
+	if err := c.Unharmed(20 * time.Second); err != nil {
+		c.t.Fatal(err)
 	}
 }
 
 // push is a `migrate push --json`.
 type push struct {
+	*lab.Push
 	t      *testing.T
 	cmd    *exec.Cmd
-	stderr bytes.Buffer
-	ended  chan struct{}
-
-	mu     sync.Mutex
-	seen   map[string]chan struct{} // closed when the phase begins
-	result struct {
-		Event      string             `json:"event"`
-		Phase      string             `json:"phase"`
-		Outcome    string             `json:"outcome"`
-		Mode       string             `json:"mode"`
-		DowntimeMS float64            `json:"downtime_ms"`
-		TotalMS    float64            `json:"total_ms"`
-		BytesSent  uint64             `json:"bytes_sent"`
-		Phases     map[string]float64 `json:"phases"` // ms
-		Error      string             `json:"error"`
-		Slowed     struct {
-			CPU int     `json:"cpu_percent"`
-			MS  float64 `json:"ms"`
-		} `json:"slowed"`
-	}
+	result *lab.PushResult
 }
 
 // push starts a move. Flags may stand before id and peer.
 func (w *world) push(from *lab.Host, args ...string) *push {
 	w.t.Helper()
-	p := &push{t: w.t, cmd: from.Command(w.ctx, append([]string{"migrate", "push", "--json"}, args...)...)}
-	p.ended, p.seen = make(chan struct{}), map[string]chan struct{}{}
-	p.cmd.Stderr = &p.stderr
-	out, err := p.cmd.StdoutPipe()
+	started, err := from.Push(w.ctx, args...)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if err := p.cmd.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	go p.follow(out)
+	p := &push{started, w.t, started.Cmd, &started.Result}
 	w.t.Cleanup(func() {
-		_ = p.cmd.Process.Kill()
-		<-p.ended
+		p.Kill()
 		if p.t.Failed() {
-			p.t.Logf("push to %s ended with %v, %+v\n%s", args[len(args)-1], p.cmd.ProcessState, p.result, p.stderr.Bytes())
+			p.t.Logf("push to %s ended with %v, %+v\n%s", args[len(args)-1], p.cmd.ProcessState, *p.result, p.Said())
 		}
 	})
 	return p
 }
 
-func (p *push) follow(out io.Reader) {
-	defer close(p.ended)
-	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if err := json.Unmarshal(lines.Bytes(), &p.result); err != nil {
-			p.t.Errorf("push prints %q: %v", lines.Text(), err)
-			continue
-		}
-		if p.result.Event == "phase" {
-			begun := p.begun(p.result.Phase)
-			select {
-			case <-begun:
-			default:
-				close(begun)
-			}
-		}
-	}
-	_ = p.cmd.Wait()
-}
-
-// begun is closed when the phase begins.
-func (p *push) begun(phase string) chan struct{} {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.seen[phase] == nil {
-		p.seen[phase] = make(chan struct{})
-	}
-	return p.seen[phase]
-}
-
 // until waits for a phase to begin; false when the move ended without it.
-func (p *push) until(phase string) bool {
-	select {
-	case <-p.begun(phase):
-		return true
-	case <-p.ended:
-		return false
-	}
-}
+func (p *push) until(phase string) bool { return p.Until(phase) }
 
 // wait returns the exit code.
 func (p *push) wait() int {
 	p.t.Helper()
-	select {
-	case <-p.ended:
-	case <-time.After(2 * time.Minute): // on a machine that has other things to do
-		p.t.Fatal("push does not end")
+	code, err := p.Wait(time.Minute)
+	if err != nil {
+		p.t.Fatal(err)
 	}
-	return p.cmd.ProcessState.ExitCode()
+	return code
 }
 
 // moved requires that it ended well.
 func (p *push) moved() {
 	p.t.Helper()
 	if code := p.wait(); code != 0 || p.result.Outcome != "moved" {
-		p.t.Fatalf("push exits with %d, outcome %q: %s\n%s", code, p.result.Outcome, p.result.Error, p.stderr.String())
+		p.t.Fatalf("push exits with %d, outcome %q: %s\n%s", code, p.result.Outcome, p.result.Error, p.Said())
 	}
 }
 
@@ -356,19 +255,6 @@ func (p *push) failed(code int, outcome, says string) {
 	if !strings.Contains(p.result.Error, says) || strings.Contains(p.result.Error, "\n") {
 		p.t.Errorf("push says %q; want one line with %q", p.result.Error, says)
 	}
-}
-
-// criuPids are CRIU's processes on a host. While it dumps it names itself after its task.
-func criuPids(h *lab.Host) []int {
-	var pids []int
-	for _, text := range h.Pids() {
-		cmdline, err := os.ReadFile("/proc/" + text + "/cmdline")
-		if err == nil && (bytes.Contains(cmdline, []byte("\x00swrk\x00")) || bytes.Contains(cmdline, []byte("criu: "))) {
-			pid, _ := strconv.Atoi(text)
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 func signalAll(t *testing.T, pids []int, signal syscall.Signal) {

@@ -153,6 +153,19 @@ func (h *Host) MemoryBytes() int64 {
 	return 0
 }
 
+// MemoryLimitFile is where the limit of what the host's cgroup may be charged with is set. Empty where no hierarchy counts memory.
+func (h *Host) MemoryLimitFile() string {
+	for top := range strings.Lines(h.cgroups()) {
+		for _, name := range []string{"memory.limit_in_bytes", "memory.max"} {
+			file := filepath.Join(strings.TrimSpace(top), h.Name[len(h.Name)-1:], name)
+			if _, err := os.Stat(file); err == nil {
+				return file
+			}
+		}
+	}
+	return ""
+}
+
 // cgroups are the lab's directories, one for each hierarchy.
 func (h *Host) cgroups() string {
 	text, _ := os.ReadFile(filepath.Join(h.dir, "..", "cgroups"))

@@ -49,3 +49,9 @@ func (s *Server) Stop() {
 	_ = s.Cmd.Process.Signal(syscall.SIGTERM)
 	_ = s.Cmd.Wait()
 }
+
+// Alive tells whether it has not ended.
+func (s *Server) Alive() bool {
+	state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.Cmd.Process.Pid))
+	return err == nil && !strings.Contains(string(state), ") Z ")
+}

@@ -4,9 +4,11 @@
 //	workload files     files written, renamed, linked and deleted without a pause
 //	workload memory N  N MB of incompressible memory; --rate R random pages rewritten a second, --shared, --half, --forks N
 //	workload kinds     every kind of memory under constant change, in processes and threads that come and go
+//	workload beat N    as memory N, and each millisecond the time goes into the file /beat
 //
 // Each keeps in its memory what the world should look like. On TCP port 7000 it answers every line "check" with "ok N", N
-// counting the answers on that connection, or with what differs; on UDP port 7000 it sends every datagram back, one of 16
+// counting the answers on that connection, or with what differs; beat answers "write" with "ok N", N counting these over all
+// connections. On UDP port 7000 it sends every datagram back, one of 16
 // bytes with how many pages it has written in the last eight, if it counts them.
 package main
 
@@ -29,6 +31,11 @@ type checker interface {
 	check() error
 }
 
+// writer is a workload that counts what it is told to write.
+type writer interface {
+	write() (int, error)
+}
+
 // counter is a workload that knows how much it has done.
 type counter interface {
 	count() uint64
@@ -43,7 +50,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want a verb: tree, files, memory or kinds")
+		return fmt.Errorf("want a verb: tree, files, memory, kinds or beat")
 	}
 	switch args[0] {
 	case "tree":
@@ -74,6 +81,12 @@ func run(args []string) error {
 			return err
 		}
 		return answer(kinds)
+	case "beat":
+		beat, err := startBeat(args[1:])
+		if err != nil {
+			return err
+		}
+		return answer(beat)
 	case "member":
 		return member(args[1], args[2:]...)
 	case "true":
@@ -110,11 +123,19 @@ func serve(conn io.ReadWriteCloser, c checker) {
 	defer conn.Close()
 	lines := bufio.NewScanner(conn)
 	for n := 1; lines.Scan(); n++ {
-		if lines.Text() != "check" {
+		said := n
+		var err error
+		writes, ok := c.(writer)
+		switch {
+		case lines.Text() == "check":
+			err = c.check()
+		case lines.Text() == "write" && ok:
+			said, err = writes.write()
+		default:
 			return
 		}
-		text := fmt.Sprintf("ok %d\n", n)
-		if err := c.check(); err != nil {
+		text := fmt.Sprintf("ok %d\n", said)
+		if err != nil {
 			text = fmt.Sprintf("bad %s\n", strings.ReplaceAll(err.Error(), "\n", ": "))
 		}
 		if _, err := io.WriteString(conn, text); err != nil {

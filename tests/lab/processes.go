@@ -1,0 +1,62 @@
+package lab
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Holder is the process that keeps the host's namespaces. It is no process of the host's.
+func (h *Host) Holder() int {
+	text, _ := os.ReadFile(filepath.Join(h.dir, "pid"))
+	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	return pid
+}
+
+// Keepers are the processes that hold a move on the host.
+func (h *Host) Keepers() []int {
+	return h.processes(func(cmdline []byte, _ int) bool { return bytes.Contains(cmdline, []byte("\x00keeper\x00")) })
+}
+
+// CRIUs are CRIU's processes on the host. While it dumps it names itself after its task.
+func (h *Host) CRIUs() []int {
+	return h.processes(func(cmdline []byte, _ int) bool {
+		return bytes.Contains(cmdline, []byte("\x00swrk\x00")) || bytes.Contains(cmdline, []byte("criu: "))
+	})
+}
+
+// Feeders are those that put memory in its place. Their holders, which look the same from outside but have one thread, are not
+// among them.
+func (h *Host) Feeders() []int {
+	return h.processes(func(cmdline []byte, pid int) bool {
+		if !bytes.HasSuffix(cmdline, []byte("\x00feed\x00")) {
+			return false
+		}
+		threads, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/task")
+		return err == nil && len(threads) > 1
+	})
+}
+
+func (h *Host) processes(match func(cmdline []byte, pid int) bool) []int {
+	var pids []int
+	for _, text := range h.Pids() {
+		cmdline, err := os.ReadFile("/proc/" + text + "/cmdline")
+		if err != nil {
+			continue
+		}
+		if pid, _ := strconv.Atoi(text); match(cmdline, pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// Named are those that run a program of this name.
+func (h *Host) Named(program string) []int {
+	return h.processes(func(cmdline []byte, _ int) bool {
+		name, _, _ := bytes.Cut(cmdline, []byte{0})
+		return filepath.Base(string(name)) == program
+	})
+}
