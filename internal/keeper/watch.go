@@ -2,6 +2,7 @@ package keeper
 
 import (
 	"context"
+	"errors"
 
 	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/monitor"
@@ -26,7 +27,8 @@ func (h *host) watch(ctx context.Context) error {
 		}
 	}
 	_ = failpoint.Hit(ctx, failpoint.PeerMonitor)
-	return monitor.Exec("/proc/self/exe", []string{"monitor"}, &monitor.Config{
+	given := false
+	err = monitor.Exec("/proc/self/exe", []string{"monitor"}, &monitor.Config{
 		ID:       p.running.ID(),
 		StateDir: p.running.StateDir(),
 		LogFile:  p.identity.LogFile,
@@ -34,11 +36,16 @@ func (h *host) watch(ctx context.Context) error {
 		InitPid:  p.running.InitPid(),
 		Offset:   p.offset,
 		Listening: func() {
+			given = true
 			if err := p.lock.Close(); err != nil {
 				h.log.Warn("give up the container's id", "error", err)
 			}
 		},
 	}, p.stdio)
+	if !given { // there is nothing to watch any more
+		err = errors.Join(err, p.lock.Close())
+	}
+	return err
 }
 
 // carry takes the container's output until there is a monitor: its memory may take minutes to come.
