@@ -33,8 +33,11 @@ func (s *Story) Rebooted() bool {
 }
 
 // Ended tells whether nothing is left to decide.
-func (s *Story) Ended() bool {
-	switch s.Last() {
+func (s *Story) Ended() bool { return s.Last().Ends() }
+
+// Ends tells whether nothing is left to decide after a record of this step.
+func (s Step) Ends() bool {
+	switch s {
 	case Done, RolledBack, Aborted, Running:
 		return true
 	default:

@@ -70,6 +70,7 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 	if err := h.settleEarlier(ctx, hello.GetContainer()); err != nil {
 		return nil, nil, err
 	}
+	h.order.sweep(h.log)
 	h.order.prune(journal.Peer, hello.GetContainer(), h.log)
 	offer, err := p.look(ctx)
 	if err != nil {

@@ -73,7 +73,7 @@ func (p Places) spool(move string) (string, error) {
 func (p Places) removeSpool(move string) error { return os.RemoveAll(p.spoolPath(move)) }
 
 func (p Places) spoolPath(move string) string {
-	return filepath.Join(p.spoolParent(), "migrate-images-"+move)
+	return filepath.Join(p.spoolParent(), spoolPrefix+move)
 }
 
 func (p Places) spoolParent() string {
@@ -86,6 +86,8 @@ func (p Places) spoolParent() string {
 	}
 	return "/dev/shm"
 }
+
+const spoolPrefix = "migrate-images-"
 
 // prune makes room among the journals, which only grows if it fails.
 func (p Places) prune(role journal.Role, container string, log *slog.Logger) {

@@ -75,7 +75,7 @@ func (r *Router) start(path string) error {
 	if err != nil {
 		return err
 	}
-	go func() { _ = child.Wait() }() // reap it if it ends before us
+	go r.reap(child) // if it ends before us
 	if err := line.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
 		return fmt.Errorf("start keeper: %w", err)
 	}

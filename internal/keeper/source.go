@@ -141,6 +141,7 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover
 	if err != nil {
 		return nil, err
 	}
+	m.order.sweep(m.log)
 	m.order.prune(journal.Source, m.order.Container, m.log)
 	j, err := journal.Create(m.order.Journals, journal.Move{
 		Name:      name,
