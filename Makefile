@@ -15,7 +15,7 @@ COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 # PID 1 of a container or a small machine may reap late; tini -s reaps what the tests' process trees leave.
 REAPER  := tini -s --
 
-.PHONY: setup build program test test-vm test-strangers lint fuzz bench bench-runtime soak-runtime soak-memory demo man install dist clean
+.PHONY: setup build program test test-vm test-strangers test-faults lint fuzz bench bench-runtime soak-runtime soak-memory demo man install dist clean
 
 setup:
 	@scripts/setup
@@ -44,6 +44,12 @@ test: build
 test-vm: build
 	@scripts/setup --vm
 	tests/vm/run
+
+# Every fault at every step of a move, in one mode or more: -modes, -steps, -faults, -doc docs/reliability.md.
+FAULTS_FLAGS ?=
+test-faults: build
+	go build -o bin/faults ./tests/faults
+	$(REAPER) bin/faults $(FAULTS_FLAGS)
 
 lint:
 	@scripts/setup --tools

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/testutil"
+	"github.com/livemigrate/migrate/tests/lab"
+)
+
+// The short form of `make test-faults`.
+func TestNeverTwoCopiesAndNothingLost(t *testing.T) {
+	testutil.Root(t)
+	needProgram(t)
+	testutil.Need(t, lab.CRIU() != "", "a CRIU that works: scripts/setup")
+	testutil.Command(t, "nft")
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	var told bytes.Buffer
+	err := run(ctx, []string{"-short"}, &told)
+	t.Log(told.String())
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// What users run has no trace of the steps that tests stop at.
+func TestProgramHasNoFailpoints(t *testing.T) {
+	program := needProgram(t)
+	text, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, trace := range append([]string{"MIGRATE_FAILPOINTS"}, pointNames()...) {
+		if bytes.Contains(text, []byte(trace)) {
+			t.Errorf("%s holds %q", program, trace)
+		}
+	}
+}
+
+func pointNames() []string {
+	var names []string
+	for _, s := range steps {
+		names = append(names, string(s.point))
+	}
+	return names
+}
+
+func needProgram(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(lab.Repo(), "bin", "migrate")
+	_, err := os.Stat(path)
+	testutil.Need(t, err == nil, path+" (make build)")
+	return path
+}
+
+func TestTableIsWrittenBetweenItsMarks(t *testing.T) {
+	page := filepath.Join(t.TempDir(), "page.md")
+	if err := os.WriteFile(page, []byte("a\n<!-- faults auto: begin -->\nold\n<!-- faults auto: end -->\nb\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	table := &table{modes: []string{"auto"}, cells: []result{
+		{"auto", steps[0], faults[0], verdict{at: atSource, ended: "force"}},
+		{"auto", steps[1], faults[0], verdict{kind: wrong, why: "two copies ran"}},
+	}}
+	if err := table.write(page); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "a\n<!-- faults auto: begin -->\n| step | cut |\n|---|---|\n| `source.hello` | S! |\n| `peer.offer` | WRONG |\n<!-- faults auto: end -->\nb\n"
+	if string(text) != want {
+		t.Errorf("the page is\n%s", text)
+	}
+	table.modes = []string{"hybrid"}
+	if err := table.write(page); err == nil || !strings.Contains(err.Error(), "no place") {
+		t.Errorf("a page without marks: %v", err)
+	}
+}

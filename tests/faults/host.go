@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// reboot ends everything on B and empties what is in memory; journals, bundles and logs are on a disk.
+func reboot(ctx context.Context, c *cell) error {
+	w := c.world
+	c.world.tls.cut() // nothing of a host that is down says goodbye
+	c.world.ssh.cut()
+	if err := w.killAll(); err != nil {
+		return err
+	}
+	if err := w.newBoot(); err != nil {
+		return err
+	}
+	return w.emptyB(ctx)
+}
+
+// killAll kills B's processes, containers' included, frozen or not.
+func (w *world) killAll() error {
+	sshd, _ := os.ReadFile(root(w.B, "/run/sshd.pid"))
+	stays := []string{strconv.Itoa(w.B.Holder()), strings.TrimSpace(string(sshd))}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		pids := slices.DeleteFunc(w.B.Pids(), func(pid string) bool { return slices.Contains(stays, pid) || isZombie(pid) })
+		if len(pids) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("processes %v survive a reboot", pids)
+		}
+		for _, text := range pids {
+			pid, _ := strconv.Atoi(text)
+			if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+				return err
+			}
+		}
+		w.thawB()
+	}
+}
+
+// thawB lets the killed die.
+func (w *world) thawB() {
+	dirs, _ := w.cgroups(w.B)
+	for _, dir := range dirs {
+		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("THAWED"), 0)
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.freeze"), []byte("0"), 0)
+	}
+}
+
+func isZombie(pid string) bool {
+	cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline")
+	return err != nil || len(cmdline) == 0
+}
+
+// emptyB removes what no reboot leaves.
+func (w *world) emptyB(ctx context.Context) error {
+	now, err := w.count(w.B)
+	if err != nil {
+		return err
+	}
+	var script strings.Builder
+	for _, thing := range now.beyond(w.clean[w.B]) {
+		switch kind, name, _ := strings.Cut(thing, " "); kind {
+		case "mount":
+			fmt.Fprintf(&script, "umount -l '%s'\n", name)
+		case "link":
+			fmt.Fprintf(&script, "ip link del dev '%s'\n", name)
+		case "file":
+			fmt.Fprintf(&script, "rm -rf '%s'\n", name)
+		}
+	}
+	script.WriteString("rm -rf /run/migrate/* /run/migrate-handover/* /dev/shm/*\n")
+	_, err = w.B.Run(ctx, "sh", "-c", script.String())
+	dirs, listErr := w.cgroups(w.B)
+	err = errors.Join(err, listErr)
+	slices.Reverse(dirs)
+	for _, dir := range dirs {
+		if !slices.Contains(w.clean[w.B], "cgroup "+dir) {
+			err = errors.Join(err, removeCgroup(dir))
+		}
+	}
+	return err
+}
+
+// removeCgroup waits for the dead to be reaped.
+func removeCgroup(dir string) (err error) {
+	for range 500 {
+		if err = os.Remove(dir); !errors.Is(err, syscall.EBUSY) {
+			return err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
+}
+
+// bootAgain: the host is back, and so is serve.
+func bootAgain(ctx context.Context, c *cell) error {
+	c.world.tls.restore()
+	c.world.ssh.restore()
+	return c.world.serve(ctx)
+}
+
+// fillSpool leaves no byte where B's spool, its state and its sockets are.
+func fillSpool(ctx context.Context, c *cell) (err error) {
+	for range 10 { // what has been written meanwhile is more than a size that was right before
+		var s syscall.Statfs_t
+		if err := syscall.Statfs(root(c.world.B, "/run"), &s); err != nil {
+			return err
+		}
+		used := (s.Blocks - s.Bfree) * uint64(s.Bsize) >> 10
+		if _, err = c.world.B.Run(ctx, "mount", "-o", fmt.Sprintf("remount,size=%dk", max(used, 4)), "/run"); err == nil {
+			return nil
+		}
+	}
+	return err
+}
+
+func emptySpool(ctx context.Context, c *cell) error {
+	_, err := c.world.B.Run(ctx, "mount", "-o", "remount,size=50%", "/run")
+	return err
+}
+
+// limitMemory takes from B what can be taken back, and lets it have no more.
+func limitMemory(_ context.Context, c *cell) error {
+	for step := int64(8 << 20); step >= 64<<10; {
+		if err := c.world.memoryLimit(strconv.FormatInt(c.world.B.MemoryBytes()-step, 10)); errors.Is(err, errNothing) {
+			return err
+		} else if err != nil {
+			step /= 2
+		}
+	}
+	return nil
+}
+
+func unlimitMemory(ctx context.Context, c *cell) error {
+	if err := c.world.memoryLimit("-1"); err != nil {
+		return err
+	}
+	return c.world.serve(ctx)
+}
+
+func (w *world) memoryLimit(limit string) error {
+	file := w.B.MemoryLimitFile()
+	if file == "" {
+		return errNothing
+	}
+	if filepath.Base(file) == "memory.max" && limit == "-1" {
+		limit = "max"
+	}
+	return os.WriteFile(file, []byte(limit), 0)
+}
+
+// setClocks sets both hosts' wall clocks back; what measures time does not go by them.
+func setClocks(_ context.Context, c *cell) error {
+	var err error
+	for _, host := range []string{c.world.A.Name, c.world.B.Name} {
+		err = errors.Join(err, os.WriteFile(filepath.Join(c.world.points, "clock-"+host), []byte("-1h"), 0o644))
+	}
+	return err
+}
