@@ -27,6 +27,9 @@ func Hit(ctx context.Context, p Point) error {
 		return nil //nolint:nilerr // nobody asks, or another process was first
 	}
 	text, err := os.ReadFile(hit)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // released at once
+	}
 	if err != nil {
 		return fmt.Errorf("failpoint %s: %w", p, err)
 	}

@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"os"
-	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -144,7 +142,7 @@ func TestKilledPeerWhileMemoryFollows(t *testing.T) {
 	f.stillThere()
 	time.Sleep(2 * time.Second)
 	f.c.unharmed()
-	signalAll(t, append(keepers(f.B), feederPids(f.B)...), syscall.SIGKILL)
+	signalAll(t, append(f.B.Keepers(), f.B.Feeders()...), syscall.SIGKILL)
 	f.stillThere()
 	f.arrived()
 }
@@ -207,20 +205,9 @@ func TestResolveWhileMemoryFollows(t *testing.T) {
 // killKeepers kills those of a host that are at work.
 func killKeepers(t *testing.T, h *lab.Host) {
 	t.Helper()
-	pids := keepers(h)
+	pids := h.Keepers()
 	if len(pids) == 0 {
 		t.Fatalf("%s has no keeper", h.Name)
 	}
 	signalAll(t, pids, syscall.SIGKILL)
-}
-
-func keepers(h *lab.Host) []int {
-	var pids []int
-	for _, text := range h.Pids() {
-		if cmdline, err := os.ReadFile("/proc/" + text + "/cmdline"); err == nil && isKeeper(cmdline) {
-			pid, _ := strconv.Atoi(text)
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }

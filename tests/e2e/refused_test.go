@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"io"
 	"net"
 	"os"
@@ -69,9 +68,6 @@ func altered(caller net.Conn, path string) {
 }
 
 func quotedCRIU() string { return "'" + strings.ReplaceAll(lab.CRIU(), "'", `'\''`) + "'" }
-
-// isKeeper tells a keeper that holds a move from the monitor that a peer's keeper becomes.
-func isKeeper(cmdline []byte) bool { return bytes.Contains(cmdline, []byte("\x00keeper\x00")) }
 
 // A peer that says no: exit code 4, nothing was touched.
 func TestRefusedMoveTouchesNothing(t *testing.T) {
