@@ -2,9 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -52,18 +50,6 @@ func quota(w *world, h *lab.Host, id string) (quota string, slowed bool) {
 	return strings.Replace(quota, "max", "-1", 1), state.Slowed
 }
 
-// keeperPids are the keepers on a host.
-func keeperPids(h *lab.Host) []int {
-	var pids []int
-	for _, pid := range h.Pids() {
-		if cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline"); err == nil && isKeeper(cmdline) {
-			n, _ := strconv.Atoi(pid)
-			pids = append(pids, n)
-		}
-	}
-	return pids
-}
-
 // braked waits until the container has less processor time.
 func braked(w *world) {
 	w.t.Helper()
@@ -108,7 +94,7 @@ func TestContainerThatStaysIsNotSlow(t *testing.T) {
 	}
 	p = pushSlowly(w)
 	braked(w)
-	signalAll(t, append(keeperPids(w.A), p.cmd.Process.Pid), syscall.SIGKILL)
+	signalAll(t, append(w.A.Keepers(), p.cmd.Process.Pid), syscall.SIGKILL)
 	w.settled("web")
 	if out, err := w.A.Run(w.ctx, "migrate", "resolve", "web"); err != nil {
 		t.Fatalf("resolve: %v: %s", err, out)
