@@ -40,7 +40,7 @@ var faults = []fault{
 	{name: "reboot", what: "the peer's host reboots", do: reboot, lasts: 300 * time.Millisecond, undo: bootAgain},
 	{name: "disk", what: "the peer's spool is full", do: fillSpool, lasts: 700 * time.Millisecond, undo: emptySpool},
 	{name: "memory", what: "the peer's memory limit is hit", do: limitMemory, lasts: 700 * time.Millisecond, undo: unlimitMemory},
-	{name: "clock", what: "both hosts' clocks are set back an hour", do: setClocks, lasts: 300 * time.Millisecond, undo: nil},
+	{name: "clock", what: "the clock that journals go by is set back an hour, on both hosts", do: setClocks, lasts: 300 * time.Millisecond, undo: nil},
 }
 
 func cut(_ context.Context, c *cell) error {

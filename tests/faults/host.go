@@ -32,12 +32,12 @@ func (w *world) killAll() error {
 	sshd, _ := os.ReadFile(root(w.B, "/run/sshd.pid"))
 	stays := []string{strconv.Itoa(w.B.Holder()), strings.TrimSpace(string(sshd))}
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		pids := slices.DeleteFunc(w.B.Pids(), func(pid string) bool { return slices.Contains(stays, pid) || isZombie(pid) })
+		pids := slices.DeleteFunc(w.B.Pids(), func(pid string) bool { return slices.Contains(stays, pid) })
 		if len(pids) == 0 {
 			return nil
 		}
 		if time.Now().After(deadline) {
-			return fmt.Errorf("processes %v survive a reboot", pids)
+			return fmt.Errorf("processes %v survive a reboot: %s", pids, said(pids))
 		}
 		for _, text := range pids {
 			pid, _ := strconv.Atoi(text)
@@ -49,6 +49,17 @@ func (w *world) killAll() error {
 	}
 }
 
+// said is what the kernel says of processes.
+func said(pids []string) string {
+	var all strings.Builder
+	for _, pid := range pids {
+		stat, _ := os.ReadFile("/proc/" + pid + "/stat")
+		all.Write(stat[:min(len(stat), 60)])
+		all.WriteString("; ")
+	}
+	return all.String()
+}
+
 // thawB lets the killed die.
 func (w *world) thawB() {
 	dirs, _ := w.cgroups(w.B)
@@ -56,11 +67,6 @@ func (w *world) thawB() {
 		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("THAWED"), 0)
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.freeze"), []byte("0"), 0)
 	}
-}
-
-func isZombie(pid string) bool {
-	cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline")
-	return err != nil || len(cmdline) == 0
 }
 
 // emptyB removes what no reboot leaves.

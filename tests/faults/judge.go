@@ -170,13 +170,7 @@ func (c *cell) force(ctx context.Context, cause error) *verdict {
 
 // gone: the fault took from the peer what it had.
 func (c *cell) gone() bool {
-	switch c.fault.name {
-	case "reboot", "memory":
-		return true
-	case "peer":
-		return c.mode == "post-copy" || c.mode == "hybrid" // its keeper is who can take the rest
-	}
-	return false
+	return c.fault.name == "reboot" || c.fault.name == "memory"
 }
 
 // abandoned: push was killed, and the keepers end the move without it.
