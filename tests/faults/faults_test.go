@@ -79,6 +79,17 @@ func TestTableIsWrittenBetweenItsMarks(t *testing.T) {
 	if string(text) != want {
 		t.Errorf("the page is\n%s", text)
 	}
+	more := &table.cells[0]
+	more.fault, more.verdict = faults[2], verdict{at: atPeer}
+	table.cells = table.cells[:1]
+	if err := table.write(page); err != nil {
+		t.Fatal(err)
+	}
+	text, _ = os.ReadFile(page)
+	want = "| step | cut | stalled |\n|---|---|---|\n| `source.hello` | S! | P |\n| `peer.offer` | WRONG |  |\n"
+	if !strings.Contains(string(text), want) {
+		t.Errorf("with a cell more the page is\n%s", text)
+	}
 	table.modes = []string{"hybrid"}
 	if err := table.write(page); err == nil || !strings.Contains(err.Error(), "no place") {
 		t.Errorf("a page without marks: %v", err)

@@ -6,6 +6,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -32,7 +33,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.BoolVar(&o.short, "short", false, "each step once, with one fault after the other")
 	flags.StringVar(&o.name, "name", fmt.Sprintf("f%d", os.Getpid()), "of the lab")
 	flags.StringVar(&o.programs, "programs", "", "directory of a migrate that was built with the tag failpoint; empty: build it")
-	flags.StringVar(&o.doc, "doc", "", "a page with markers, to write the table into")
+	flags.StringVar(&o.doc, "doc", "", "a page with marks, to write what the cells say into its tables")
 	flags.BoolVar(&o.keep, "keep", false, "leave the lab of a wrong cell as it is, and end there")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -40,8 +41,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	m, err := matrix(ctx, o)
 	if m != nil {
 		m.print(o.out)
-		if o.doc != "" && err == nil {
-			err = m.write(o.doc)
+		if o.doc != "" {
+			err = errors.Join(err, m.write(o.doc))
 		}
 	}
 	return err

@@ -13,7 +13,7 @@ func (t *table) print(out io.Writer) {
 	for _, mode := range t.modes {
 		fmt.Fprintf(out, "\n%s\n", mode)
 		w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-		for _, row := range t.rows(mode) {
+		for _, row := range t.of(mode).rows() {
 			fmt.Fprintln(w, strings.Join(row, "\t"))
 		}
 		_ = w.Flush()
@@ -29,38 +29,49 @@ func (t *table) print(out io.Writer) {
 		len(t.cells), t.took.Seconds(), counts[fine], counts[wrong], counts[none])
 }
 
-// rows are a mode's table, the names first. A cell that was not run is empty.
-func (t *table) rows(mode string) [][]string {
-	signs := make(map[string]string)
-	var columns []fault
+// signs are what is known of a mode's cells, by step and fault.
+type signs map[string]map[string]string
+
+func (s signs) set(step, fault, sign string) {
+	if s[step] == nil {
+		s[step] = make(map[string]string)
+	}
+	s[step][fault] = sign
+}
+
+// of are those of the cells that were run.
+func (t *table) of(mode string) signs {
+	s := make(signs)
+	for _, r := range t.cells {
+		if r.mode == mode {
+			s.set(string(r.step.point), r.fault.name, r.verdict.sign())
+		}
+	}
+	return s
+}
+
+// rows are a table, the names first, in the order of steps and faults. Of a cell that was not run nothing is known.
+func (s signs) rows() [][]string {
+	head := []string{"step"}
 	for _, f := range faults {
-		used := false
-		for _, r := range t.cells {
-			if r.mode == mode && r.fault.name == f.name {
-				used = true
-				signs[string(r.step.point)+" "+f.name] = r.verdict.sign()
+		for _, row := range s {
+			if row[f.name] != "" {
+				head = append(head, f.name)
+				break
 			}
 		}
-		if used {
-			columns = append(columns, f)
-		}
-	}
-	head := []string{"step"}
-	for _, f := range columns {
-		head = append(head, f.name)
 	}
 	rows := [][]string{head}
-	for _, s := range steps {
-		row := []string{string(s.point)}
-		empty := true
-		for _, f := range columns {
-			sign := signs[string(s.point)+" "+f.name]
-			empty = empty && sign == ""
-			row = append(row, sign)
+	for _, step := range steps {
+		known := s[string(step.point)]
+		if known == nil {
+			continue
 		}
-		if !empty {
-			rows = append(rows, row)
+		row := []string{string(step.point)}
+		for _, fault := range head[1:] {
+			row = append(row, known[fault])
 		}
+		rows = append(rows, row)
 	}
 	return rows
 }
@@ -79,7 +90,7 @@ func (v verdict) sign() string {
 	return sign + map[string]string{"": "", "resolve": "*", "force": "!"}[v.ended]
 }
 
-// write puts each mode's table into the page, between the marks of that mode.
+// write puts each mode's cells into the page, between the marks of that mode. Cells that were not run stay as they are.
 func (t *table) write(path string) error {
 	page, err := os.ReadFile(path)
 	if err != nil {
@@ -89,18 +100,45 @@ func (t *table) write(path string) error {
 	for _, mode := range t.modes {
 		begin, end := "<!-- faults "+mode+": begin -->\n", "<!-- faults "+mode+": end -->"
 		before, rest, ok := strings.Cut(text, begin)
-		_, after, closed := strings.Cut(rest, end)
+		table, after, closed := strings.Cut(rest, end)
 		if !ok || !closed {
 			return fmt.Errorf("%s has no place for the table of %s: %q and %q", path, mode, begin, end)
 		}
-		text = before + begin + t.markdown(mode) + end + after
+		known := parse(table)
+		for step, row := range t.of(mode) {
+			for fault, sign := range row {
+				known.set(step, fault, sign)
+			}
+		}
+		text = before + begin + known.markdown() + end + after
 	}
 	return os.WriteFile(path, []byte(text), 0o644)
 }
 
-func (t *table) markdown(mode string) string {
+// parse reads what markdown has written.
+func parse(table string) signs {
+	s := make(signs)
+	var head []string
+	for line := range strings.Lines(table) {
+		row := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		for i := range row {
+			row[i] = strings.Trim(row[i], " `")
+		}
+		switch {
+		case head == nil:
+			head = row
+		case len(row) == len(head) && !strings.HasPrefix(row[0], "--"):
+			for i, fault := range head[1:] {
+				s.set(row[0], fault, row[i+1])
+			}
+		}
+	}
+	return s
+}
+
+func (s signs) markdown() string {
 	var b strings.Builder
-	for i, row := range t.rows(mode) {
+	for i, row := range s.rows() {
 		if i > 0 {
 			row[0] = "`" + row[0] + "`"
 		}
