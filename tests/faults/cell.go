@@ -89,11 +89,10 @@ func (c *cell) run(ctx context.Context) (v *verdict, err error) {
 		return wrongf("%v", err), nil
 	}
 	if happened != nil {
-		v := c.harmless(code)
-		if v == nil {
-			v = happened
+		if v := c.harmless(code); v != nil {
+			return v, nil
 		}
-		return c.clear(ctx, v), nil
+		return c.clear(ctx, happened), nil
 	}
 	v = c.judge(ctx, code)
 	if v.kind == wrong {
@@ -179,7 +178,7 @@ func (c *cell) comes() bool {
 // harmless: a move to which nothing happened goes well.
 func (c *cell) harmless(code int) *verdict {
 	if code != 0 {
-		return wrongf("without a fault push exits with %d: %s", code, c.push.Result.Error)
+		return wrongf("without a fault push exits with %d%s", code, c.story())
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"strings"
 	"time"
 
@@ -68,12 +69,24 @@ func (c *cell) unlocked(v *verdict) *verdict {
 	return nil
 }
 
-// story is what push said last.
+// story is what push said last, and how copies ended that have.
 func (c *cell) story() string {
-	if c.push.Result.Error == "" {
+	var said []string
+	if c.push.Result.Error != "" {
+		said = append(said, "push: "+c.push.Result.Outcome+", "+c.push.Result.Error)
+	}
+	for _, h := range []*lab.Host{c.world.A, c.world.B} {
+		if exit, err := os.ReadFile(root(h, "/run/migrate/"+containerID+"/exit.json")); err == nil {
+			said = append(said, "ended on "+h.Name+": "+strings.TrimSpace(string(exit)))
+		}
+		if log, err := os.ReadFile(h.Path("/srv/" + containerID + ".log")); err == nil && len(log) > 0 {
+			said = append(said, "it said: "+string(log[:min(len(log), 300)]))
+		}
+	}
+	if len(said) == 0 {
 		return ""
 	}
-	return " (push: " + c.push.Result.Outcome + ", " + c.push.Result.Error + ")"
+	return " (" + strings.Join(said, "; ") + ")"
 }
 
 const (

@@ -17,6 +17,8 @@ func (s step) in(mode string) bool {
 		return mode != "stop-copy" && mode != "post-copy"
 	case failpoint.SourceFollow, failpoint.PeerPaid:
 		return mode == "post-copy" || mode == "hybrid"
+	case failpoint.PeerDone: // there Done comes twice
+		return mode != "post-copy" && mode != "hybrid"
 	}
 	return true
 }
