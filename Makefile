@@ -37,7 +37,7 @@ program: setup
 test: build
 	@status=0; \
 	$(REAPER) go test -race -p 2 -timeout 15m $$(go list ./... | grep -v /tests/) || status=1; \
-	$(REAPER) go test -race -p 1 -timeout 15m ./tests/... || status=1; \
+	$(REAPER) go test -race -p 1 -timeout 25m ./tests/... || status=1; \
 	exit $$status
 
 # What this machine's kernel can't show: cgroup v2 alone, on Debian's kernels, in emulated machines.

@@ -101,9 +101,11 @@ func (h *Host) Run(ctx context.Context, args ...string) (string, error) {
 func (h *Host) Start(ctx context.Context, args ...string) error {
 	log := h.Path("/srv/" + filepath.Base(args[0]) + ".log")
 	cmd := h.Command(ctx, append([]string{"sh", "-c", `log=$1; shift; exec "$@" >"$log" 2>&1`, "-", "/srv/" + filepath.Base(log)}, args...)...)
+	var stderr bytes.Buffer // of the way to the command: its own is the log
+	cmd.Stderr = &stderr
 	if err := cmd.Run(); err != nil {
 		said, _ := exec.CommandContext(ctx, "tail", "-n", "5", log).Output()
-		return &CommandError{Args: args, Said: strings.TrimSpace(string(said)), Err: err}
+		return &CommandError{Args: args, Said: strings.TrimSpace(stderr.String() + string(said)), Err: err}
 	}
 	return nil
 }
