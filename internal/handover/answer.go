@@ -99,7 +99,10 @@ func (d *Desk) adopt(ctx context.Context, story *journal.Story) (_ *Receive, err
 	}
 	adopted, err := d.Host.Adopt(ctx, story.Move)
 	if errors.Is(err, wire.ErrPaid) { // its process had no time to write that
-		return nil, errors.Join(err, j.Append(journal.Running, "the process that received it was gone"), j.Close())
+		if failed := errors.Join(j.Append(journal.Running, "the process that received it was gone"), j.Close()); failed != nil {
+			return nil, failed
+		}
+		return nil, err
 	}
 	if err != nil {
 		return nil, errors.Join(err, j.Close())

@@ -28,8 +28,11 @@ type debtor struct {
 
 	mu     sync.Mutex
 	talk   *talk // nil without a link
+	newest int   // how many sessions have come after the first: an older one is broken
 	wanted []uint64
 	open   bool // running here, and not ended: a session that comes is welcome
+	last   *wire.Message
+	told   *talk // whom settle tells the last word
 }
 
 // owe makes the debtor, before the restore: that may need pages already.
@@ -121,39 +124,52 @@ func (d *debtor) run(ctx context.Context) {
 
 // settle waits until nothing is missing, records it, and tells the source.
 func (d *debtor) settle(ctx context.Context) {
-	r := d.receive
 	<-d.debt.Paid()
 	_ = failpoint.Hit(ctx, failpoint.PeerPaid)
-	err := d.debt.Err()
 	last := &wire.Message{Body: &wire.Message_Done{Done: &wire.Done{}}}
-	if err == nil {
-		err = r.journal.Append(journal.Running, "")
-	}
-	if err != nil {
-		r.Log.Error("the container can't get the rest of its memory", "error", err)
-		last = &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(inDebt(err))}}
+	if err := d.record(); err != nil {
+		last = &wire.Message{Body: &wire.Message_Failure{Failure: wire.NewFailure(err)}}
 	}
 	d.mu.Lock()
 	t := d.talk
-	d.open = false
+	d.last, d.told, d.open = last, t, false
 	d.mu.Unlock()
 	if t != nil {
-		limited, cancel := context.WithTimeout(ctx, 5*time.Second)
-		if err := t.send(limited, last); err != nil {
-			r.Log.Debug("could not tell the source", "error", err) // it asks again
-		}
-		cancel()
-		select { // the source hangs up when it has read that
-		case <-t.done:
-		case <-time.After(lingerLimit):
-		}
+		d.tellLast(ctx, t)
 	}
 	close(d.ended)
 	d.stop()
 }
 
+// record writes that nothing is missing, if that is so.
+func (d *debtor) record() error {
+	log := d.receive.Log
+	if err := inDebt(d.debt.Err()); err != nil {
+		log.Error("the container can't get the rest of its memory", "error", err)
+		return err
+	}
+	if err := d.receive.journal.Append(journal.Running, ""); err != nil { // whoever comes next can
+		log.Error("the container has all its memory, which is not recorded", "error", err)
+		return fmt.Errorf("record that no memory is missing: %w", err)
+	}
+	return nil
+}
+
 // lingerLimit is how long the last word may take to be read.
 const lingerLimit = 2 * time.Second
+
+// tellLast sends the last word.
+func (d *debtor) tellLast(ctx context.Context, t *talk) {
+	limited, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := t.send(limited, d.last); err != nil {
+		d.receive.Log.Debug("could not tell the source", "error", err) // it asks again
+	}
+	select { // the source hangs up when it has read that
+	case <-t.done:
+	case <-time.After(lingerLimit):
+	}
+}
 
 // lose notes that a link is gone.
 func (d *debtor) lose(t *talk, session Session) {
@@ -218,6 +234,10 @@ func (d *debtor) answer(ctx context.Context, t *talk, session Session, follow bo
 		_, _ = t.receive(ctx) // the source hangs up once it has read
 		return nil
 	}
+	d.mu.Lock()
+	d.newest++
+	number := d.newest // the source opens the next only when it has given this one up
+	d.mu.Unlock()
 	if err := d.tellHeld(ctx, t); err != nil {
 		return err
 	}
@@ -234,7 +254,9 @@ func (d *debtor) answer(ctx context.Context, t *talk, session Session, follow bo
 		})
 	}
 	d.mu.Lock()
-	d.talk = t
+	if number == d.newest {
+		d.talk = t
+	}
 	again := slices.Clone(d.wanted)
 	d.mu.Unlock()
 	d.receive.Log.Info("the link to the source is back", "pages", d.debt.Missing())
@@ -243,6 +265,12 @@ func (d *debtor) answer(ctx context.Context, t *talk, session Session, follow bo
 	case <-t.done:
 		d.lose(t, session)
 	case <-d.ended:
+		d.mu.Lock()
+		told := d.told == t
+		d.mu.Unlock()
+		if !told { // all came before this one was known
+			d.tellLast(ctx, t)
+		}
 	}
 	cancel()
 	return lanes.Wait()

@@ -111,10 +111,13 @@ func (r *Receive) drain(ctx context.Context, lane Channel) error {
 			return fmt.Errorf("%w: image lane: %w", ErrLinkLost, err)
 		}
 		buf = frame
-		if wire.IsPages(frame) && r.pages != nil {
+		switch {
+		case wire.IsPages(frame) && r.pages != nil:
 			err = r.pages.take(frame)
-		} else {
+		case r.images != nil:
 			err = r.images.take(frame)
+		default: // of an adopted container, which has its images
+			err = fmt.Errorf("%w: an image where pages follow", wire.ErrMalformed)
 		}
 		if err != nil {
 			return err

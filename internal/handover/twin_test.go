@@ -257,6 +257,9 @@ func (h twinHost) Adopt(context.Context, journal.Move) (Adopted, error) {
 	if _, peer := h.states(); peer != running {
 		return nil, wire.ErrEnded
 	}
+	if h.store.debt.Missing() == 0 {
+		return nil, wire.ErrPaid
+	}
 	return twinAdopted{h.store.debt, twinPlace{h.world, "", h.store}}, nil
 }
 
@@ -459,6 +462,7 @@ func (w *world) dial(reachable bool) Dial {
 		w.busy.Go(func() {
 			if resume {
 				_ = w.desk.Answer(context.Background(), peer)
+				_ = peer.Close()
 				return
 			}
 			receive := &Receive{Host: twinHost{w}, Journals: w.journals[1], Log: slog.New(slog.DiscardHandler)}
