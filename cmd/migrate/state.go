@@ -2,11 +2,10 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
-	"github.com/livemigrate/migrate/internal/memory/feed"
+	"github.com/livemigrate/migrate/internal/keeper"
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/cobra"
@@ -48,7 +47,7 @@ func describe(c *runtime.Container) (*containerState, error) {
 
 // warnOfMemory tells of a container that stands still, or will, for memory that nobody gives it.
 func warnOfMemory(g *globals, c *runtime.Container) {
-	if err := feed.Check(c.StateDir()); errors.Is(err, feed.ErrUnattended) || errors.Is(err, feed.ErrLost) {
+	if err := (keeper.Places{Root: g.root}).Fill().CheckMemory(c, g.log); err != nil {
 		g.log.Warn(fmt.Sprintf("container %s: %v", c.ID(), err))
 	}
 }

@@ -128,10 +128,12 @@ func (p *place) makeLog() error {
 	return file.Close()
 }
 
-// unsettled tells whether a crash has left a move of the container here, which the next one ends first.
+// unsettled tells whether a crash has left a move of the container here, which the next one ends first. One that ran here and
+// lacks memory is not ended by that: it has the id.
 func (h *host) unsettled(id string) bool {
 	stories, _ := journal.List(h.order.Journals)
 	return slices.ContainsFunc(stories, func(s *journal.Story) bool {
-		return s.Move.Role == journal.Peer && s.Move.Container == id && s.Move.Root == h.order.Root && !s.Ended()
+		return s.Move.Role == journal.Peer && s.Move.Container == id && s.Move.Root == h.order.Root && !s.Ended() &&
+			s.Last() != journal.Owing
 	})
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/filesync"
+	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/internal/wire"
@@ -112,6 +113,26 @@ func TestPeerNamesEveryObstacle(t *testing.T) {
 		if !slices.Contains(codes, string(code)) {
 			t.Errorf("%s is not among %v", code, codes)
 		}
+	}
+}
+
+// An earlier move may lack memory that never came, and its id have been used again since.
+func TestStaleDebtDoesNotGiveTheIDAway(t *testing.T) {
+	testutil.Root(t)
+	_, err := criu.Locate("")
+	testutil.Need(t, err == nil, "a CRIU that works: scripts/setup")
+	p := newPlace(t, func(p *place) { p.host.order.Journals = filepath.Join(t.TempDir(), "journal") })
+	places := p.host.order.Places
+	writeState(t, places, func(s *runtime.State) { s.Arrival = "another move" })
+	writeJournal(t, places, journal.Move{Name: testMove, Role: journal.Peer}, journal.Committed, journal.Owing)
+	if _, err := p.look(t.Context()); !errors.Is(err, wire.ErrExists) {
+		t.Errorf("look: %v", err)
+	}
+	if _, _, err := p.host.Reserve(t.Context(), p.hello); !errors.Is(err, wire.ErrExists) {
+		t.Errorf("reserve: %v", err)
+	}
+	if _, err := os.Stat(p.bundle); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("its bundle was touched: %v", err)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
@@ -20,10 +21,20 @@ import (
 type adopted struct {
 	*debt
 	container *runtime.Container
+	lock      *idLock
 }
 
 // Adopt goes on with a container whose keeper is gone: its memory is taken over from the holder that the feeder has left.
-func (h *host) Adopt(ctx context.Context, m journal.Move) (handover.Adopted, error) {
+func (h *host) Adopt(ctx context.Context, m journal.Move) (_ handover.Adopted, err error) {
+	lock, err := h.order.lock(m.Container)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, lock.Close())
+		}
+	}()
 	c, err := h.arrived(m)
 	if err != nil {
 		return nil, err
@@ -42,10 +53,11 @@ func (h *host) Adopt(ctx context.Context, m journal.Move) (handover.Adopted, err
 	case err != nil:
 		return nil, err
 	}
-	return &adopted{debt: newDebt(f), container: c}, nil
+	return &adopted{debt: newDebt(f), container: c, lock: lock}, nil
 }
 
-// arrived is the container that the move brought, if it lives.
+// arrived is the container that the move brought, if it lives. ErrPaid when it has ended and had all its memory, ErrEnded when that
+// is not known.
 func (h *host) arrived(m journal.Move) (*runtime.Container, error) {
 	rt, err := h.open()
 	if err != nil {
@@ -62,10 +74,21 @@ func (h *host) arrived(m journal.Move) (*runtime.Container, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c.State().Arrival != m.Name || status == runtime.Stopped {
+	switch {
+	case c.State().Arrival != m.Name:
+		return nil, wire.ErrEnded
+	case status != runtime.Stopped:
+		return c, nil
+	}
+	whole, err := feed.Whole(c.StateDir())
+	switch {
+	case err != nil:
+		return nil, err
+	case whole:
+		return nil, wire.ErrPaid
+	default:
 		return nil, wire.ErrEnded
 	}
-	return c, nil
 }
 
 // adoptFeeding goes on with a feeding that nobody watches.
@@ -77,7 +100,7 @@ func adoptFeeding(ctx context.Context, stateDir string, log *slog.Logger) (*feed
 	f := &feeding{feed: s, lazy: true, log: log}
 	file, err := s.StoreFile()
 	if err != nil {
-		return nil, err // what the feeder has it goes on with
+		return nil, errors.Join(err, s.Leave())
 	}
 	owed := s.Owed()
 	f.store, err = store.Open(&store.Options{
@@ -85,7 +108,10 @@ func adoptFeeding(ctx context.Context, stateDir string, log *slog.Logger) (*feed
 		Limit:  (owed.Slot + owed.Pages) * memory.PageSize,
 		Stored: func(s pages.Slots) { f.feed.Arrived(s.First, s.Pages) },
 	})
-	return f, err
+	if err != nil {
+		return nil, errors.Join(err, file.Close(), s.Leave())
+	}
+	return f, nil
 }
 
 // refeed goes on with the feeding of a container whose memory is all here, if its keeper and maybe its feeder were killed before
@@ -123,19 +149,54 @@ func Refeed(ctx context.Context, id string, o *ResolveOrder) (bool, error) {
 	if err != nil {
 		return false, err
 	}
+	if !o.complete(c, o.Log) {
+		return false, nil
+	}
 	if err := feed.Check(c.StateDir()); !errors.Is(err, feed.ErrUnattended) {
 		return false, err
 	}
-	for _, s := range o.list() {
-		if s.Move.Role == journal.Peer && s.Move.Name == c.State().Arrival && s.Last() == journal.Owing {
-			return false, nil
-		}
-	}
 	f, err := adoptFeeding(ctx, c.StateDir(), o.Log)
+	if errors.Is(err, feed.ErrFed) || errors.Is(err, feed.ErrFeeding) {
+		return false, nil // somebody was quicker
+	}
 	if err != nil {
 		return false, err
 	}
 	return true, f.finish(context.WithoutCancel(ctx), c)
+}
+
+// errHalf is of a container that is not this host's, or whose source has the rest.
+var errHalf = errors.New("the move that was bringing it here has not ended: \"migrate resolve\" ends it")
+
+// CheckMemory tells of a container on this host that lacks memory which nobody gives it, and what ends that. It does not wait.
+func (p Places) CheckMemory(c *runtime.Container, log *slog.Logger) error {
+	err := feed.Check(c.StateDir())
+	switch {
+	case errors.Is(err, feed.ErrLost) && !p.complete(c, log):
+		return errHalf
+	case errors.Is(err, feed.ErrLost), errors.Is(err, feed.ErrUnattended):
+		return err
+	default:
+		return nil // it has it, or is being given it, or is gone
+	}
+}
+
+// complete tells whether a container on this host has come here with all that its source had of it, if it was moved here at all.
+// Otherwise its move has to be ended first, which may destroy it or have its source send the rest.
+func (p Places) complete(c *runtime.Container, log *slog.Logger) bool {
+	arrival := c.State().Arrival
+	if arrival == "" {
+		return true
+	}
+	story, err := journal.Read(p.Journals, arrival, journal.Peer)
+	if errors.Is(err, os.ErrNotExist) {
+		return true // nobody asks for it any more
+	}
+	if err != nil {
+		log.Warn("the journal of the move that brought it can't be read", "container", c.ID(), "error", err)
+		return true
+	}
+	return story.Last() == journal.Running
 }
 
 // Owed is what was said before the restore.
@@ -145,4 +206,6 @@ func (a *adopted) Owed() handover.Owed { return handover.Owed(a.feed.Owed()) }
 func (a *adopted) Pages(frame []byte) error { return a.put(frame) }
 
 // Finish waits until the container has all its memory.
-func (a *adopted) Finish(ctx context.Context) error { return a.finish(ctx, a.container) }
+func (a *adopted) Finish(ctx context.Context) error {
+	return errors.Join(a.finish(ctx, a.container), a.lock.Close())
+}

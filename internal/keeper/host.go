@@ -95,7 +95,7 @@ func (h *host) settleEarlier(ctx context.Context, id string) error {
 		}
 		h.log.Info("ending an earlier move whose keeper is gone", "move", s.Move.Name)
 		_, err := handover.Settle(ctx, h, h.order.Journals, s.Move.Name)
-		if err != nil && s.Last() != journal.Owing { // what is left of such a container has the id still, or was deleted
+		if err != nil && s.Last() != journal.Owing { // what is left of such a container has the id still, for look, or was deleted
 			return err
 		}
 	}
@@ -124,7 +124,7 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 // and stand still as a restore leaves it until CRIU has ended.
 func (h *host) Settle(ctx context.Context, m journal.Move) error {
 	c, err := h.arrived(m)
-	if errors.Is(err, wire.ErrEnded) {
+	if errors.Is(err, wire.ErrEnded) || errors.Is(err, wire.ErrPaid) {
 		return h.order.removeSpool(m.Name) // it was ours
 	}
 	if err != nil {

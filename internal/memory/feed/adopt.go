@@ -48,7 +48,7 @@ func Adopt(ctx context.Context, stateDir string, log *slog.Logger) (_ *Superviso
 	}()
 	missing, err := isMissing(lock)
 	if err == nil && !missing {
-		err = isWhole(lock)
+		err = checkMark(lock)
 		if err == nil {
 			err = ErrFed
 		}

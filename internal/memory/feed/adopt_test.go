@@ -61,6 +61,15 @@ func bothDie(t *testing.T, late bool) {
 	}
 	unattended(t, state)
 	s, err := feed.Adopt(t.Context(), state, log)
+	if err == nil && late { // one that can't go on leaves it as it was
+		if err := s.Leave(); err != nil {
+			t.Error(err)
+		}
+		if !unattended(t, state) {
+			t.Error("nothing is missing")
+		}
+		s, err = feed.Adopt(t.Context(), state, log)
+	}
 	if errors.Is(err, feed.ErrFed) && !late { // they were too quick for us
 		h.order(t, syscall.SIGUSR1, 1)
 		return
@@ -93,6 +102,9 @@ func bothDie(t *testing.T, late bool) {
 	}
 	if err := feed.Await(t.Context(), state); err != nil {
 		t.Errorf("the container has its memory: %v", err)
+	}
+	if whole, err := feed.Whole(state); !whole || err != nil {
+		t.Errorf("all of it has come: %v, %v", whole, err)
 	}
 }
 

@@ -135,11 +135,16 @@ func TestLockLastsAsLongAsTheFile(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if err := os.Truncate(filepath.Join(dir, lockName), 0); err != nil {
-		t.Error(err)
-	}
-	if err := Await(t.Context(), dir); !errors.Is(err, ErrLost) {
-		t.Errorf("its holders were killed: %v", err)
+	for content, want := range map[string]bool{"": false, string(mark(false)): false, string(mark(true)): true} {
+		if err := os.WriteFile(filepath.Join(dir, lockName), []byte(content), 0o600); err != nil {
+			t.Error(err)
+		}
+		if whole, err := Whole(dir); whole != want || err != nil {
+			t.Errorf("with %q in the lock: %v, %v", content, whole, err)
+		}
+		if err := Await(t.Context(), dir); errors.Is(err, ErrLost) != (content == "") {
+			t.Errorf("its holders were killed, or not: %q, %v", content, err)
+		}
 	}
 }
 

@@ -87,7 +87,7 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 		return err // what the holder has is for a successor
 	}
 	if err == nil && f.lock != 0 {
-		if _, err := syscall.Pwrite(f.lock, []byte(fedMark), 0); err != nil {
+		if _, err := syscall.Pwrite(f.lock, mark(f.whole()), 0); err != nil {
 			return os.NewSyscallError("pwrite", err)
 		}
 	}
@@ -101,6 +101,12 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 	log.Debug("everything is fed", "pages", atomic.LoadUint64(&f.journal.head.fed),
 		"faults", atomic.LoadUint64(&f.journal.head.faults), "zeros", atomic.LoadUint64(&f.journal.head.zeros))
 	return nil
+}
+
+// whole tells whether every page had come.
+func (f *feeder) whole() bool {
+	late, ok := f.source.(*lateSource)
+	return !ok || late.arrivals.missing() == 0
 }
 
 // Hopeless tells that a new feeder would fail as well.

@@ -71,8 +71,38 @@ func isMissing(lock *os.File) (bool, error) {
 // killed for who held it, and what lacked memory then has zeros.
 const fedMark = "fed\n"
 
-// isWhole returns ErrLost when the lock has ended without the mark.
-func isWhole(lock *os.File) error {
+// wholeMark is there instead when every page had come that was owed. Processes that were killed lack no memory any more, and may
+// have lacked some.
+const wholeMark = "fed, all of it\n"
+
+// mark is what is written into the lock of a feeding that has ended.
+func mark(whole bool) []byte {
+	if whole {
+		return []byte(wholeMark)
+	}
+	return []byte(fedMark)
+}
+
+// Whole tells whether a feeding has ended, and everything had come that its processes could have needed: what became of them later
+// is not for want of memory.
+func Whole(stateDir string) (bool, error) {
+	lock, err := os.Open(filepath.Join(stateDir, lockName))
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look for missing memory: %w", err)
+	}
+	defer lock.Close()
+	if missing, err := isMissing(lock); missing || err != nil {
+		return false, err
+	}
+	content, err := io.ReadAll(io.LimitReader(lock, int64(len(wholeMark))))
+	return string(content) == wholeMark, err
+}
+
+// checkMark returns ErrLost when the lock has ended without the mark.
+func checkMark(lock *os.File) error {
 	info, err := lock.Stat()
 	if err == nil && info.Size() == 0 {
 		err = fmt.Errorf("%w: whoever held the container's memory was killed, and what was missing is zeros now; delete it", ErrLost)
@@ -107,7 +137,7 @@ func Check(stateDir string) error {
 		return err
 	}
 	if !missing {
-		return isWhole(lock)
+		return checkMark(lock)
 	}
 	unattended, err := isUnattended(stateDir, lock)
 	if err == nil && unattended {
@@ -153,7 +183,7 @@ func Await(ctx context.Context, stateDir string) error {
 			return err
 		}
 		if !missing {
-			return isWhole(lock)
+			return checkMark(lock)
 		}
 		if unattended, err := isUnattended(stateDir, lock); err == nil && unattended {
 			return ErrUnattended

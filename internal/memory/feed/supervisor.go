@@ -365,21 +365,37 @@ func (s *Supervisor) Pid() int {
 // Close ends the feeding and frees everything. The processes that are not fed must be dead, or never have been: a living one
 // would read zeros where its memory is missing.
 func (s *Supervisor) Close() error {
+	if !s.end() {
+		return nil
+	}
+	s.endHolders(true)
+	var err error
+	if s.lock != nil {
+		_, err = s.lock.WriteAt(mark(s.err == nil && s.Missing() == 0), 0)
+	}
+	return errors.Join(err, s.release())
+}
+
+// Leave ends the work here without an end of the feeding: the holder has everything for who adopts it. Instead of Close.
+func (s *Supervisor) Leave() error {
+	if !s.end() {
+		return nil
+	}
+	return s.release()
+}
+
+// end ends the feeder; false when that was done before.
+func (s *Supervisor) end() bool {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return nil
+		return false
 	}
 	s.closed = true
 	_ = s.cmd.Process.Kill()
 	s.mu.Unlock()
 	<-s.done
-	s.endHolders(true)
-	var err error
-	if s.lock != nil {
-		_, err = s.lock.WriteAt([]byte(fedMark), 0)
-	}
-	return errors.Join(err, s.release())
+	return true
 }
 
 func (s *Supervisor) release() error {
