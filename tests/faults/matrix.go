@@ -78,6 +78,9 @@ func matrix(ctx context.Context, o *options) (_ *table, err error) {
 		}
 		c.world = w
 		v, err := c.run(ctx)
+		if ctx.Err() != nil { // that cell says nothing
+			return t, ctx.Err()
+		}
 		if err != nil {
 			v = wrongf("the test itself: %v", err)
 		}
