@@ -132,7 +132,7 @@ func build(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-tags", "netgo,osusergo,failpoint",
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "netgo,osusergo,failpoint",
 		"-ldflags", "-s -w -extldflags -static", "-o", filepath.Join(dir, "migrate"), "./cmd/migrate")
 	cmd.Dir = lab.Repo()
 	if text, err := cmd.CombinedOutput(); err != nil {

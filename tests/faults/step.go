@@ -25,7 +25,7 @@ func (s step) in(mode string) bool {
 
 // steps are all there are, in the order of a move.
 var steps = []step{
-	{point: failpoint.SourceHello, short: "clock", what: "the session is open"},
+	{point: failpoint.SourceHello, short: "stalled", what: "the session is open"},
 	{point: failpoint.PeerOffer, short: "peer", what: "the peer has taken the id"},
 	{point: failpoint.SourceSync, short: "altered", what: "files go"},
 	{point: failpoint.PeerSynced, short: "memory", what: "files are there"},
@@ -37,7 +37,7 @@ var steps = []step{
 	{point: failpoint.SourceFrozen, short: "peer", what: "frozen"},
 	{point: failpoint.SourceDumped, short: "source", what: "dumped"},
 	{point: failpoint.SourceFinal, short: "push", what: "the last memory was read"},
-	{point: failpoint.SourceReady, short: "stalled", what: "everything was sent"},
+	{point: failpoint.SourceReady, short: "clock", what: "everything was sent"},
 	{point: failpoint.PeerRestore, short: "feeder", what: "everything is there"},
 	{point: failpoint.PeerRestored, short: "reboot", what: "restored"},
 	{point: failpoint.PeerReady, short: "cut", what: "Ready was sent"},
