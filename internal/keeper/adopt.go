@@ -134,8 +134,8 @@ func (h *host) refeed(ctx context.Context, c *runtime.Container) {
 }
 
 // Refeed gives a container on this host the rest of its memory when the processes that did so are gone, whether it was moved
-// here or restored from images. It returns when that is done; false when there was nothing to do, or when it is the source of a
-// move that has the rest.
+// here or restored from images. It returns when that is done; false when there was nothing to do, or when the move that brings
+// it has to be ended first.
 func Refeed(ctx context.Context, id string, o *ResolveOrder) (bool, error) {
 	h := &host{order: &PeerOrder{Places: o.Places, SystemdCgroup: o.SystemdCgroup}, log: o.Log}
 	rt, err := h.open()
