@@ -61,10 +61,13 @@ func Adopt(ctx context.Context, stateDir string, log *slog.Logger) (_ *Superviso
 		return nil, err
 	}
 	defer o.close()
-	if err := o.endFeeders(ctx); err != nil {
-		return nil, err
+	if err = o.endFeeders(ctx); err == nil {
+		err = s.take(ctx, o)
 	}
-	if err := s.take(ctx, o); err != nil {
+	switch {
+	case err != nil && checkMark(lock) == nil: // a feeder came to its end before it was ended
+		return nil, ErrFed
+	case err != nil:
 		return nil, err
 	}
 	if err := s.spawn(); err != nil {

@@ -34,6 +34,9 @@ func takeLock(stateDir string) (*os.File, error) {
 	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
 		return nil, errors.Join(fmt.Errorf("%w: %w", ErrFeeding, err), f.Close())
 	}
+	if err := f.Truncate(0); err != nil { // the mark of a feeding before
+		return nil, errors.Join(fmt.Errorf("lock memory: %w", err), f.Close())
+	}
 	return f, nil
 }
 
@@ -67,8 +70,8 @@ func isMissing(lock *os.File) (bool, error) {
 	return false, os.NewSyscallError("flock", err)
 }
 
-// fedMark is what is in the lock when no process lacks memory any more: a lock that merely ended may be one that everybody was
-// killed for who held it, and what lacked memory then has zeros.
+// fedMark is what is in the lock when no process lacks memory any more. A feeder writes it before it ends its holder: a lock that
+// merely ended may be one that everybody was killed for who held it, and what lacked memory then has zeros.
 const fedMark = "fed\n"
 
 // wholeMark is there instead when every page had come that was owed. Processes that were killed lack no memory any more, and may
@@ -101,7 +104,7 @@ func Whole(stateDir string) (bool, error) {
 	return string(content) == wholeMark, err
 }
 
-// checkMark returns ErrLost when the lock has ended without the mark.
+// checkMark returns ErrLost when the mark is not there. It is asked when the lock has ended, or nobody is found who could hold it.
 func checkMark(lock *os.File) error {
 	info, err := lock.Stat()
 	if err == nil && info.Size() == 0 {
@@ -140,8 +143,11 @@ func Check(stateDir string) error {
 		return checkMark(lock)
 	}
 	unattended, err := isUnattended(stateDir, lock)
-	if err == nil && unattended {
-		err = ErrUnattended
+	switch {
+	case errors.Is(err, ErrFed): // it was told that it is missing a moment too early
+		return nil
+	case err == nil && unattended:
+		return ErrUnattended
 	}
 	return err
 }
@@ -158,7 +164,7 @@ func isUnattended(stateDir string, lock *os.File) (bool, error) {
 	}
 	defer o.close()
 	if len(o.feeders) == 0 {
-		return true, nil
+		return checkMark(lock) != nil, nil // a feeder may just have come to its end
 	}
 	return o.waits() // with all pages there a feeder goes on by itself
 }

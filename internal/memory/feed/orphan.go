@@ -22,12 +22,36 @@ type orphan struct {
 	holder  *os.File // by pidfd
 	pid     int
 	journal *os.File
-	feeders []int // at work still, or about to be
-	holders []int
+	feeders []user // at work still, or about to be
+	holders []user
 }
 
-// findOrphan looks among all processes for those that have the lock. ErrLost when no holder is left.
+// user is a process that has the journal, by pidfd: its number may be another's soon.
+type user struct {
+	process *os.File
+	pid     int
+}
+
+// looks is how often a holder is looked for: one may end while the list of processes is gone through, and its successor not be in it.
+const looks = 3
+
+// findOrphan looks among all processes for those that have the lock. When no holder is left it is ErrFed if a feeder has come to
+// its end meanwhile, else ErrLost.
 func findOrphan(lock *os.File) (*orphan, error) {
+	for range looks {
+		o, err := lookForOrphan(lock)
+		if o != nil || err != nil {
+			return o, err
+		}
+		if checkMark(lock) == nil {
+			return nil, ErrFed
+		}
+	}
+	return nil, fmt.Errorf("%w: nobody holds the container's memory", ErrLost)
+}
+
+// lookForOrphan returns nil when there is no holder among the processes.
+func lookForOrphan(lock *os.File) (*orphan, error) {
 	ours, err := lock.Stat()
 	if err != nil {
 		return nil, err
@@ -48,13 +72,13 @@ func findOrphan(lock *os.File) (*orphan, error) {
 			}
 			return nil, err
 		}
-		err := o.findUsers(pids)
-		if err != nil {
+		if err := o.findUsers(pids); err != nil {
 			o.close()
+			return nil, err
 		}
-		return o, err
+		return o, nil
 	}
-	return nil, fmt.Errorf("%w: nobody holds the container's memory", ErrLost)
+	return nil, nil
 }
 
 func allPids() ([]int, error) {
@@ -105,16 +129,32 @@ func (o *orphan) findUsers(pids []int) error {
 		return err
 	}
 	for _, pid := range pids {
-		info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, journalFD))
+		if !hasAt(pid, journalFD, journal) {
+			continue
+		}
+		process, err := pidfd.Open(pid)
+		if errors.Is(err, os.ErrProcessDone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		u := user{process, pid}
 		switch {
-		case err != nil || !os.SameFile(info, journal):
+		case !hasAt(pid, journalFD, journal): // it ended, and the number is another's
+			process.Close()
 		case isHolder(pid):
-			o.holders = append(o.holders, pid)
+			o.holders = append(o.holders, u)
 		default:
-			o.feeders = append(o.feeders, pid)
+			o.feeders = append(o.feeders, u)
 		}
 	}
 	return nil
+}
+
+func hasAt(pid, fd int, file os.FileInfo) bool {
+	info, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+	return err == nil && os.SameFile(info, file)
 }
 
 // waits tells whether there are pages to come that only a supervisor takes.
@@ -143,27 +183,23 @@ const endLimit = 10 * time.Second
 func (o *orphan) endFeeders(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, endLimit)
 	defer cancel()
-	for _, pid := range o.feeders {
-		if err := end(ctx, pid); err != nil {
+	for _, u := range o.feeders {
+		if err := u.end(ctx); err != nil {
 			return fmt.Errorf("end the feeder that nobody watches: %w", err)
 		}
 	}
 	return nil
 }
 
-func end(ctx context.Context, pid int) error {
-	victim, err := pidfd.Open(pid)
-	if err == nil {
-		defer victim.Close()
-		err = pidfd.Signal(victim, syscall.SIGKILL)
-	}
+func (u user) end(ctx context.Context) error {
+	err := pidfd.Signal(u.process, syscall.SIGKILL)
 	if errors.Is(err, os.ErrProcessDone) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	return pidfd.Wait(ctx, victim)
+	return pidfd.Wait(ctx, u.process)
 }
 
 // settle finds, when no feeder is left, the holder that counts: the one of the last generation that came to work. It ends
@@ -172,23 +208,14 @@ func (o *orphan) settle(ctx context.Context, head *head) error {
 	ctx, cancel := context.WithTimeout(ctx, endLimit)
 	defer cancel()
 	generation := int(atomic.LoadUint32(&head.generation))
-	pid := int(atomic.LoadUint32(head.bank(generation)))
-	if !slices.Contains(o.holders, pid) {
-		return fmt.Errorf("%w: its holder is gone", ErrLost)
-	}
-	if pid != o.pid {
-		o.holder.Close()
-		o.pid = pid
-		var err error
-		if o.holder, err = pidfd.Open(pid); err != nil {
-			return fmt.Errorf("%w: its holder is gone: %w", ErrLost, err)
-		}
+	if err := o.choose(int(atomic.LoadUint32(head.bank(generation)))); err != nil {
+		return fmt.Errorf("%w: its holder is gone: %w", ErrLost, err)
 	}
 	for _, other := range o.holders {
-		if other == pid {
+		if other.pid == o.pid {
 			continue
 		}
-		if err := end(ctx, other); err != nil {
+		if err := other.end(ctx); err != nil {
 			return fmt.Errorf("end a holder: %w", err)
 		}
 	}
@@ -196,7 +223,29 @@ func (o *orphan) settle(ctx context.Context, head *head) error {
 	return nil
 }
 
+// choose makes a process that was found the holder, if it has its files still.
+func (o *orphan) choose(pid int) error {
+	at := slices.IndexFunc(o.holders, func(u user) bool { return u.pid == pid })
+	if at < 0 {
+		return os.ErrProcessDone
+	}
+	holder, err := duplicate(o.holders[at].process)
+	if err != nil {
+		return err
+	}
+	o.holder.Close()
+	o.holder, o.pid = holder, pid
+	journal, err := pidfd.GetFD(holder, journalFD)
+	if err != nil {
+		return err
+	}
+	return journal.Close()
+}
+
 func (o *orphan) close() {
+	for _, u := range slices.Concat(o.feeders, o.holders) {
+		u.process.Close()
+	}
 	for _, f := range []*os.File{o.holder, o.journal} {
 		if f != nil {
 			f.Close()
