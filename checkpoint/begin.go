@@ -38,9 +38,9 @@ type dump struct {
 	plug        chan error          // has the result of taking the link off its bridge, once that has begun
 	locked      bool                // CRIU locks the network itself
 
-	mounts    []byte         // of init, when CRIU was asked
-	tmpfs     []tmpfs.Placed // of them, those that CRIU leaves out
-	keepTmpfs bool           // it leaves out none
+	mounts  []byte         // of init, when CRIU was asked
+	tmpfs   []tmpfs.Placed // of them, those that CRIU leaves out
+	sockets *sockets       // when CRIU is in the container's network namespace
 
 	way    Way         // of private memory
 	noSkip error       // why CRIU must not skip it, even if it could
@@ -64,7 +64,9 @@ func Begin(ctx context.Context, c *runtime.Container, o *Options) (*Held, error)
 	if (errors.Is(err, errForeign) || errors.Is(err, errMounts)) && ctx.Err() == nil {
 		// It is noticed when the container stands already, and it ran on. CRIU does all by itself this time.
 		o.log().Warn("the container has just changed what it can see; dumping once more", "container", c.ID(), "error", err)
-		held, err = (&dump{container: c, options: o, keepTmpfs: true}).begin(ctx)
+		own := *o
+		own.Client, own.byItself = nil, true
+		held, err = (&dump{container: c, options: &own, noSkip: d.noSkip}).begin(ctx)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint container %s: %w", c.ID(), err)
@@ -256,8 +258,9 @@ func (d *dump) notified(ctx context.Context, script string) error {
 	case "network-unlock":
 		return d.rejoin()
 	case "post-dump":
-		if d.options.LazyPages { // CRIU still has to kill the tasks by itself, after it has served their memory
-			return nil
+		// The link has long left its bridge, unless this CRIU has asked nothing before.
+		if err := d.unplugged(); err != nil || d.options.LazyPages { // it still has to kill the tasks, after it has served their memory
+			return err
 		}
 		if err := d.container.Freeze(ctx); err != nil {
 			return err
@@ -298,6 +301,7 @@ func (d *dump) sayReady() error {
 
 // release lets the container run on after a dump that failed or was refused.
 func (d *dump) release(ctx context.Context) error {
+	_ = d.unplugged() // it must not leave after it was put back
 	blocked := terminal.Restore(d.terminals)
 	if d.client.Killed() {
 		return errors.Join(blocked, recoverContainer(ctx, d.container, !d.wasPaused), d.closeClient())

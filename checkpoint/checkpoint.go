@@ -75,6 +75,8 @@ type Options struct {
 	GhostLimit        int64       // largest unlinked file that is saved, in bytes; 0 is DefaultGhostLimit
 
 	compare bool // with the parent, at the end: CRIU has none, and memory is left
+	// byItself: CRIU saves tmpfs mounts and looks at the network from outside, as it does without us.
+	byItself bool
 
 	Client       *Client                         // started before, or nil; Begin takes it over
 	BeforeFreeze func(ctx context.Context) error // called right before the tasks stop

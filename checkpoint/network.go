@@ -4,15 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/sys/netns"
-	"github.com/livemigrate/migrate/internal/sys/pidfd"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -23,37 +19,35 @@ import (
 // errForeign: CRIU, inside the container's network namespace, would not notice that something is of another.
 var errForeign = errors.New("not all of it is in one network namespace")
 
-// tunPath is where TUN devices come from. CRIU saves them in a namespace of the container's only.
-const tunPath = "/dev/net/tun"
-
 // openLink finds the container's link. Its network namespace is not needed: nothing is announced from it.
 func openLink(id string, network *runtime.Network) (*link.Link, error) {
 	return link.Open(id, nil, network)
 }
 
-// mayEnter tells whether CRIU may be in the container's network namespace.
-func (o *Options) mayEnter(c *runtime.Container) error {
+// mayEnter tells whether CRIU may be in the container's network namespace, and which sockets were found to be of it.
+func (o *Options) mayEnter(c *runtime.Container) (*sockets, error) {
 	plan := c.Plan()
 	switch {
+	case o.byItself:
+		return nil, errors.New("what the container has to do with the network has just changed")
 	case !o.NoManifest:
-		return errors.New("the images are to be restored by anybody")
+		return nil, errors.New("the images are to be restored by anybody")
 	case plan.Network == nil || !plan.Private(specs.NetworkNamespace) || plan.Private(specs.UserNamespace):
-		return errors.New("the container has no network namespace with a link of ours")
+		return nil, errors.New("the container has no network namespace with a link of ours")
 	}
 	pids, err := c.Processes()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	own, err := sharedNetwork(c.InitPid(), pids)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	for _, pid := range pids {
-		if err := ownSockets(pid, own); err != nil {
-			return err
-		}
+	s := newSockets(own)
+	if err := s.check(pids); err != nil {
+		return nil, err
 	}
-	return nil
+	return s, nil
 }
 
 // sharedNetwork is the network namespace that init and all these processes are in.
@@ -77,48 +71,22 @@ func sharedNetwork(init int, pids []int) (uint64, error) {
 	return own, nil
 }
 
-// ownSockets: every socket of the process is of that namespace, and it has no TUN device.
-func ownSockets(pid int, own uint64) error {
-	process, err := pidfd.Open(pid)
-	if errors.Is(err, os.ErrProcessDone) {
+// networkIsOwn is asked when nothing runs any more: nobody has gone to another namespace meanwhile, or got a socket of one.
+func (d *dump) networkIsOwn(pids []int) error {
+	if !d.client.InNetwork() {
 		return nil
 	}
-	if err != nil {
-		return err
+	own, err := sharedNetwork(d.container.InitPid(), pids)
+	if err == nil && own != d.sockets.own {
+		err = errForeign
 	}
-	defer process.Close()
-	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	list, err := os.ReadDir(dir)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("list open files: %w", err)
+	if err == nil {
+		err = d.sockets.check(pids)
 	}
-	for _, e := range list {
-		to, err := os.Readlink(filepath.Join(dir, e.Name()))
-		switch {
-		case err != nil:
-			continue // it was just closed
-		case to == tunPath:
-			return fmt.Errorf("%w: process %d has a TUN device", errForeign, pid)
-		case !strings.HasPrefix(to, "socket:"):
-			continue
-		}
-		fd, err := strconv.Atoi(e.Name())
-		if err != nil {
-			return fmt.Errorf("list open files: %w", err)
-		}
-		socket, err := pidfd.GetFD(process, fd)
-		if err != nil {
-			continue // closed meanwhile
-		}
-		inode, err := netns.InodeOfSocket(socket)
-		if err := errors.Join(err, socket.Close()); err != nil {
-			return err
-		}
-		if inode != own {
-			return fmt.Errorf("%w: descriptor %d of process %d", errForeign, fd, pid)
-		}
+	if err != nil && !errors.Is(err, errForeign) {
+		return fmt.Errorf("%w, it may be: %w", errForeign, err)
 	}
-	return nil
+	return err
 }
 
 // unplug begins to take the link off its bridge. The kernel takes some milliseconds for that; see unplugged.
@@ -151,13 +119,4 @@ func (d *dump) rejoin() error {
 	}
 	d.plug = nil
 	return nil
-}
-
-// networkIsOwn is asked when nothing runs any more: nobody has gone to another namespace meanwhile.
-func (d *dump) networkIsOwn(pids []int) error {
-	if !d.client.InNetwork() {
-		return nil
-	}
-	_, err := sharedNetwork(d.container.InitPid(), pids)
-	return err
 }

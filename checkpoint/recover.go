@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/process"
@@ -27,14 +30,29 @@ func Recover(ctx context.Context, c *runtime.Container) error {
 const untracedLimit = 10 * time.Second
 
 // awaitUntraced returns when CRIU has let go of every task, or is not going to. It undoes what is undone here once more, and
-// should be through with it; and who stops the tasks next must not meet it.
+// should be through with it; and who stops the tasks next must not meet it. Debuggers, which the container may have of its own,
+// are not waited for.
 func awaitUntraced(ctx context.Context, c *runtime.Container) error {
 	ctx, cancel := context.WithTimeout(ctx, untracedLimit)
 	defer cancel()
-	if err := process.AwaitUntraced(ctx, c.Processes); !errors.Is(err, process.ErrTraced) {
-		return err
+	err := process.AwaitUntraced(ctx, func() ([]int, error) {
+		pids, err := c.Processes()
+		return slices.DeleteFunc(pids, func(pid int) bool { return !tracedByCRIU(pid) }), err
+	})
+	if errors.Is(err, process.ErrTraced) {
+		return nil
 	}
-	return nil // by a debugger, it may be: that is no reason to stand still
+	return err
+}
+
+// tracedByCRIU goes by how every user of CRIU's RPC starts it.
+func tracedByCRIU(pid int) bool {
+	tracer, err := process.Tracer(pid)
+	if err != nil || tracer == 0 {
+		return false
+	}
+	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", tracer))
+	return err == nil && slices.Contains(strings.Split(string(args), "\x00"), "swrk")
 }
 
 func recoverContainer(ctx context.Context, c *runtime.Container, thaw bool) error {

@@ -27,7 +27,7 @@ var errMounts = errors.New("the container's mounts have just changed")
 func (d *dump) findTmpfs() error {
 	d.mounts, d.tmpfs = nil, nil
 	plan := d.container.Plan()
-	if !d.options.NoManifest || d.keepTmpfs || !plan.Private(specs.MountNamespace) || plan.Private(specs.UserNamespace) {
+	if !d.options.NoManifest || d.options.byItself || !plan.Private(specs.MountNamespace) || plan.Private(specs.UserNamespace) {
 		return nil
 	}
 	pids, err := d.container.Processes()

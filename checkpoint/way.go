@@ -110,7 +110,7 @@ func Start(ctx context.Context, c *runtime.Container, o *Options) (*Client, erro
 		return nil, err
 	}
 	start := &criu.StartOptions{Path: path, Foreground: o.ShellJob, Log: o.log()}
-	if err := o.mayEnter(c); err != nil {
+	if _, err := o.mayEnter(c); err != nil {
 		o.log().Debug("criu stays in the host's network namespace", "container", c.ID(), "cause", err)
 	} else {
 		if start.NetNS, err = netns.OfProcess(c.InitPid()); err != nil {
@@ -151,7 +151,8 @@ func (d *dump) startClient(ctx context.Context) error {
 		}
 	}
 	if d.client.InNetwork() {
-		if foreign := d.options.mayEnter(d.container); foreign != nil { // since it was started
+		var foreign error
+		if d.sockets, foreign = d.options.mayEnter(d.container); foreign != nil { // since it was started
 			d.options.log().Debug("criu goes back to the host's network namespace", "container", d.container.ID(), "cause", foreign)
 			err = d.client.Close()
 			d.client = nil

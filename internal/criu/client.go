@@ -122,6 +122,10 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 		err = cmd.Start()
 	}
 	if err := errors.Join(err, theirs.Close()); err != nil {
+		if cmd.Process != nil { // it runs, but the thread that started it could not come home
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
 		return nil, errors.Join(fmt.Errorf("start criu: %w", err), conn.Close())
 	}
 	go func() {

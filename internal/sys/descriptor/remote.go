@@ -26,7 +26,7 @@ func OpenRemote(pid int) (*Remote, error) {
 
 // Socket is what a socket is: SO_DOMAIN, SO_TYPE and SO_PROTOCOL.
 func (r *Remote) Socket(number int) (domain, kind, protocol int, err error) {
-	err = r.with(number, func(fd int) (err error) {
+	err = r.With(number, func(fd int) (err error) {
 		for option, to := range map[int]*int{unix.SO_DOMAIN: &domain, unix.SO_TYPE: &kind, unix.SO_PROTOCOL: &protocol} {
 			if *to, err = unix.GetsockoptInt(fd, unix.SOL_SOCKET, option); err != nil {
 				return os.NewSyscallError("getsockopt", err)
@@ -39,7 +39,7 @@ func (r *Remote) Socket(number int) (domain, kind, protocol int, err error) {
 
 // Pipe is how much a pipe holds at most, in bytes, and whether it keeps writes apart (O_DIRECT).
 func (r *Remote) Pipe(number int) (size int, packets bool, err error) {
-	err = r.with(number, func(fd int) error {
+	err = r.With(number, func(fd int) error {
 		var flags int
 		if size, err = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err == nil {
 			flags, err = unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
@@ -50,8 +50,9 @@ func (r *Remote) Pipe(number int) (size int, packets bool, err error) {
 	return size, packets, err
 }
 
-// with asks on a duplicate. It stays a plain number: an os.File would change the mode, which is the process's too.
-func (r *Remote) with(number int, ask func(fd int) error) error {
+// With asks on a duplicate, which is closed afterwards; EBADF when there is nothing under that number. It stays a plain number: an
+// os.File would have Go's poller watch it.
+func (r *Remote) With(number int, ask func(fd int) error) error {
 	fd, err := unix.PidfdGetfd(r.process, number, 0)
 	if err != nil {
 		return fmt.Errorf("take descriptor %d: %w", number, os.NewSyscallError("pidfd_getfd", err))

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoOwner: the file is neither a socket nor a TUN device, or the kernel does not tell (before 4.9, or 5.1 for TUN).
+// ErrNoOwner: the file is no socket, or the kernel does not tell (before 4.9).
 var ErrNoOwner = errors.New("the file is of no network namespace that the kernel tells of")
 
 // InodeOfProcess is the Inode of the namespace that a process is in.
@@ -21,9 +21,9 @@ func InodeOfProcess(pid int) (uint64, error) {
 	return st.Ino, nil
 }
 
-// InodeOfSocket is the Inode of the namespace that a socket was made in. It needs CAP_NET_ADMIN there.
-func InodeOfSocket(socket *os.File) (uint64, error) {
-	fd, err := unix.IoctlRetInt(int(socket.Fd()), unix.SIOCGSKNS)
+// InodeOfSocket is the Inode of the namespace that a socket was made in, by a descriptor of the socket. It needs CAP_NET_ADMIN there.
+func InodeOfSocket(socket int) (uint64, error) {
+	fd, err := unix.IoctlRetInt(socket, unix.SIOCGSKNS)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", ErrNoOwner, os.NewSyscallError("ioctl SIOCGSKNS", err))
 	}

@@ -31,7 +31,7 @@ func TestSocketTellsWhereItWasMade(t *testing.T) {
 	if here != mine || there != inode(t, ns) {
 		t.Fatalf("sockets are of %d and %d, made in %d and %d", here, there, mine, inode(t, ns))
 	}
-	if _, err := netns.InodeOfSocket(os.Stdin); !errors.Is(err, netns.ErrNoOwner) {
+	if _, err := netns.InodeOfSocket(int(os.Stdin.Fd())); !errors.Is(err, netns.ErrNoOwner) {
 		t.Fatalf("stdin has a network namespace: %v", err)
 	}
 }
@@ -47,7 +47,7 @@ func socketInode(t *testing.T) uint64 {
 		t.Fatal(err)
 	}
 	defer file.Close()
-	got, err := netns.InodeOfSocket(file)
+	got, err := netns.InodeOfSocket(int(file.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}
