@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/zeebo/xxh3"
 	"golang.org/x/sync/errgroup"
 
@@ -23,8 +24,8 @@ type piece struct {
 // giveBack is how much of the source is given back at a time, in bytes.
 const giveBack = 16 << 20
 
-// Pack compresses size bytes of from into w. What it has read is gone: from, which must be open for writing, is full of holes
-// afterwards, also when that failed, so that no file system has to hold both.
+// Pack compresses size bytes of from into w. What is written is given back, so that no file system has to hold both: from, which
+// must be open for writing, has holes there, also when that failed. Less than 16 MiB at the end may be left in it.
 func Pack(ctx context.Context, w io.Writer, from *os.File, size int64) (*Index, error) {
 	x, err := pack(ctx, w, from, size, Chunk)
 	if err != nil {
@@ -41,17 +42,20 @@ func pack(ctx context.Context, w io.Writer, from *os.File, size, chunk int64) (*
 	for range pieces {
 		idle <- &piece{plain: make([]byte, chunk), packed: make(chan struct{}, 1)}
 	}
+	encoders := make([]*zstd.Encoder, workers)
+	for i := range encoders {
+		var err error
+		if encoders[i], err = newEncoder(chunk); err != nil {
+			return nil, err
+		}
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		defer close(todo)
 		defer close(order)
 		return read(ctx, from, x, idle, todo, order)
 	})
-	for range workers {
-		encoder, err := newEncoder(chunk)
-		if err != nil {
-			return nil, err
-		}
+	for _, encoder := range encoders {
 		group.Go(func() error {
 			for p := range todo {
 				p.frame = encoder.EncodeAll(p.plain, p.frame[:0])

@@ -135,28 +135,38 @@ func (s *Store) writeAt(bytes []byte, off int64) error {
 // writePiece writes a piece, or a part of one. Whoever makes the file longer does it by whole pieces, and alone: what lies behind the
 // end is nobody's yet.
 func (s *Store) writePiece(bytes []byte, off int64) error {
-	whole, err := s.grow(bytes, off)
-	if err != nil || whole {
+	written, err := s.grow(bytes, off)
+	if err != nil || written {
 		return err
 	}
 	_, err = s.file.WriteAt(bytes, off)
 	return err
 }
 
-// grow makes the file reach beyond off. whole: its last piece are the bytes.
-func (s *Store) grow(bytes []byte, off int64) (whole bool, err error) {
+// farthest is how far behind the end, in bytes, a page may lie whose way there is filled with zeros: lanes overtake each other by less.
+const farthest = 64 * hole.Piece
+
+// grow makes the file reach beyond off. written: the bytes are in it already.
+func (s *Store) grow(bytes []byte, off int64) (written bool, err error) {
 	s.growing.Lock()
 	defer s.growing.Unlock()
+	if off-s.end > farthest { // a peer may have any page come first, and must not fill the memory by that: a hole remains
+		if _, err := s.file.WriteAt(bytes, off); err != nil {
+			return false, err
+		}
+		s.end = off - off%hole.Piece + hole.Piece
+		return true, nil
+	}
 	for ; s.end <= off; s.end += hole.Piece {
 		piece := zeroPiece[:]
-		if whole = s.end == off && len(bytes) == hole.Piece; whole {
+		if written = s.end == off && len(bytes) == hole.Piece; written {
 			piece = bytes
 		}
 		if _, err := s.file.WriteAt(piece, s.end); err != nil {
 			return false, err
 		}
 	}
-	return whole, nil
+	return written, nil
 }
 
 // zeroPiece is never written to.
