@@ -40,8 +40,13 @@ func (c *Container) set(root string, r *specs.LinuxResources, shares *specs.Linu
 	if err = c.apply(after); err == nil {
 		sharesBack, err = c.setShares(root, shares)
 	}
+	full := state.ProcessorTime
+	if err == nil && state.Slowed && limitsCPU(after) {
+		full, err = c.processorTime() // it is not what it was before Slow any more
+	}
 	if err == nil {
 		err = c.UpdateState(func(s *State) {
+			s.ProcessorTime = full
 			s.Plan.Spec.Linux.Resources = after
 			mergeShares(s.Plan.Spec.Linux.IntelRdt, shares)
 		})
@@ -63,6 +68,14 @@ func (c *Container) apply(r *specs.LinuxResources) error {
 	}
 	resources.SkipDevices = true
 	return c.group.Set(resources)
+}
+
+// limitsCPU tells whether apply sets a quota.
+func limitsCPU(r *specs.LinuxResources) bool {
+	if r.Unified["cpu.max"] != "" || r.Unified["cpu.max.burst"] != "" {
+		return true
+	}
+	return r.CPU != nil && (r.CPU.Quota != nil || r.CPU.Period != nil || r.CPU.Burst != nil)
 }
 
 // mergeResources returns old with what is set in change.

@@ -53,7 +53,9 @@ type State struct {
 	MonitorPid          int      `json:"monitor_pid,omitempty"`
 	Move                string   `json:"move,omitempty"`    // the move that may freeze it; see ErrMoving
 	Arrival             string   `json:"arrival,omitempty"` // the move that brought it here, for good
-	Slowed              bool     `json:"slowed,omitempty"`  // it may have less processor time than its spec says; see Slow
+	Slowed              bool     `json:"slowed,omitempty"`  // it may have less processor time than it should; see Slow
+	// ProcessorTime is what it had before Slow.
+	ProcessorTime *ProcessorTime `json:"processor_time,omitempty"`
 }
 
 // namespaceKey is a namespace's name in state.json and its file in /proc/PID/ns.
@@ -105,6 +107,10 @@ func (s *State) clone() State {
 	if s.Network != nil {
 		network := *s.Network
 		out.Network = &network
+	}
+	if s.ProcessorTime != nil {
+		full := *s.ProcessorTime
+		out.ProcessorTime = &full
 	}
 	return out
 }

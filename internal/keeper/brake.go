@@ -58,5 +58,5 @@ func (c *container) fullSpeed() error {
 	if err := c.FullSpeed(); err != nil {
 		return err
 	}
-	return c.UpdateState(func(s *runtime.State) { s.Slowed = false })
+	return c.UpdateState(func(s *runtime.State) { s.Slowed, s.ProcessorTime = false, nil })
 }
