@@ -164,7 +164,8 @@ func (d *dump) addMounts(options *criu.Options, plan *runtime.Plan) error {
 	return nil
 }
 
-// addMaskedPaths: a masked file has /dev/null mounted over it. A masked directory has a tmpfs, which CRIU knows how to save.
+// addMaskedPaths: a masked file has /dev/null mounted over it. Of a masked directory's tmpfs
+// either CRIU knows how to save it, or findTmpfs has named it.
 func (d *dump) addMaskedPaths(options *criu.Options, plan *runtime.Plan) error {
 	for _, path := range plan.Spec.Linux.MaskedPaths {
 		info, err := os.Stat(fmt.Sprintf("/proc/%d/root/%s", d.container.InitPid(), path))

@@ -13,11 +13,11 @@ import (
 
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/sys/tmpfs"
-	"github.com/livemigrate/migrate/runtime"
 )
 
 // CRIU saves a tmpfs by tar and gzip, five milliseconds and more for an empty one, and as much at the restore. Where a peer of ours
-// restores, those are external mounts to CRIU, and what is in them goes in a file of ours.
+// restores, those are external mounts to CRIU, and what is in them goes in a file of ours. There our program writes it, to whom it
+// is charged, and not the container: mounts with more than a little in them (tmpfs.Limit) stay with CRIU.
 
 // errMounts: the container has mounted something between the request, which names its mounts, and the freeze.
 var errMounts = errors.New("the container's mounts have just changed")
@@ -45,10 +45,11 @@ func (d *dump) findTmpfs() error {
 	if err != nil {
 		return fmt.Errorf("read mounts: %w", err)
 	}
-	own, err := ownTmpfs(plan)
+	own, err := criu.OwnTmpfs(plan.Rootfs, plan.Spec)
 	if err != nil {
 		return err
 	}
+	room := int64(tmpfs.Limit)
 	for _, m := range all {
 		if m.FSType != "tmpfs" || m.Root != "/" || m.Optional != "" || !slices.Contains(own, m.Mountpoint) {
 			continue
@@ -63,28 +64,21 @@ func (d *dump) findTmpfs() error {
 			mask := slices.Contains(plan.Spec.Linux.MaskedPaths, other.Mountpoint)
 			return other != m && (same && !mask || other.Mountpoint == m.Mountpoint)
 		})
-		if !shared {
-			closed := slices.Contains(strings.Split(m.VFSOptions, ","), "ro")
-			d.tmpfs = append(d.tmpfs, tmpfs.Placed{Path: m.Mountpoint, Source: m.Source, Options: options, Closed: closed})
-		}
-	}
-	return nil
-}
-
-// ownTmpfs are the paths at which the runtime has mounted a tmpfs of the container's: by its config, or as a mask.
-func ownTmpfs(plan *runtime.Plan) ([]string, error) {
-	own := slices.Clone(plan.Spec.Linux.MaskedPaths)
-	for _, m := range plan.Spec.Mounts {
-		if m.Type != "tmpfs" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+		if shared {
 			continue
 		}
-		path, err := criu.MountKey(plan.Rootfs, m.Destination)
-		if err != nil {
-			return nil, err
+		device, size, err := tmpfs.Look(d.container.InitPid(), m.Mountpoint)
+		if err != nil || device != tmpfs.Device(m.Major, m.Minor) || size > room {
+			d.options.log().Debug("criu saves a tmpfs", "container", d.container.ID(), "path", m.Mountpoint, "bytes", size, "error", err)
+			continue
 		}
-		own = append(own, path)
+		room -= size
+		d.tmpfs = append(d.tmpfs, tmpfs.Placed{
+			Path: []byte(m.Mountpoint), Source: []byte(m.Source), Options: options,
+			Sealed: slices.Contains(strings.Split(m.VFSOptions, ","), "ro"), Device: device,
+		})
 	}
-	return own, nil
+	return nil
 }
 
 func (d *dump) readMounts() ([]byte, error) {
@@ -119,8 +113,8 @@ func (d *dump) inOneView(pids []int) error {
 // addTmpfs names them in the request.
 func (d *dump) addTmpfs(options *criu.Options) {
 	for i := range d.tmpfs {
-		path := &d.tmpfs[i].Path
-		options.ExtMnt = append(options.ExtMnt, &criu.ExtMount{Key: path, Val: path})
+		path := string(d.tmpfs[i].Path)
+		options.ExtMnt = append(options.ExtMnt, &criu.ExtMount{Key: &path, Val: &path})
 	}
 }
 
@@ -135,6 +129,16 @@ func (d *dump) mountsAreSame(pids []int) error {
 	}
 	if !bytes.Equal(now, d.mounts) {
 		return errMounts
+	}
+	room := int64(tmpfs.Limit)
+	for _, m := range d.tmpfs {
+		device, size, err := tmpfs.Look(d.container.InitPid(), string(m.Path))
+		if err != nil || device != m.Device {
+			return errors.Join(fmt.Errorf("%w: %s", errMounts, m.Path), err)
+		}
+		if room -= size; room < 0 {
+			return fmt.Errorf("%w: more than %d MiB are in them", errMounts, tmpfs.Limit>>20)
+		}
 	}
 	return d.inOneView(pids)
 }

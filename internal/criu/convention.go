@@ -2,6 +2,7 @@ package criu
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 	securejoin "github.com/cyphar/filepath-securejoin"
@@ -44,6 +45,22 @@ func MountKey(rootfs, destination string) (string, error) {
 		return "", fmt.Errorf("resolve mount %s: %w", destination, err)
 	}
 	return path[len(rootfs):], nil
+}
+
+// OwnTmpfs are the keys of the mounts at which the runtime mounts a tmpfs of the container's: by its config, or as a mask.
+func OwnTmpfs(rootfs string, spec *specs.Spec) ([]string, error) {
+	own := slices.Clone(spec.Linux.MaskedPaths)
+	for _, m := range spec.Mounts {
+		if m.Type != "tmpfs" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+			continue
+		}
+		path, err := MountKey(rootfs, m.Destination)
+		if err != nil {
+			return nil, err
+		}
+		own = append(own, path)
+	}
+	return own, nil
 }
 
 // ParseCgroupMode reads --manage-cgroups-mode; otherwise is the mode of an empty one.

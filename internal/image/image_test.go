@@ -204,25 +204,13 @@ func TestParentsAreVerifiedToo(t *testing.T) {
 func TestRemoveLeavesWhatIsNotOfTheSet(t *testing.T) {
 	dir := checkpoint(t)
 	manifest(t, dir)
+	write(t, dir, tmpfsName, nil)
 	if err := Remove(dir); err != nil {
 		t.Fatal(err)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil || len(entries) != 1 || entries[0].Name() != "dump.log" {
 		t.Errorf("%v, %v", entries, err)
-	}
-}
-
-func TestNamesOfAPeerStayInsideTheDirectory(t *testing.T) {
-	for _, name := range []string{"pages-1.img", "core-1.img", "tmpfs-dev-57.tar.gz.img", "manifest.json", "descriptors.json", "ghost-file-1.img"} {
-		if err := CheckName(name); err != nil {
-			t.Error(err)
-		}
-	}
-	for _, name := range []string{"", ".", "..", "../core-1.img", "a/b.img", ".img", "/core-1.img", "core-1.img\x00", "parent", "x..y.img", strings.Repeat("a", 200) + ".img", "dump.log"} {
-		if CheckName(name) == nil {
-			t.Errorf("%q passes", name)
-		}
 	}
 }
 

@@ -1,7 +1,6 @@
 package image
 
 import (
-	"fmt"
 	"regexp"
 	"strings"
 	"sync"
@@ -13,6 +12,7 @@ const (
 	networkName     = "network.json"     // ours; others overlook it
 	notifyName      = "notify.json"      // the same
 	layoutName      = "memory.layout"    // of memory that is not in the images; feed.LayoutName
+	tmpfsName       = "tmpfs.files"      // for a peer only; tmpfs.SetName
 	inventoryName   = "inventory.img"
 	parentName      = "parent" // CRIU's symbolic link to the pre-dump below
 	packedSuffix    = ".zst"   // of a page file that is compressed
@@ -42,13 +42,9 @@ func IsPacked(name string) bool {
 
 // IsMetadata tells a file that must be whole and right before a restore begins.
 func IsMetadata(name string) bool {
-	return name == descriptorsName || name == networkName || name == notifyName || name == layoutName || imagePattern().MatchString(name) && !IsPages(name)
-}
-
-// CheckName refuses a name that no file of an image set has: what a peer sends is created only under names that pass.
-func CheckName(name string) error {
-	if name == manifestName || IsPages(name) || IsMetadata(name) && !strings.Contains(name, "..") {
-		return nil
+	switch name {
+	case descriptorsName, networkName, notifyName, layoutName, tmpfsName:
+		return true
 	}
-	return fmt.Errorf("%q is not a file of an image set", name)
+	return imagePattern().MatchString(name) && !IsPages(name)
 }

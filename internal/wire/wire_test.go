@@ -183,6 +183,19 @@ func TestPageFramesAreToldFromChunks(t *testing.T) {
 	}
 }
 
+func TestNamesOfAPeerStayInsideTheDirectory(t *testing.T) {
+	for _, name := range []string{"pages-1.img", "core-1.img", "tmpfs-dev-57.tar.gz.img", "manifest.json", "tmpfs.files", "ghost-file-1.img"} {
+		if !ValidImageName(name) {
+			t.Errorf("%q does not pass", name)
+		}
+	}
+	for _, name := range []string{"", ".", "..", "../core-1.img", "a/b.img", ".img", "/core-1.img", "core-1.img\x00", strings.Repeat("a", 200) + ".img"} {
+		if ValidImageName(name) {
+			t.Errorf("%q passes", name)
+		}
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	frame, _ := Encode(hello(func(*Hello) {}))
 	f.Add(frame)

@@ -1,6 +1,9 @@
 package e2e
 
 import (
+	"cmp"
+	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -44,7 +47,48 @@ func TestFilesOfTmpfsArrive(t *testing.T) {
 	if err != nil || out != "start\nmore\nmore\nmore\n" && strings.TrimSpace(out) != "start\nmore\nmore\nmore" {
 		t.Errorf("the file that is written says %q, %v", out, err)
 	}
+	at = moveMuch(w, at, "shm")
 	if logged, _ := w.A.Run(w.ctx, "sh", "-c", "cat /run/migrate/shm/* 2>/dev/null; ls /run/migrate/shm/scratch 2>&1"); !strings.Contains(logged, "No such file") {
 		t.Errorf("something of the restore is left: %s", logged)
 	}
+}
+
+// moveMuch moves a container with more in its tmpfs than whoever restores may be charged for: at the peer its own cgroup is.
+func moveMuch(w *world, at *lab.Host, id string) *lab.Host {
+	w.t.Helper()
+	const much = 20 << 20
+	tell := func(script string) string {
+		w.t.Helper()
+		out, err := at.Run(w.ctx, "migrate", "exec", id, "sh", "-c", script+"busybox sha256sum /dev/shm/much")
+		if err != nil {
+			w.t.Fatalf("%s: %v", out, err)
+		}
+		return out
+	}
+	before := tell(fmt.Sprintf("busybox head -c %d /dev/urandom >/dev/shm/much; ", much))
+	to := w.other(at)
+	w.push(at, id, w.tls(to)).moved()
+	at = to
+	if after := tell(""); after != before {
+		w.t.Errorf("%q after the move, %q before", after, before)
+	}
+	text, err := at.Run(w.ctx, "cat", "/run/migrate/"+id+"/state.json")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var state struct {
+		Paths map[string]string `json:"cgroup_paths"`
+	}
+	if err := json.Unmarshal([]byte(text), &state); err != nil {
+		w.t.Fatal(err)
+	}
+	stat, err := at.Run(w.ctx, "grep", "-w", "shmem", cmp.Or(state.Paths["memory"], state.Paths[""])+"/memory.stat")
+	var shared int64
+	if err == nil {
+		_, err = fmt.Sscanf(stat, "shmem %d", &shared)
+	}
+	if err != nil || shared < much {
+		w.t.Errorf("%d bytes of shared memory are charged to the container, %v", shared, err)
+	}
+	return at
 }

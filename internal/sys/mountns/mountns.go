@@ -1,4 +1,5 @@
-// Package mountns gives child processes a view of the file tree that differs in one place from everybody else's.
+// Package mountns enters mount namespaces, and gives child processes a view of the file tree that differs in one place from
+// everybody else's.
 package mountns
 
 import (
@@ -15,24 +16,41 @@ import (
 // goroutines that it starts do not. The thread ends with f, so a child must not ask for a parent-death signal. Needs
 // CAP_SYS_ADMIN.
 func Do(f func() error) error {
+	return onThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
+			return os.NewSyscallError("unshare mount namespace", err)
+		}
+		return f()
+	})
+}
+
+// In calls f likewise in the mount namespace that ns is, at its root.
+func In(ns *os.File, f func() error) error {
+	return onThread(func() error {
+		// The kernel lets nobody in who shares its root and working directory.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return os.NewSyscallError("unshare working directory", err)
+		}
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return os.NewSyscallError("enter mount namespace", err)
+		}
+		return f()
+	})
+}
+
+func onThread(f func() error) error {
 	done := make(chan error, 1)
-	go onThread(done, f)
+	go runOnThread(done, f)
 	return <-done
 }
 
-// onThread never unlocks its thread: it ends with the goroutine, and no other code runs in the wrong namespace.
-func onThread(done chan<- error, f func() error) {
+// runOnThread never unlocks its thread: it ends with the goroutine, and no other code runs in the wrong namespace.
+func runOnThread(done chan<- error, f func() error) {
 	runtime.LockOSThread()
 	if unix.Gettid() == unix.Getpid() {
 		// What the first thread sees is what /proc/self shows. While it is held here the next one is another.
 		defer runtime.UnlockOSThread()
-		inner := make(chan error, 1)
-		go onThread(inner, f)
-		done <- <-inner
-		return
-	}
-	if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
-		done <- os.NewSyscallError("unshare mount namespace", err)
+		done <- onThread(f)
 		return
 	}
 	done <- f()

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/livemigrate/migrate/internal/testutil"
@@ -56,5 +57,38 @@ func TestOnlyTheChildSeesTheMounts(t *testing.T) {
 	refused := errors.New("refused")
 	if err := Do(func() error { return refused }); !errors.Is(err, refused) {
 		t.Errorf("%v", err)
+	}
+}
+
+// Whoever enters a namespace sees its mounts, and the caller stays where it was.
+func TestInSeesTheOthersMounts(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	child := exec.CommandContext(t.Context(), "unshare", "--mount", "sh", "-c", `mount -t tmpfs other "$0" && touch "$0/seen" && echo ready && exec sleep 60`, dir)
+	out, err := child.StdoutPipe()
+	if err == nil {
+		err = child.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = child.Process.Kill(), child.Wait() })
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	ns, err := os.Open(filepath.Join("/proc", strconv.Itoa(child.Process.Pid), "ns/mnt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	err = In(ns, func() error {
+		_, err := os.Stat(filepath.Join(dir, "seen"))
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "seen")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("this process: %v", err)
 	}
 }

@@ -7,61 +7,10 @@ import (
 	"io"
 	"os"
 	"path"
-	"runtime"
 	"syscall"
 
 	"golang.org/x/sys/unix"
 )
-
-// Open opens the root of the mount that process pid has at a path, without what is mounted inside it. Needs CAP_SYS_ADMIN.
-func Open(pid int, at string) (*os.File, error) {
-	ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/mnt", pid))
-	if err != nil {
-		return nil, fmt.Errorf("open mount namespace: %w", err)
-	}
-	defer ns.Close()
-	type result struct {
-		fd  int
-		err error
-	}
-	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if unix.Gettid() == unix.Getpid() {
-			defer runtime.UnlockOSThread()
-			done <- result{-1, errFirstThread}
-			return
-		}
-		err := unix.Unshare(unix.CLONE_FS)
-		if err == nil {
-			err = unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS)
-		}
-		fd := -1
-		if err == nil {
-			fd, err = unix.OpenTree(unix.AT_FDCWD, at, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
-		}
-		done <- result{fd, err}
-	}()
-	r := <-done
-	if errors.Is(r.err, errFirstThread) {
-		// While this goroutine waits there the next one is on another.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		return Open(pid, at)
-	}
-	if r.err != nil {
-		return nil, fmt.Errorf("open mount %s: %w", at, r.err)
-	}
-	tree := os.NewFile(uintptr(r.fd), at)
-	defer tree.Close()
-	fd, err := unix.Openat(r.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("open mount %s: %w", at, err)
-	}
-	return os.NewFile(uintptr(fd), at), nil
-}
-
-var errFirstThread = errors.New("on the first thread")
 
 // packer walks a mount in which nobody writes.
 type packer struct {
@@ -71,7 +20,7 @@ type packer struct {
 	files  map[uint64]string // those with more names, by inode
 }
 
-// Pack writes all that is in the file system of root. Sockets are left out: whoever listens makes them anew.
+// Pack writes all that is in the file system of root, in which nobody writes.
 func Pack(root *os.File, out io.Writer) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(root.Fd()), &st); err != nil {
@@ -85,7 +34,7 @@ func Pack(root *os.File, out io.Writer) error {
 }
 
 func describe(name string, st *unix.Stat_t) entry {
-	return entry{Name: name, Mode: st.Mode, UID: st.Uid, GID: st.Gid, Mtime: st.Mtim.Nano()}
+	return entry{Name: []byte(name), Mode: st.Mode, UID: st.Uid, GID: st.Gid, Mtime: st.Mtim.Nano()}
 }
 
 func (p *packer) directory(dir *os.File, name string, st *unix.Stat_t) error {
@@ -112,6 +61,8 @@ func (p *packer) name(dir *os.File, base, name string) error {
 	kind := st.Mode & unix.S_IFMT
 	e := describe(name, &st)
 	switch {
+	case len(name) > unix.PathMax: // each name beneath repeats it
+		return unix.ENAMETOOLONG
 	case st.Dev != p.device:
 		return errors.New("another file system")
 	case kind == unix.S_IFSOCK:
@@ -125,7 +76,7 @@ func (p *packer) name(dir *os.File, base, name string) error {
 	}
 	if st.Nlink > 1 {
 		if first, ok := p.files[st.Ino]; ok {
-			return p.lines.Encode(entry{Name: name, Hard: true, Link: first})
+			return p.lines.Encode(entry{Name: []byte(name), Hard: true, Link: []byte(first)})
 		}
 		p.files[st.Ino] = name
 	}
@@ -138,7 +89,7 @@ func (p *packer) name(dir *os.File, base, name string) error {
 		if err != nil {
 			return os.NewSyscallError("readlinkat", err)
 		}
-		e.Link = string(text[:n])
+		e.Link = text[:n]
 	case unix.S_IFCHR, unix.S_IFBLK:
 		e.Device = st.Rdev
 	}
@@ -160,31 +111,46 @@ func (p *packer) file(dir *os.File, base string, e entry, size int64) error {
 	}
 	defer f.Close()
 	e.Size = size
+	extents, err := findExtents(f, size)
+	if err != nil {
+		return err
+	}
+	for more := true; more; {
+		n := min(len(extents), lineExtents)
+		more = n < len(extents)
+		e.Extents, e.More = extents[:n], more
+		if err := p.lines.Encode(e); err != nil {
+			return err
+		}
+		for _, x := range e.Extents {
+			if _, err := f.Seek(x[0], io.SeekStart); err != nil {
+				return err
+			}
+			if _, err := io.CopyN(p.out, f, x[1]); err != nil {
+				return err
+			}
+		}
+		e, extents = entry{}, extents[n:]
+	}
+	return nil
+}
+
+// findExtents lists what of a file is not a hole.
+func findExtents(f *os.File, size int64) (extents [][2]int64, err error) {
 	for at := int64(0); at < size; {
 		from, err := f.Seek(at, unix.SEEK_DATA)
 		if errors.Is(err, syscall.ENXIO) {
 			break // a hole up to the end
 		}
 		if err != nil {
-			return err
+			return nil, err
 		}
 		to, err := f.Seek(from, unix.SEEK_HOLE)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		e.Extents = append(e.Extents, [2]int64{from, to - from})
+		extents = append(extents, [2]int64{from, to - from})
 		at = to
 	}
-	if err := p.lines.Encode(e); err != nil {
-		return err
-	}
-	for _, x := range e.Extents {
-		if _, err := f.Seek(x[0], io.SeekStart); err != nil {
-			return err
-		}
-		if _, err := io.CopyN(p.out, f, x[1]); err != nil {
-			return err
-		}
-	}
-	return nil
+	return extents, nil
 }

@@ -2,7 +2,6 @@ package tmpfs
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,21 +11,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lineLimit is what a line can have: a name, a link, and the extents of a file.
-const lineLimit = 16 << 20
+// unpacker fills a mount.
+type unpacker struct {
+	root *os.Root
+	in   *bufio.Reader
+	left int64 // of what may be made
+}
 
-// Unpack makes in dir, which is an empty mount, what was packed. Nothing outside dir is touched, whatever the names are.
-func Unpack(dir string, in *bufio.Reader) error {
+// Unpack makes in dir, which is an empty mount, what was packed, and tells how much that was, as Limit counts it. More than limit
+// is not made: ErrTooMuch. Nothing outside dir is touched, whatever the names are.
+func Unpack(dir string, in *bufio.Reader, limit int64) (taken int64, err error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return fmt.Errorf("unpack tmpfs: %w", err)
+		return 0, fmt.Errorf("unpack tmpfs: %w", err)
 	}
 	defer root.Close()
+	u := &unpacker{root: root, in: in, left: limit}
 	var directories []entry
 	for {
 		e, err := readEntry(in)
 		if err != nil {
-			return fmt.Errorf("unpack tmpfs: %w", err)
+			return 0, fmt.Errorf("unpack tmpfs: %w", err)
 		}
 		if e.Last {
 			break
@@ -34,64 +39,65 @@ func Unpack(dir string, in *bufio.Reader) error {
 		if e.Mode&unix.S_IFMT == unix.S_IFDIR {
 			directories = append(directories, e)
 		}
-		if err := e.make(root, in); err != nil {
-			return fmt.Errorf("unpack %s of tmpfs: %w", e.Name, err)
+		if err := u.make(&e); err != nil {
+			return 0, fmt.Errorf("unpack %q of tmpfs: %w", e.Name, err)
 		}
 	}
 	// What is made in a directory changes its time.
 	for i := len(directories) - 1; i >= 0; i-- {
 		e := directories[i]
-		d, err := root.Open(e.Name)
+		d, err := u.directory(string(e.Name))
 		if err != nil {
-			return fmt.Errorf("unpack %s of tmpfs: %w", e.Name, err)
+			return 0, fmt.Errorf("unpack %q of tmpfs: %w", e.Name, err)
 		}
 		at := unix.NsecToTimespec(e.Mtime)
 		err = unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", d.Fd()), []unix.Timespec{at, at}, 0)
 		if err := errors.Join(os.NewSyscallError("utimensat", err), d.Close()); err != nil {
-			return fmt.Errorf("unpack %s of tmpfs: %w", e.Name, err)
+			return 0, fmt.Errorf("unpack %q of tmpfs: %w", e.Name, err)
 		}
 	}
+	return limit - u.left, nil
+}
+
+// directory opens one. A pipe of that name would keep whoever opens it waiting, and a device is the host's.
+func (u *unpacker) directory(name string) (*os.File, error) {
+	return u.root.OpenFile(name, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NONBLOCK, 0)
+}
+
+// take counts what is about to be made.
+func (u *unpacker) take(bytes int64) error {
+	if bytes > u.left {
+		return ErrTooMuch
+	}
+	u.left -= bytes
 	return nil
 }
 
-func readEntry(in *bufio.Reader) (e entry, err error) {
-	var line []byte
-	for more := true; more; {
-		var part []byte
-		if part, more, err = in.ReadLine(); err != nil {
-			return e, fmt.Errorf("%w: %w", ErrMalformed, err)
-		}
-		if line = append(line, part...); len(line) > lineLimit {
-			return e, fmt.Errorf("%w: a line of more than %d bytes", ErrMalformed, lineLimit)
-		}
-	}
-	if err := json.Unmarshal(line, &e); err != nil {
-		return e, fmt.Errorf("%w: %w", ErrMalformed, err)
-	}
-	return e, nil
-}
-
 // make makes one name, which is new but for the root's.
-func (e *entry) make(root *os.Root, in io.Reader) (err error) {
-	parent, err := root.Open(path.Dir(e.Name))
+func (u *unpacker) make(e *entry) (err error) {
+	if err := u.take(e.cost()); err != nil {
+		return err
+	}
+	name := string(e.Name)
+	if e.Hard {
+		return u.root.Link(string(e.Link), name)
+	}
+	parent, err := u.directory(path.Dir(name))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, parent.Close()) }()
-	dir, base := int(parent.Fd()), path.Base(e.Name)
-	if e.Hard {
-		return root.Link(e.Link, e.Name)
-	}
+	dir, base := int(parent.Fd()), path.Base(name)
 	kind := e.Mode & unix.S_IFMT
 	switch kind {
 	case unix.S_IFDIR:
-		if e.Name != "." {
+		if name != "." {
 			err = unix.Mkdirat(dir, base, 0o700)
 		}
 	case unix.S_IFREG:
-		err = e.fill(dir, base, in)
+		err = u.file(dir, base, e)
 	case unix.S_IFLNK:
-		err = unix.Symlinkat(e.Link, dir, base)
+		err = unix.Symlinkat(string(e.Link), dir, base)
 	case unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO:
 		err = unix.Mknodat(dir, base, kind|0o600, int(e.Device))
 	default:
@@ -112,7 +118,7 @@ func (e *entry) make(root *os.Root, in io.Reader) (err error) {
 	return os.NewSyscallError("utimensat", unix.UtimesNanoAt(dir, base, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW))
 }
 
-func (e *entry) fill(dir int, base string, in io.Reader) (err error) {
+func (u *unpacker) file(dir int, base string, e *entry) (err error) {
 	fd, err := unix.Openat(dir, base, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return os.NewSyscallError("openat", err)
@@ -122,13 +128,27 @@ func (e *entry) fill(dir int, base string, in io.Reader) (err error) {
 	if err := f.Truncate(e.Size); err != nil {
 		return err
 	}
-	for _, x := range e.Extents {
-		if x[0] < 0 || x[1] < 0 || x[0]+x[1] > e.Size {
-			return ErrMalformed
+	for part := *e; ; {
+		for _, x := range part.Extents {
+			if x[0] < 0 || x[1] <= 0 || x[1] > e.Size-x[0] {
+				return ErrMalformed
+			}
+			pages := (x[0]+x[1]-1)/pageSize - x[0]/pageSize + 1
+			if x[1] > u.left {
+				return ErrTooMuch
+			}
+			if err := u.take(pages * pageSize); err != nil {
+				return err
+			}
+			if _, err := io.CopyN(io.NewOffsetWriter(f, x[0]), u.in, x[1]); err != nil {
+				return fmt.Errorf("%w: %w", ErrMalformed, err)
+			}
 		}
-		if _, err := io.CopyN(io.NewOffsetWriter(f, x[0]), in, x[1]); err != nil {
+		if !part.More {
+			return nil
+		}
+		if part, err = readEntry(u.in); err != nil {
 			return err
 		}
 	}
-	return nil
 }
