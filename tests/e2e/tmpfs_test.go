@@ -47,14 +47,14 @@ func TestFilesOfTmpfsArrive(t *testing.T) {
 	if err != nil || out != "start\nmore\nmore\nmore\n" && strings.TrimSpace(out) != "start\nmore\nmore\nmore" {
 		t.Errorf("the file that is written says %q, %v", out, err)
 	}
-	at = moveMuch(w, at, "shm")
+	moveMuch(w, at, "shm")
 	if logged, _ := w.A.Run(w.ctx, "sh", "-c", "cat /run/migrate/shm/* 2>/dev/null; ls /run/migrate/shm/scratch 2>&1"); !strings.Contains(logged, "No such file") {
 		t.Errorf("something of the restore is left: %s", logged)
 	}
 }
 
 // moveMuch moves a container with more in its tmpfs than whoever restores may be charged for: at the peer its own cgroup is.
-func moveMuch(w *world, at *lab.Host, id string) *lab.Host {
+func moveMuch(w *world, at *lab.Host, id string) {
 	w.t.Helper()
 	const much = 20 << 20
 	tell := func(script string) string {
@@ -90,5 +90,4 @@ func moveMuch(w *world, at *lab.Host, id string) *lab.Host {
 	if err != nil || shared < much {
 		w.t.Errorf("%d bytes of shared memory are charged to the container, %v", shared, err)
 	}
-	return at
 }
