@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
 // File is one that is open or mapped in the container and does not travel: CRIU wants it to be the same at the peer.
@@ -26,15 +27,15 @@ const maxFiles = 1024
 
 // files are those that lie in bind mounts which do not travel.
 func (c *container) files() []File {
-	seen := make(map[string]bool)
+	seen, changing := make(map[string]bool), c.changing()
 	var all []File
-	look := func(name string, open bool) {
+	look := func(name string) {
 		destination, source, ok := c.bind(name)
 		if !ok || seen[name] || len(all) >= maxFiles {
 			return
 		}
 		seen[name] = true
-		f := File{Path: filepath.Join(source, strings.TrimPrefix(name, destination)), Inside: name, Writable: open}
+		f := File{Path: filepath.Join(source, strings.TrimPrefix(name, destination)), Inside: name, Writable: changing[name]}
 		info, err := os.Stat(f.Path)
 		if err != nil || !info.Mode().IsRegular() {
 			return // deleted, or no file of bytes
@@ -45,13 +46,30 @@ func (c *container) files() []File {
 	}
 	for _, p := range c.processes {
 		for i := range p.mappings {
-			look(p.mappings[i].name, false)
+			look(p.mappings[i].name)
 		}
 		for i := range p.descriptors {
-			look(p.descriptors[i].link, true)
+			look(p.descriptors[i].link)
 		}
 	}
 	return all
+}
+
+// changing are the names of files that may grow while the hosts look: open ones, also those that are mapped besides, and those
+// that are mapped so that writing changes the file.
+func (c *container) changing() map[string]bool {
+	names := make(map[string]bool)
+	for _, p := range c.processes {
+		for i := range p.descriptors {
+			names[p.descriptors[i].link] = true
+		}
+		for i := range p.mappings {
+			if p.mappings[i].shared {
+				names[p.mappings[i].name] = true
+			}
+		}
+	}
+	return names
 }
 
 // bind is the bind mount that a file of the container lies in.
@@ -65,15 +83,24 @@ func (c *container) bind(name string) (destination, source string, ok bool) {
 	return destination, source, ok
 }
 
-// buildID is what a linker has put into a program to tell it from others, "" for none.
+// buildID is what a linker has put into a program to tell it from others, "" for none. Nothing but a regular file is read, and
+// none is waited for: the name may be the other host's word.
 func buildID(name string) string {
-	f, err := elf.Open(name)
+	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return ""
 	}
-	defer f.Close()
+	defer file.Close()
+	if info, err := file.Stat(); err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	f, err := elf.NewFile(file)
+	if err != nil {
+		return ""
+	}
 	section := f.Section(".note.gnu.build-id")
-	if section == nil {
+	const longest = 4096 // far above any
+	if section == nil || max(section.Size, section.FileSize) > longest {
 		return ""
 	}
 	note, err := section.Data()
@@ -92,6 +119,8 @@ func judgeFiles(files []File) Findings {
 		switch {
 		case err != nil:
 			f.add(Blocker, FileMissing, "copy it here", "%s, which the container uses as %s, is not on this host", file.Path, file.Inside)
+		case !info.Mode().IsRegular():
+			f.add(Blocker, FileDiffers, "copy the source's here", "%s, which the container uses as %s, is no regular file on this host", file.Path, file.Inside)
 		case file.Writable && info.Size() != file.Size:
 			f.add(Warning, FileDiffers, "see that both hosts have the same directory mounted",
 				"%s, which the container has open as %s, has %d bytes here and %d at the source", file.Path, file.Inside, info.Size(), file.Size)

@@ -230,7 +230,7 @@ func (m *machine) judgePipes(o *HostOptions, n *Needs) Findings {
 func (m *machine) judgeRoom(o *HostOptions, n *Needs) Findings {
 	var f Findings
 	images := n.Memory
-	if o.Feed && (o.Role&Source == 0 || m.tracker != track.None) && m.impossible == nil {
+	if o.Feed && m.impossible == nil {
 		images = n.Copied
 	}
 	if images > m.spool {

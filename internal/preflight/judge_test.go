@@ -2,11 +2,13 @@ package preflight
 
 import (
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -40,6 +42,7 @@ func TestHostIsJudged(t *testing.T) {
 		"too few capabilities":      {func(m *machine, _ *HostOptions) { m.capabilities = 0 }, Blocker, Privileges},
 		"nobody traces":             {func(m *machine, _ *HostOptions) { m.noTracing = true }, Blocker, Tracing},
 		"no tracker":                {func(m *machine, _ *HostOptions) { m.tracker = track.None }, Warning, Tracker},
+		"no tracker, small spool":   {func(m *machine, _ *HostOptions) { m.tracker, m.spool = track.None, 1<<30 }, Warning, Tracker},
 		"no engine":                 {func(_ *machine, o *HostOptions) { o.Feed = false }, Warning, Tracker},
 		"no feeding":                {func(m *machine, _ *HostOptions) { m.impossible = errors.New("no userfaultfd") }, Warning, Userfaultfd},
 		"no feeding, but post-copy": {func(m *machine, o *HostOptions) { m.impossible, o.Follows = errors.New("no userfaultfd"), true }, Blocker, Userfaultfd},
@@ -108,6 +111,15 @@ func TestOldCRIUIsJudgedByTheKernel(t *testing.T) {
 	}
 }
 
+func fifoIn(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestPeerIsJudged(t *testing.T) {
 	dir := t.TempDir()
 	library, err := os.ReadFile("/proc/self/exe")
@@ -118,6 +130,7 @@ func TestPeerIsJudged(t *testing.T) {
 	if err := os.WriteFile(there, []byte("four"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	fifo := fifoIn(t)
 	bind := specs.Mount{Destination: "/data", Type: "bind", Source: "/no/such/volume"}
 	for name, c := range map[string]struct {
 		edit func(*Arrival)
@@ -139,6 +152,8 @@ func TestPeerIsJudged(t *testing.T) {
 		"the same size":        {func(a *Arrival) { a.Needs.Files = []File{{Path: there, Size: 4}} }, ""},
 		"an address":           {func(a *Arrival) { a.Needs.Addresses = []string{"192.0.2.77"} }, HostNetwork},
 		"our address":          {func(a *Arrival) { a.Needs.Addresses = []string{"127.0.0.1"} }, ""},
+		"a pipe":               {func(a *Arrival) { a.Needs.Files = []File{{Path: fifo, BuildID: "00"}} }, FileDiffers},
+		"a device":             {func(a *Arrival) { a.Needs.Files = []File{{Path: "/dev/null", BuildID: "00"}} }, FileDiffers},
 		"another build": {func(a *Arrival) {
 			a.Needs.Files = []File{{Path: "/proc/self/exe", Size: int64(len(library)), BuildID: "00"}}
 		}, FileDiffers},
@@ -158,6 +173,31 @@ func TestPeerIsJudged(t *testing.T) {
 	// A file that is open to be written may grow while both hosts look.
 	if found := judgeFiles([]File{{Path: there, Size: 5, Writable: true}}); !has(found, Warning, FileDiffers) || found.Blocked() {
 		t.Errorf("a file that grows: %v", found)
+	}
+}
+
+// What can change meanwhile is said so, also of a file that is mapped before it is met among the open ones.
+func TestFilesThatMayGrowAreMarked(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"library", "database", "index", "log"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := &container{subject: &Subject{Binds: map[string]string{"/data": dir}}, processes: []*proc{
+		{mappings: []mapping{{name: "/data/library"}, {name: "/data/database"}, {name: "/data/index", shared: true}}},
+		{descriptors: []openFile{{link: "/data/database"}, {link: "/data/log"}, {link: "/elsewhere"}}},
+	}}
+	got := make(map[string]bool)
+	for _, f := range c.files() {
+		got[f.Inside] = f.Writable
+	}
+	want := map[string]bool{"/data/library": false, "/data/database": true, "/data/index": true, "/data/log": true}
+	if !maps.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+	if id := buildID(fifoIn(t)); id != "" {
+		t.Errorf("a pipe has the build %q", id)
 	}
 }
 

@@ -2,12 +2,14 @@ package preflight
 
 import (
 	"bytes"
-	"io/fs"
+	"context"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
 // mount is a line of /proc/PID/mountinfo.
@@ -61,8 +63,10 @@ func (c *container) overlay(device uint64) (mount, bool) {
 
 // judgeWatches finds inotify watches that CRIU cannot name. It opens the watched file by its handle, which an overlay does
 // not allow unless it was mounted for it; then it looks in a few directories that such programs usually watch.
-func (c *container) judgeWatches(p *proc) Findings {
+func (c *container) judgeWatches(ctx context.Context, p *proc) Findings {
 	var f Findings
+	var known map[uint64]bool
+	severity := Blocker
 	for i := range p.descriptors {
 		d := &p.descriptors[i]
 		if d.link != "anon_inode:inotify" {
@@ -74,10 +78,19 @@ func (c *container) judgeWatches(p *proc) Findings {
 		}
 		for _, w := range parseWatches(text) {
 			m, ok := c.overlay(w.device)
-			if !ok || strings.Contains(m.options, "nfs_export=on") || p.isWellKnown(w) {
+			if !ok || strings.Contains(m.options, "nfs_export=on") {
 				continue
 			}
-			f = append(f, p.finding(Blocker, WatchedOverlay,
+			if known == nil {
+				var all bool
+				if known, all = wellKnown(ctx, p.path("root")); !all {
+					severity = Warning
+				}
+			}
+			if known[w.inode] {
+				continue
+			}
+			f = append(f, p.finding(severity, WatchedOverlay,
 				"let it watch a volume instead, or mount the overlay with index=on,nfs_export=on",
 				"watches files of an overlay by inotify (descriptor %d), by names that cannot be found out", d.number))
 			break
@@ -111,29 +124,59 @@ func parseWatches(text []byte) []watch {
 	return all
 }
 
-// isWellKnown tells whether the watched file is where CRIU (criu/irmap.c) looks for it.
-func (p *proc) isWellKnown(w watch) bool {
-	found := false
+// mostWellKnown bounds the search for watched files, which costs some microseconds for each that there is.
+const mostWellKnown = 1 << 16
+
+// wellKnown are the inodes of the files below a root that CRIU (criu/irmap.c) looks at to find a watched one; all tells whether
+// none is left out.
+func wellKnown(ctx context.Context, path string) (inodes map[uint64]bool, all bool) {
+	inodes = make(map[uint64]bool)
+	var root syscall.Stat_t
+	if syscall.Stat(path+"/", &root) == nil {
+		inodes[root.Ino] = true
+	}
 	for _, hint := range []string{
 		"/etc", "/var/spool", "/var/log", "/usr/share/dbus-1/services", "/usr/share/dbus-1/system-services",
 		"/var/lib/polkit-1/localauthority", "/usr/share/polkit-1/actions", "/lib/udev",
 	} {
-		_ = filepath.WalkDir(p.path("root")+hint, func(_ string, e fs.DirEntry, err error) error {
-			if err != nil {
-				return nil //nolint:nilerr // a name that is not there is not the one
-			}
-			if info, err := e.Info(); err == nil {
-				found = info.Sys().(*syscall.Stat_t).Ino == w.inode
-			}
-			if found {
-				return fs.SkipAll
-			}
-			return nil
-		})
-		if found {
-			return true
+		top, err := fs.OpenWithin(path, hint)
+		if err != nil {
+			continue // a name that is not there is not the one
+		}
+		all := addTree(ctx, top, inodes)
+		_ = top.Close()
+		if !all {
+			return inodes, false
 		}
 	}
-	var root syscall.Stat_t
-	return syscall.Stat(p.path("root/"), &root) == nil && root.Ino == w.inode
+	return inodes, true
+}
+
+// addTree adds the inodes of a directory and of all below it, as far as there is room for them.
+func addTree(ctx context.Context, top *fs.Dir, inodes map[uint64]bool) (all bool) {
+	for todo := []string{""}; len(todo) > 0; {
+		path := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		dir, err := top.Beneath(path)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		names, _ := dir.Names()
+		for _, name := range append(names, "") {
+			if len(inodes) >= mostWellKnown || ctx.Err() != nil {
+				_ = dir.Close()
+				return false
+			}
+			st, err := dir.Stat(name)
+			if err != nil {
+				continue
+			}
+			inodes[st.Ino] = true
+			if name != "" && st.IsDir() {
+				todo = append(todo, filepath.Join(path, name))
+			}
+		}
+		_ = dir.Close()
+	}
+	return true
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -110,6 +111,27 @@ func beOdd(odd string) error {
 			_, err = syscall.InotifyAddWatch(fd, argument, syscall.IN_CREATE)
 		}
 		return err
+	case "leaderless": // its first thread ends, the rest some time later; with "for good" not at all
+		if argument != "for good" {
+			time.AfterFunc(30*time.Millisecond, func() { os.Exit(0) })
+		}
+		gone := make(chan struct{})
+		for met := false; !met; {
+			go func() {
+				runtime.LockOSThread()
+				if syscall.Gettid() == os.Getpid() {
+					close(gone)
+					_, _, _ = syscall.Syscall(syscall.SYS_EXIT, 0, 0, 0)
+				}
+				runtime.UnlockOSThread()
+			}()
+			select {
+			case <-gone:
+				met = true
+			case <-time.After(time.Millisecond):
+			}
+		}
+		return nil
 	case "nested":
 		child := exec.Command("/proc/self/exe")
 		child.Env = []string{oddity + "=plain"}
@@ -344,6 +366,48 @@ func TestScanFindsWatchesOnOverlays(t *testing.T) {
 	}
 	if _, found := scan(t, odd(t, "inotify "+dir)); len(found) > 0 {
 		t.Errorf("elsewhere: %v", found)
+	}
+}
+
+// A process whose first thread is gone cannot be saved. One that is only about to end is none.
+func TestScanWaitsForWhatJustEnds(t *testing.T) {
+	for what, blocked := range map[string]bool{"leaderless": false, "leaderless for good": true} {
+		pid := odd(t, what)
+		for end := time.Now().Add(time.Second); time.Now().Before(end); {
+			if p, err := readProcess(pid); err != nil || p.state == 'Z' {
+				break
+			}
+		}
+		if _, found := scan(t, pid); has(found, Blocker, DeadLeader) != blocked {
+			t.Errorf("%s: %v", what, found)
+		}
+	}
+}
+
+// CRIU finds a watched file where it looks, which an absolute symlink does not lead out of.
+func TestWatchesAreFoundInTheRoot(t *testing.T) {
+	root := t.TempDir()
+	for _, dir := range []string{"etc/ssl/certs", "run/log/web", "srv"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/run", filepath.Join(root, "var")); err != nil {
+		t.Fatal(err)
+	}
+	known, all := wellKnown(t.Context(), root)
+	for path, want := range map[string]bool{
+		root: true, root + "/etc": true, root + "/etc/ssl/certs": true, root + "/run/log/web": true, root + "/srv": false, "/etc/passwd": false, "/run": false,
+	} {
+		var st syscall.Stat_t
+		if err := syscall.Stat(path, &st); err != nil || known[st.Ino] != want || !all {
+			t.Errorf("%s: %v, want %v, %v, %v", path, known[st.Ino], want, all, err)
+		}
+	}
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, all := wellKnown(ended, root); all {
+		t.Error("a walk that was stopped says that it was whole")
 	}
 }
 

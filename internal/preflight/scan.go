@@ -53,7 +53,7 @@ func Scan(ctx context.Context, s *Subject) (*Needs, Findings, error) {
 		findings = append(findings, p.judgeMappings()...)
 		findings = append(findings, p.judgeDescriptors(c.ids)...)
 		findings = append(findings, p.judgeSockets()...)
-		findings = append(findings, c.judgeWatches(p)...)
+		findings = append(findings, c.judgeWatches(ctx, p)...)
 	}
 	unix, err := c.judgeUnix()
 	if err != nil {
@@ -83,11 +83,7 @@ func readAll(ctx context.Context, pids []int) ([]*proc, error) {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			p, err := readProcess(pid)
-			if err == nil && p.state == 'D' { // most waits for a disk are short
-				time.Sleep(stillWaiting)
-				p, err = readProcess(pid)
-			}
+			p, err := readSettled(pid)
 			if errors.Is(err, errEnded) {
 				return nil
 			}
@@ -101,8 +97,30 @@ func readAll(ctx context.Context, pids []int) ([]*proc, error) {
 	return slices.DeleteFunc(found, func(p *proc) bool { return p == nil }), nil
 }
 
-// stillWaiting is after how long a process that waits for a device is looked at again.
-const stillWaiting = 20 * time.Millisecond
+// What does not last is looked at again: most waits for a disk are short, and the first thread of a process that just ends may
+// be gone before the others.
+const (
+	stillWaiting = 20 * time.Millisecond
+	stillEnding  = 50 * time.Millisecond
+	endingLooks  = 2
+)
+
+// readSettled reads a process, and again if what it is in may only be passing.
+func readSettled(pid int) (*proc, error) {
+	p, err := readProcess(pid)
+	if err == nil && p.state == 'D' {
+		time.Sleep(stillWaiting)
+		p, err = readProcess(pid)
+	}
+	for range endingLooks {
+		if err != nil || p.state != 'Z' {
+			break
+		}
+		time.Sleep(stillEnding)
+		p, err = readProcess(pid)
+	}
+	return p, err
+}
 
 // container is a subject that has been read.
 type container struct {

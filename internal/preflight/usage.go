@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
 // Usage is how much memory a cgroup and those below it have: private anonymous memory, and shared memory with the files of
@@ -82,13 +84,25 @@ func (c *container) judgeCopied() (Findings, uint64) {
 	}
 	if len(c.processes) > 0 {
 		for _, point := range c.subject.Tmpfs {
-			var st syscall.Statfs_t
-			if syscall.Statfs(c.init().path("root"+filepath.Clean("/"+point)), &st) == nil {
-				kinds[tmpfsFiles] += (st.Blocks - st.Bfree) * uint64(st.Bsize)
-			}
+			kinds[tmpfsFiles] += c.init().inTmpfs(point)
 		}
 	}
 	return sayCopied(kinds)
+}
+
+// inTmpfs is how many bytes the tmpfs has that is mounted at a place of the process's.
+func (p *proc) inTmpfs(point string) uint64 {
+	dir, err := fs.OpenWithin(p.path("root"), point)
+	if err != nil {
+		return 0
+	}
+	defer dir.Close()
+	var st syscall.Statfs_t
+	const magic = 0x01021994 // TMPFS_MAGIC
+	if syscall.Fstatfs(dir.Fd(), &st) != nil || st.Type != magic {
+		return 0
+	}
+	return (st.Blocks - st.Bfree) * uint64(st.Bsize)
 }
 
 func sayCopied(kinds map[string]uint64) (Findings, uint64) {

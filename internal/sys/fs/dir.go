@@ -51,6 +51,22 @@ func OpenDir(path string) (*Dir, error) {
 	return newDir(fd), nil
 }
 
+// OpenWithin opens the directory that path leads a process to whose root directory root is: symlinks are followed, and not
+// even absolute ones or ".." lead out. root may be a link of /proc, path is relative to it with or without a leading slash.
+func OpenWithin(root, path string) (*Dir, error) {
+	top, err := OpenDir(root)
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fd, err := top.resolve(path, &unix.OpenHow{Flags: flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
+	if err != nil {
+		return nil, err
+	}
+	return newDir(fd), nil
+}
+
 // Close releases the descriptor.
 func (d *Dir) Close() error {
 	if d == nil || d.fd < 0 {
@@ -87,9 +103,12 @@ func (d *Dir) Beneath(path string) (*Dir, error) {
 }
 
 func (d *Dir) openat2(path string, flags int, mode uint32) (int, error) {
-	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW), Mode: uint64(mode), Resolve: beneath}
+	return d.resolve(path, &unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW), Mode: uint64(mode), Resolve: beneath})
+}
+
+func (d *Dir) resolve(path string, how *unix.OpenHow) (int, error) {
 	for {
-		fd, err := unix.Openat2(d.fd, path, &how)
+		fd, err := unix.Openat2(d.fd, path, how)
 		switch {
 		case err == nil:
 			return fd, nil

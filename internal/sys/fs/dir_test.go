@@ -44,6 +44,31 @@ func TestBeneathDoesNotLeaveTheRoot(t *testing.T) {
 	}
 }
 
+// A process sees symlinks from its own root.
+func TestWithinStaysInside(t *testing.T) {
+	root := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(root, "run/lock"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, to := range map[string]string{"var": "/run", "up": "../../../../run", "etc": "/proc/self/root/etc", "out": "/etc"} {
+		if err := os.Symlink(to, filepath.Join(root, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for path, ok := range map[string]bool{
+		"/": true, "/run": true, "run/lock": true, "/var": true, "/var/lock": true, "/up/lock": true, "../run/lock": true,
+		"/etc": false, "/out": false, "/none": false,
+	} {
+		d, err := OpenWithin(root, path)
+		if (err == nil) != ok {
+			t.Errorf("%q: %v, want success %v", path, err, ok)
+		}
+		if err == nil {
+			d.Close()
+		}
+	}
+}
+
 func TestRootDoesNotCrossIntoMounts(t *testing.T) {
 	testutil.Root(t)
 	root := t.TempDir()
