@@ -67,7 +67,7 @@ func found(findings []*wire.Finding, host string) []report.Finding {
 	var all []report.Finding
 	for _, f := range findings {
 		all = append(all, report.Finding{
-			Severity: report.Severity(f.GetSeverity()), Code: f.GetCode(), Host: host, Text: f.GetText(),
+			Severity: report.Severity(f.GetSeverity()), Code: f.GetCode(), Host: wire.Printable(host), Text: f.GetText(),
 			Pid: int(f.GetPid()), Process: f.GetProcess(), Cure: f.GetCure(),
 		})
 	}

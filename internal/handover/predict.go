@@ -69,14 +69,24 @@ func (p *Push) cure(c *converge, d decision) string {
 	}
 }
 
-// past is what CRIU and the hosts have taken of the stop. The transfer is left out: rounds show what that takes.
+// stopped is what the halves of a stop took.
+type stopped struct{ source, here time.Duration }
+
+// stopped is what the Recorder knows of them, over all attempts.
+func (p *Push) stopped() stopped {
+	spent := p.Record.Spent
+	return stopped{spent(report.Freeze) + spent(report.Dump), spent(report.Restore) + spent(report.Resume)}
+}
+
+// past is what CRIU and the hosts have taken of the stop. The transfer is left out: rounds show what that takes. A peer that had
+// to be asked for its word has taken nobody knows how long.
 func (p *Push) past() *Past {
-	if p.prediction == nil {
+	if p.prediction == nil || p.lost {
 		return nil
 	}
-	spent := p.Record.Spent
-	source := spent(report.Freeze) + spent(report.Dump)
-	here := spent(report.Restore) + spent(report.Resume) - 2*p.away
+	spent, all := p.Record.Spent, p.stopped()
+	source := all.source - p.before.source
+	here := all.here - p.before.here - 2*p.away
 	p.Log.Info("what the stop took", "source", source.String(), "transfer", spent(report.Transfer).String(), "peer", here.String(),
 		"predicted_ms", p.prediction.DowntimeMS, "dirty", p.last, "dirty_predicted", p.prediction.DirtyBytes)
 	return &Past{

@@ -45,6 +45,7 @@ type Push struct {
 	owed    Owed   // of it, what the peer gets when the container runs there
 	courier *courier
 	sent    uint64  // bytes, over earlier sessions
+	before  stopped // in attempts before this one
 	lost    bool    // the first session's link
 	thawed  float64 // downtime until a failed move's container ran on, in ms
 
@@ -94,7 +95,7 @@ func (p *Push) Run(ctx context.Context) *Attempt {
 
 // giveAway does all that can be undone: afterwards the peer holds a restored container that waits at its gate.
 func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) (err error) {
-	p.Record.Enter(report.Preflight)
+	p.begin()
 	if err := p.greet(ctx, alarm, undo); err != nil { // 1
 		return err
 	}
@@ -117,6 +118,12 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 		return err
 	}
 	return ctx.Err()
+}
+
+// begin tells the times of this attempt from those of attempts before it, which the Recorder adds up.
+func (p *Push) begin() {
+	p.Record.Enter(report.Preflight)
+	p.before = p.stopped()
 }
 
 // greet opens the session and asks whether the peer would take the container. A no at this point, from here or from there, is

@@ -31,6 +31,9 @@ const size = 64 << 10
 
 const headerSize = 8
 
+// longestDetail bounds what a record says besides, in bytes: whatever an error has to tell, its record fits.
+const longestDetail = 2 << 10
+
 var (
 	// ErrLocked: another process is at work on this move. Ask it, or wait for its end.
 	ErrLocked = errors.New("the move's journal is in use")
@@ -184,6 +187,9 @@ func (j *Journal) append(r Record, durable bool) error {
 		return fmt.Errorf("write journal: an earlier record was lost: %w", j.failed)
 	}
 	r.At, r.Boot = failpoint.Now(), j.boot
+	if len(r.Detail) > longestDetail {
+		r.Detail = strings.ToValidUTF8(r.Detail[:longestDetail], "") + "..."
+	}
 	payload, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("write journal: %w", err)

@@ -198,3 +198,20 @@ func TestPruneKeepsWhatCanStillBeAskedFor(t *testing.T) {
 		t.Errorf("%d journals are left, want all but the oldest: %v", len(stories), err)
 	}
 }
+
+// Whatever an error has to tell, the move's end is recorded.
+func TestLongDetailIsCut(t *testing.T) {
+	dir := t.TempDir()
+	j, err := Create(dir, Move{Name: strings.Repeat("0a", 16), Role: Source})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	if err := j.Append(RolledBack, strings.Repeat("\u00f6\x01", size)); err != nil {
+		t.Fatal(err)
+	}
+	story, err := read(j.file.Name())
+	if err != nil || story.Last() != RolledBack || len(story.Records[1].Detail) > longestDetail+3 {
+		t.Errorf("%+v, %v", story, err)
+	}
+}

@@ -50,10 +50,14 @@ func (c *container) Slow(_ context.Context, part float64) error {
 	return c.Container.Slow(part * c.processors)
 }
 
-// fullSpeed undoes Slow, and says so in the state.
+// fullSpeed undoes Slow, and says so in the state. What the container may take is read anew: "migrate update" may have changed it
+// since it was slowed down.
 func (c *container) fullSpeed() error {
 	if !c.State().Slowed {
 		return nil
+	}
+	if err := c.UpdateState(func(*runtime.State) {}); err != nil {
+		return err
 	}
 	if err := c.FullSpeed(); err != nil {
 		return err

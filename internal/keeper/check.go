@@ -6,6 +6,7 @@ import (
 	"log/slog"
 
 	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
@@ -76,6 +77,9 @@ func (c *container) passing() preflight.Findings {
 			cure = ""
 		}
 		return preflight.Misfit(preflight.Blocker, preflight.NotRunning, cure, "%v", err)
+	}
+	if err := feed.Check(c.StateDir()); errors.Is(err, feed.ErrUnattended) || errors.Is(err, feed.ErrLost) {
+		return preflight.Misfit(preflight.Blocker, preflight.Arriving, "migrate resolve "+c.ID(), "%v", err)
 	}
 	if c.order.busy(c.ID()) {
 		return preflight.Misfit(preflight.Warning, preflight.Arriving, "wait for its end", "the move that brought the container here has not ended")

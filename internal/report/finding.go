@@ -1,6 +1,10 @@
 package report
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
 
 // Severity is how much a finding matters.
 type Severity string
@@ -23,7 +27,7 @@ type Finding struct {
 	Cure     string   `json:"cure,omitempty"`
 }
 
-// String is the finding in one line: what it is, which process, and the cure.
+// String is the finding in one line, fit for a terminal: what it is, which process, and the cure.
 func (f Finding) String() string {
 	text := f.Text
 	if f.Pid != 0 {
@@ -32,5 +36,17 @@ func (f Finding) String() string {
 	if f.Cure != "" {
 		text += ": " + f.Cure
 	}
-	return text
+	return printable(text)
+}
+
+// printable puts "?" for what a terminal may obey: names of processes and files are chosen by whoever runs in a container. Lines
+// of joined errors become one.
+func printable(text string) string {
+	text = strings.NewReplacer("\n", "; ", "\t", " ").Replace(text)
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }

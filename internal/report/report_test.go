@@ -91,3 +91,10 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 }
+
+func TestFindingIsHarmlessToATerminal(t *testing.T) {
+	f := Finding{Text: "maps\t\x1b[2J\u009b\u202e\nit", Pid: 7, Process: "web\r\x07", Cure: "stöp it"}
+	if got, want := f.String(), "process 7 (web??) maps ?[2J??; it: stöp it"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}

@@ -83,7 +83,7 @@ type RemoteError struct {
 	Findings   []*Finding // of its preflight
 }
 
-func (e *RemoteError) Error() string { return "peer: " + e.Text }
+func (e *RemoteError) Error() string { return "peer: " + Printable(e.Text) }
 
 func (e *RemoteError) Unwrap() error {
 	for _, c := range codes() {

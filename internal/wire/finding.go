@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
 )
 
 // Blocker is the severity of a finding that no move survives.
@@ -20,7 +21,7 @@ func Blockers(findings []*Finding) []*Finding {
 	return some
 }
 
-// Line is the finding for people: what it is, which process, and the cure.
+// Line is the finding for people: what it is, which process, and the cure. It is fit for a terminal, whatever names are in it.
 func (f *Finding) Line() string {
 	text := f.GetText()
 	if f.GetPid() != 0 {
@@ -29,7 +30,19 @@ func (f *Finding) Line() string {
 	if f.GetCure() != "" {
 		text += ": " + f.GetCure()
 	}
-	return text
+	return Printable(text)
+}
+
+// Printable is a text with "?" for what a terminal may obey: names of processes and files are chosen by whoever runs in a
+// container, and all that comes from a peer by the peer. Lines of joined errors become one.
+func Printable(text string) string {
+	text = strings.NewReplacer("\n", "; ", "\t", " ").Replace(text)
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, text)
 }
 
 // RefusalError is a preflight's no. It crosses hosts with all that was found.
@@ -38,10 +51,17 @@ type RefusalError struct {
 	Cause    error // the sentinel that it wraps
 }
 
+// mostSaid is how many blockers the text of a refusal has. Findings has them all.
+const mostSaid = 8
+
 func (r *RefusalError) Error() string {
 	var lines []string
-	for _, f := range Blockers(r.Findings) {
+	blockers := Blockers(r.Findings)
+	for _, f := range blockers[:min(len(blockers), mostSaid)] {
 		lines = append(lines, f.Line())
+	}
+	if more := len(blockers) - len(lines); more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(lines, "; ")
 }
@@ -90,6 +110,18 @@ func checkFindings(findings []*Finding) error {
 		if len(f.GetText()) > MaxFinding || len(f.GetCure()) > MaxFinding || len(f.GetProcess()) > MaxFinding {
 			return errors.New("the text of a finding is too long")
 		}
+		if s := f.GetSeverity(); s != Blocker && s != "warning" && s != "note" {
+			return fmt.Errorf("a finding is of the severity %.16q", s)
+		}
+		if !isCode(f.GetCode()) {
+			return fmt.Errorf("a finding has the code %.16q", f.GetCode())
+		}
 	}
 	return nil
+}
+
+// isCode tells whether a text is made as the codes of findings are: words of small letters, joined by "-".
+func isCode(code string) bool {
+	const longest = 64
+	return code != "" && len(code) <= longest && strings.Trim(code, "abcdefghijklmnopqrstuvwxyz0123456789-") == ""
 }

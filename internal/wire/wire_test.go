@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -37,6 +38,9 @@ func TestDecodeRefusesWhatNoHonestPeerSends(t *testing.T) {
 		"failure without an end":   {Body: &Message_Failure{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}},
 		"stored, too long":         {Body: &Message_PagesStored{PagesStored: &PagesStored{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}}},
 		"too many findings":        {Body: &Message_Offer{Offer: &Offer{Findings: make([]*Finding, MaxFindings+1)}}},
+		"an unknown severity":      {Body: &Message_Offer{Offer: &Offer{Findings: []*Finding{{Severity: "fatal", Code: "tracker"}}}}},
+		"a code that is none":      {Body: &Message_Offer{Offer: &Offer{Findings: []*Finding{{Severity: Blocker, Code: "\x1b[2J"}}}}},
+		"a code without an end":    {Body: &Message_Offer{Offer: &Offer{Findings: []*Finding{{Severity: Blocker, Code: strings.Repeat("x", 65)}}}}},
 		"a finding without an end": {Body: &Message_Failure{Failure: &Failure{Findings: []*Finding{{Text: strings.Repeat("x", MaxFinding+1)}}}}},
 		"too many files":           hello(func(h *Hello) { h.Needs = &Needs{Files: make([]*SharedFile, MaxFiles+1)} }),
 		"image name that is long":  {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: strings.Repeat("a", 65)}}}}},
@@ -115,6 +119,20 @@ func TestErrorsCrossHosts(t *testing.T) {
 }
 
 // A preflight that found a lot is told as far as it fits, and never fails for its length.
+func TestRefusalIsShortAndHarmless(t *testing.T) {
+	odd := &Finding{Severity: Blocker, Text: "maps\t\x1b[2J\u009b\u202e\nit", Pid: 7, Process: "web\r\x07", Cure: "stöp it"}
+	for n, want := range map[int]string{
+		1: "process 7 (web??) maps ?[2J??; it: stöp it",
+		8: strings.TrimSuffix(strings.Repeat(odd.Line()+"; ", 8), "; "),
+		9: strings.Repeat(odd.Line()+"; ", 8) + "and 1 more",
+	} {
+		r := &RefusalError{Findings: slices.Repeat([]*Finding{odd}, n)}
+		if got := r.Error(); got != want {
+			t.Errorf("%d: %q, want %q", n, got, want)
+		}
+	}
+}
+
 func TestFindingsCrossHosts(t *testing.T) {
 	long := &Finding{Severity: Blocker, Code: "io-uring", Text: strings.Repeat("\xff", 2*MaxFinding), Pid: 7, Process: "node", Cure: strings.Repeat("y", 2*MaxFinding)}
 	refusal := &RefusalError{Cause: ErrExists}
@@ -199,7 +217,7 @@ func TestNamesOfAPeerStayInsideTheDirectory(t *testing.T) {
 func FuzzDecode(f *testing.F) {
 	frame, _ := Encode(hello(func(*Hello) {}))
 	f.Add(frame)
-	frame, _ = Encode(&Message{Body: &Message_Failure{Failure: NewFailure(&RefusalError{Findings: []*Finding{{Severity: Blocker}}})}})
+	frame, _ = Encode(&Message{Body: &Message_Failure{Failure: NewFailure(&RefusalError{Findings: []*Finding{{Severity: Blocker, Code: "device"}}})}})
 	f.Add(frame)
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		m, err := Decode(frame)
