@@ -21,6 +21,7 @@ import (
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/preflight"
+	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -101,7 +102,7 @@ func (c *container) plannedTrees() []*tree {
 	roots := []*tree{{name: "rootfs", path: c.Plan().Rootfs}}
 	for i, m := range c.Spec().Mounts {
 		// What is no directory the peer must have itself; the preflight refuses what is to be refused.
-		if preflight.IsBind(m) && isDirectory(m.Source) && c.order.Volumes == VolumesCopy {
+		if preflight.IsBind(m) && fs.IsDirectory(m.Source) && c.order.Volumes == VolumesCopy {
 			name := "volume-" + strconv.Itoa(len(roots))
 			roots = append(roots, &tree{name: name, path: m.Source, destination: m.Destination, mount: i})
 		}
@@ -182,10 +183,10 @@ func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.
 	for _, m := range c.Spec().Mounts {
 		switch {
 		case !preflight.IsBind(m):
-		case c.order.Volumes == VolumesRefuse && isDirectory(m.Source):
+		case c.order.Volumes == VolumesRefuse && fs.IsDirectory(m.Source):
 			findings = append(findings, preflight.Misfit(preflight.Blocker, preflight.BindMount, "move it with --volumes copy or shared",
 				"%s is bind-mounted at %s", m.Source, m.Destination)...)
-		case c.order.Volumes != VolumesCopy || !isDirectory(m.Source):
+		case c.order.Volumes != VolumesCopy || !fs.IsDirectory(m.Source):
 			subject.Binds[m.Destination] = m.Source
 		}
 	}
@@ -369,9 +370,4 @@ func (c *container) Revive(ctx context.Context) error {
 		return errors.Join(err, handover.ErrStillFrozen)
 	}
 	return c.released()
-}
-
-func isDirectory(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
 }

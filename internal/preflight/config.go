@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/checkpoint"
+	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -16,7 +17,7 @@ func Container(c *runtime.Container, o *checkpoint.Options) Findings {
 	plan := c.Plan()
 	f := judgeConfig(plan)
 	// CRIU puts the mounts together below /tmp of the new root, or fails ("Can't create temporary directory").
-	if root := plan.Spec.Root; root != nil && root.Readonly && !isDirectory(filepath.Join(plan.Rootfs, "tmp")) {
+	if root := plan.Spec.Root; root != nil && root.Readonly && !fs.IsDirectory(filepath.Join(plan.Rootfs, "tmp")) {
 		f.add(Blocker, ReadOnlyRoot, "make that directory in "+plan.Rootfs, "its root is read-only and has no /tmp, which CRIU needs")
 	}
 	if err := checkpoint.Check(c, o); err != nil {
@@ -62,11 +63,6 @@ func SubjectOf(c *runtime.Container) (*Subject, error) {
 	return s, nil
 }
 
-func isDirectory(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && info.IsDir()
-}
-
 // judgeLabels compares the container's security labels with what this host, the peer, has of such modules. Of AppArmor it
 // must know the profiles.
 func judgeLabels(labels []string, appArmor bool, profiles string, selinux bool) Findings {
@@ -89,5 +85,5 @@ func judgeLabels(labels []string, appArmor bool, profiles string, selinux bool) 
 
 func labelsOfHost() (appArmor bool, profiles string, selinux bool) {
 	text, err := os.ReadFile("/sys/kernel/security/apparmor/profiles")
-	return err == nil, string(text), isDirectory("/sys/fs/selinux/policy_capabilities")
+	return err == nil, string(text), fs.IsDirectory("/sys/fs/selinux/policy_capabilities")
 }

@@ -332,9 +332,21 @@ func TestNeedsCrossHosts(t *testing.T) {
 		t.Errorf("%d bytes of names, %+v", total, back)
 	}
 	f := Findings{{Severity: Blocker, Code: string(IDTaken), Text: "t", Pid: 3, Process: "p", Cure: "c"}}
-	if got := FromWire(f.ToWire()); !slices.Equal(got, f) || !errors.Is(f.Refusal(), wire.ErrExists) || f.Of(Note).Refusal() != nil {
+	if got := fromWire(f.ToWire()); !slices.Equal(got, f) || !errors.Is(f.Refusal(), wire.ErrExists) || f.Of(Note).Refusal() != nil {
 		t.Errorf("%v", got)
 	}
+}
+
+// fromWire is what crossed, as it was before.
+func fromWire(all []*wire.Finding) Findings {
+	var f Findings
+	for _, w := range all {
+		f = append(f, Finding{
+			Severity: Severity(w.GetSeverity()), Code: w.GetCode(), Text: w.GetText(),
+			Pid: int(w.GetPid()), Process: w.GetProcess(), Cure: w.GetCure(),
+		})
+	}
+	return f
 }
 
 // Users look a code up.

@@ -212,7 +212,7 @@ func onceEach(f Findings) Findings {
 		pid  int
 		text string
 	}
-	count := make(map[key]int)
+	count, seen := make(map[key]int), make(map[Finding]bool)
 	var out Findings
 	for _, finding := range f {
 		k := key{finding.Code, finding.Pid, ""}
@@ -221,7 +221,8 @@ func onceEach(f Findings) Findings {
 		}
 		count[k]++
 		const enough = 3 // of a kind and a process
-		if count[k] <= enough && !slices.Contains(out, finding) {
+		if count[k] <= enough && !seen[finding] {
+			seen[finding] = true
 			out = append(out, finding)
 		}
 	}

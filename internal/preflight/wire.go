@@ -16,18 +16,6 @@ func (f Findings) ToWire() []*wire.Finding {
 	return all
 }
 
-// FromWire is the findings of the other host.
-func FromWire(all []*wire.Finding) Findings {
-	var f Findings
-	for _, w := range all {
-		f = append(f, Finding{
-			Severity: Severity(w.GetSeverity()), Code: w.GetCode(), Text: w.GetText(),
-			Pid: int(w.GetPid()), Process: w.GetProcess(), Cure: w.GetCure(),
-		})
-	}
-	return f
-}
-
 // Refusal is the error of a preflight that found blockers, with everything that it found; nil without one. It wraps the
 // sentinel that a peer's refusal always had.
 func (f Findings) Refusal() error {

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -107,6 +108,12 @@ func Now() Time {
 		return Time{Sec: now.Unix(), Nsec: uint32(now.Nanosecond())}
 	}
 	return Time{Sec: ts.Sec, Nsec: uint32(ts.Nsec)}
+}
+
+// IsDirectory tells whether a path leads to a directory, through links too.
+func IsDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 func retry(f func() error) error {
