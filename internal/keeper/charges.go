@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/livemigrate/migrate/internal/memory"
+	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
@@ -17,42 +18,23 @@ var errCrowded = errors.New("its processes share memory since a fork, and each w
 
 // charges are what the container's cgroup is charged with, in bytes.
 type charges struct {
-	limit     uint64 // 0: none
-	all       uint64
-	anonymous uint64 // once for all processes that share it
-	files     uint64 // cached, and given up when memory is short
-	shared    uint64 // memory and files in memory
+	preflight.Usage
+	limit uint64 // 0: none
+	all   uint64
 }
 
-// readCharges reads them from the cgroup's directory, of either version. v1's stat has those of cgroups below under total_.
+// readCharges reads them from the cgroup's directory, of either version.
 func readCharges(paths map[string]string) (*charges, error) {
 	dir, v1 := paths["memory"]
-	prefix, limit, all, anonymous := "total_", "memory.limit_in_bytes", "memory.usage_in_bytes", "rss"
+	limit, all := "memory.limit_in_bytes", "memory.usage_in_bytes"
 	if !v1 {
-		dir, prefix, limit, all, anonymous = paths[""], "", "memory.max", "memory.current", "anon"
+		dir, limit, all = paths[""], "memory.max", "memory.current"
 	}
-	stat, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	used, err := preflight.UsageOf(paths)
 	if err != nil {
-		return nil, fmt.Errorf("read charges for memory: %w", err)
+		return nil, err
 	}
-	c := &charges{}
-	for line := range strings.Lines(string(stat)) {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
-		n, err := strconv.ParseUint(value, 10, 64)
-		if err != nil {
-			continue
-		}
-		switch strings.TrimPrefix(name, prefix) {
-		case anonymous:
-			c.anonymous = n
-		case "active_file", "inactive_file":
-			if strings.HasPrefix(name, prefix) {
-				c.files += n
-			}
-		case "shmem":
-			c.shared = n
-		}
-	}
+	c := &charges{Usage: used}
 	if c.all, err = readNumber(filepath.Join(dir, all)); err != nil {
 		return nil, err
 	}
@@ -84,10 +66,10 @@ func readNumber(path string) (uint64, error) {
 // room tells by an error that the container would not fit its limit if each process had its anonymous memory, so many bytes of
 // them all, to itself. A sixty-fourth is for page tables.
 func (c *charges) room(anonymous uint64) error {
-	if c.limit == 0 || anonymous <= c.anonymous {
+	if c.limit == 0 || anonymous <= c.Anonymous {
 		return nil
 	}
-	needs := c.all - min(c.all, c.files+c.anonymous) + anonymous + anonymous/64
+	needs := c.all - min(c.all, c.Files+c.Anonymous) + anonymous + anonymous/64
 	if needs <= c.limit {
 		return nil
 	}

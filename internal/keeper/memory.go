@@ -17,6 +17,7 @@ import (
 	"github.com/livemigrate/migrate/internal/memory/pages"
 	"github.com/livemigrate/migrate/internal/memory/reader"
 	"github.com/livemigrate/migrate/internal/memory/track"
+	"github.com/livemigrate/migrate/internal/preflight"
 )
 
 // errUnread: a page that CRIU left to us could not be read, or the peer was not sent it. The move must not go on.
@@ -248,12 +249,12 @@ func (m *privateMemory) Load() handover.Load {
 
 // copied is what the container has in shared memory and in tmpfs, where most of that is.
 func (m *privateMemory) copied() uint64 {
-	charged, err := readCharges(m.container.State().CgroupPaths)
+	used, err := preflight.UsageOf(m.container.State().CgroupPaths)
 	if err != nil {
 		m.log.Debug("size of shared memory", "error", err)
 		return 0
 	}
-	return charged.shared
+	return used.Shared
 }
 
 // Close lets the processes be as they were.

@@ -110,8 +110,8 @@ func (a *Arrival) judgeLimits() Findings {
 	var f Findings
 	above(a.Cgroups, "memory", func(dir string) {
 		limit, limited := first(dir, "memory.max", "memory.limit_in_bytes")
-		anonymous, shared, err := Usage(map[string]string{"": dir})
-		if used := anonymous + shared; limited && err == nil && used+a.Needs.Memory > limit {
+		usage, err := UsageOf(map[string]string{"": dir})
+		if used := usage.Anonymous + usage.Shared; limited && err == nil && used+a.Needs.Memory > limit {
 			f.add(Blocker, MemoryLimit, "raise it, or set linux.cgroupsPath to another", "the container has %s of memory, and %s, with a limit of %s, has %s in use",
 				size(a.Needs.Memory), dir, size(limit), size(used))
 		}

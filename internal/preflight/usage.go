@@ -12,37 +12,43 @@ import (
 	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
-// Usage is how much memory a cgroup and those below it have: private anonymous memory, and shared memory with the files of
-// tmpfs. paths are its directories by controller.
-func Usage(paths map[string]string) (anonymous, shared uint64, err error) {
+// Usage is what a cgroup and those below it have of memory, in bytes.
+type Usage struct {
+	Anonymous uint64 // private, once for all processes that share it
+	Shared    uint64 // shared memory, and the files of tmpfs
+	Files     uint64 // cached, and given up when memory is short
+}
+
+// UsageOf asks the kernel. paths are the cgroup's directories by controller.
+func UsageOf(paths map[string]string) (Usage, error) {
 	dir, ok := paths["memory"]
 	if !ok {
 		dir = paths[""] // cgroup v2
 	}
 	text, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
 	if err != nil {
-		return 0, 0, fmt.Errorf("read memory of the cgroup: %w", err)
+		return Usage{}, fmt.Errorf("read memory of the cgroup: %w", err)
 	}
-	anonymous, shared = parseUsage(text)
-	return anonymous, shared, nil
+	return parseUsage(text), nil
 }
 
-func parseUsage(text []byte) (anonymous, shared uint64) {
+// parseUsage reads a memory.stat of either version. That of version 1 has the sum with the cgroups below under total_.
+func parseUsage(text []byte) Usage {
 	values := make(map[string]uint64)
 	for line := range bytes.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(string(line)), " ")
 		values[name], _ = strconv.ParseUint(value, 10, 64)
 	}
 	if rss, v1 := values["total_rss"]; v1 {
-		return rss, values["total_shmem"]
+		return Usage{Anonymous: rss, Shared: values["total_shmem"], Files: values["total_active_file"] + values["total_inactive_file"]}
 	}
-	return values["anon"], values["shmem"]
+	return Usage{Anonymous: values["anon"], Shared: values["shmem"], Files: values["active_file"] + values["inactive_file"]}
 }
 
 // memory is what the container has. Where no cgroup tells, processes that share pages are counted in full.
 func (c *container) memory() uint64 {
-	if anonymous, shared, err := Usage(c.subject.Cgroups); err == nil {
-		return anonymous + shared
+	if used, err := UsageOf(c.subject.Cgroups); err == nil {
+		return used.Anonymous + used.Shared
 	}
 	var sum uint64
 	for _, p := range c.processes {
