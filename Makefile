@@ -15,7 +15,7 @@ COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 # PID 1 of a container or a small machine may reap late; tini -s reaps what the tests' process trees leave.
 REAPER  := tini -s --
 
-.PHONY: setup build program test test-vm test-strangers test-faults lint fuzz bench bench-runtime soak-runtime soak-memory demo man install dist clean
+.PHONY: setup build program test test-vm test-strangers test-faults test-identity lint fuzz bench bench-runtime soak-runtime soak-memory demo man install dist clean
 
 setup:
 	@scripts/setup
@@ -50,6 +50,10 @@ FAULTS_FLAGS ?=
 test-faults: build
 	go build -o bin/faults ./tests/faults
 	$(REAPER) bin/faults $(FAULTS_FLAGS)
+
+# What a container is besides its memory, moved: a line each, with its figure.
+test-identity: build
+	cd tests/identity && $(REAPER) go test -count 1 -timeout 30m -identity.long $(if $(V),-v)
 
 lint:
 	@scripts/setup --tools
