@@ -17,6 +17,7 @@ type ServeOptions struct {
 	Listen       string       // tls://[host]:port or unix:///path; default tls://:7440
 	Bundles      string       // containers are received in directories here; default /var/lib/migrate/bundles
 	Certificates Certificates // for tls://
+	Allow        []string     // the names of the certificates that may connect; empty: all of the authority
 	Bound        func(string) // called with the address once connections are accepted; nil is fine
 }
 
@@ -28,7 +29,7 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 	if o != nil {
 		options = *o
 	}
-	router, err := newRouter(options.Host, options.Bundles, options.Certificates)
+	router, err := newRouter(&options)
 	if err != nil {
 		return err
 	}
@@ -41,6 +42,7 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 	}
 	acceptor, err := transport.Listen(address, &transport.ListenOptions{
 		Certificates: options.Certificates,
+		Allow:        options.Allow,
 		Divert:       router.Lane,
 		Log:          router.Log,
 	})
@@ -72,18 +74,19 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 
 // Receive serves one connection: what ssh starts on the peer, with the connection on standard input and output.
 func Receive(ctx context.Context, conn net.Conn, host Host, bundles string) error {
-	router, err := newRouter(host, bundles, Certificates{})
+	router, err := newRouter(&ServeOptions{Host: host, Bundles: bundles})
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
 	return router.Route(ctx, conn)
 }
 
-func newRouter(host Host, bundles string, c Certificates) (*keeper.Router, error) {
-	host, err := host.fill()
+func newRouter(o *ServeOptions) (*keeper.Router, error) {
+	host, err := o.Host.fill()
 	if err != nil {
 		return nil, err
 	}
+	bundles, c := o.Bundles, o.Certificates
 	if err := absolute(&bundles); err != nil {
 		return nil, err
 	}
@@ -104,6 +107,9 @@ func newRouter(host Host, bundles string, c Certificates) (*keeper.Router, error
 			return nil, err
 		}
 		args = append(args, "--tls-cert", c.Cert, "--tls-key", c.Key, "--tls-ca", c.CA)
+	}
+	for _, name := range o.Allow {
+		args = append(args, "--allow="+name)
 	}
 	return &keeper.Router{Places: places, Program: host.Program, Args: args, Log: host.Log}, nil
 }

@@ -36,6 +36,14 @@ func (l *lockedBuffer) String() string {
 // expire signs a certificate again, with the authority of dir, so that its time is over.
 func expire(t testing.TB, dir string, c transport.Certificates) transport.Certificates {
 	t.Helper()
+	return reissue(t, dir, c, func(x *x509.Certificate) {
+		x.NotBefore, x.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	})
+}
+
+// reissue signs a certificate again, with the authority of dir, when it has been changed.
+func reissue(t testing.TB, dir string, c transport.Certificates, change func(*x509.Certificate)) transport.Certificates {
+	t.Helper()
 	authority, err := tls.LoadX509KeyPair(filepath.Join(dir, "ca.crt"), filepath.Join(dir, "ca.key"))
 	if err != nil {
 		t.Fatal(err)
@@ -45,7 +53,7 @@ func expire(t testing.TB, dir string, c transport.Certificates) transport.Certif
 		t.Fatal(err)
 	}
 	template := *pair.Leaf
-	template.NotBefore, template.NotAfter = time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)
+	change(&template)
 	der, err := x509.CreateCertificate(rand.Reader, &template, authority.Leaf, pair.Leaf.PublicKey, authority.PrivateKey)
 	if err != nil {
 		t.Fatal(err)

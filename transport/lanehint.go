@@ -37,8 +37,8 @@ func (d *tlsDialer) dialLane(ctx context.Context, t Token) (net.Conn, error) {
 }
 
 // AcceptTLS makes the server's side of a TLS handshake on a connection that was handed over, and returns it with the name of
-// the peer. On an error raw is still the caller's.
-func AcceptTLS(ctx context.Context, raw net.Conn, c Certificates) (conn net.Conn, peer string, err error) {
+// the peer, which must be one of allow, as with ListenOptions. On an error raw is still the caller's.
+func AcceptTLS(ctx context.Context, raw net.Conn, c Certificates, allow []string) (conn net.Conn, peer string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, openingTimeout)
 	defer cancel()
 	config, err := c.load()
@@ -46,9 +46,9 @@ func AcceptTLS(ctx context.Context, raw net.Conn, c Certificates) (conn net.Conn
 		return nil, "", err
 	}
 	// Go refuses a client that offers protocols, none of which the server has, only when the server has any.
-	accepted, err := acceptTLS(ctx, raw, config, func() {})
+	accepted, err := admitTLS(ctx, raw, config, allow, func() {})
 	if err != nil {
-		return nil, "", explainTLS(err, config)
+		return nil, "", err
 	}
 	return accepted, accepted.peer, nil
 }

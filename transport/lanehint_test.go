@@ -61,7 +61,7 @@ func TestLanesCanBeDivertedBeforeTheirHandshake(t *testing.T) {
 			}
 			diverted.Add(1)
 			go func() {
-				lane, peer, err := transport.AcceptTLS(context.Background(), conn, here)
+				lane, peer, err := transport.AcceptTLS(context.Background(), conn, here, nil)
 				if err != nil || peer != "here" {
 					t.Errorf("handshake of a diverted lane: peer %q, %v", peer, err)
 					return

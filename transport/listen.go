@@ -24,17 +24,20 @@ type Acceptor interface {
 // ListenOptions holds what the schemes need. nil means the defaults.
 type ListenOptions struct {
 	Certificates Certificates // for tls://; read again for each connection, so that renewed ones need no restart
+	// Allow are the callers that tls:// takes: each the common name, a host name or an IP address of a certificate, exactly as
+	// it stands there. Empty: whoever has a certificate of the authority.
+	Allow []string
 	// Divert is offered each lane of a tls:// session before its handshake, with the public name of the session. It takes
 	// the connection over, and closes it, when it returns true; AcceptTLS makes the handshake then. nil diverts nothing.
 	Divert   func(session string, conn net.Conn) bool
-	MaxConns int          // how many connections may be open at one time; default 256
+	MaxConns int          // how many connections may be open at one time; default 256. One peer has half of them at most
 	Log      *slog.Logger // nil: discard. Callers that are dropped are logged
 }
 
 const (
 	defaultMaxConns = 256
 	// maxStrangers is how many callers may be busy proving who they are.
-	maxStrangers = 64
+	maxStrangers = 128
 )
 
 // Listen waits for peers at a tls:// or unix:// address. ssh:// has sshd for that. A stale unix socket, one that
@@ -75,17 +78,17 @@ type greeter func(ctx context.Context, conn net.Conn, release func()) (net.Conn,
 
 // acceptor accepts for a listener and lets callers prove who they are side by side.
 type acceptor struct {
-	listener net.Listener
-	addr     string
-	greet    greeter
-	divert   func(ctx context.Context, conn net.Conn) bool // nil: never
-	log      *slog.Logger
-	places   chan struct{} // one for each open connection
-	proving  chan struct{} // one for each caller that is not known yet
-	known    chan caller
-	ctx      context.Context // ends with Close
-	stop     context.CancelFunc
-	wait     sync.WaitGroup
+	listener  net.Listener
+	addr      string
+	greet     greeter
+	divert    func(ctx context.Context, conn net.Conn) bool // nil: never
+	complain  complaints
+	strangers *Strangers
+	guests    *guests
+	known     chan caller
+	ctx       context.Context // ends with Close
+	stop      context.CancelFunc
+	wait      sync.WaitGroup
 }
 
 type caller struct {
@@ -95,14 +98,14 @@ type caller struct {
 
 func newAcceptor(l net.Listener, addr string, greet greeter, divert func(context.Context, net.Conn) bool, o *ListenOptions) *acceptor {
 	a := &acceptor{
-		listener: l,
-		addr:     addr,
-		greet:    greet,
-		divert:   divert,
-		log:      o.Log,
-		places:   make(chan struct{}, o.MaxConns),
-		proving:  make(chan struct{}, maxStrangers),
-		known:    make(chan caller),
+		listener:  l,
+		addr:      addr,
+		greet:     greet,
+		divert:    divert,
+		complain:  complaints{log: o.Log},
+		strangers: NewStrangers(maxStrangers),
+		guests:    &guests{most: o.MaxConns, of: make(map[string]int)},
+		known:     make(chan caller),
 	}
 	a.ctx, a.stop = context.WithCancel(context.Background())
 	a.wait.Go(a.acceptAll)
@@ -142,16 +145,15 @@ func (a *acceptor) acceptAll() {
 			return
 		}
 		if err != nil {
-			a.log.Warn("cannot accept", "address", a.addr, "cause", err)
+			a.complain.warn("cannot accept", "address", a.addr, "cause", err)
 			a.pause()
 			continue
 		}
-		if cause := a.admit(); cause != "" {
-			a.log.Warn("connection dropped", "caller", conn.RemoteAddr(), "cause", cause)
-			_ = conn.Close() // dropped on purpose
-			continue
+		leave, dropped := a.strangers.Enter(conn)
+		if dropped != nil {
+			a.complain.warn("connection dropped", "caller", dropped, "cause", "too many callers that are not known yet")
 		}
-		a.wait.Go(func() { a.meet(conn) })
+		a.wait.Go(func() { a.meet(conn, leave) })
 	}
 }
 
@@ -165,43 +167,71 @@ func (a *acceptor) pause() {
 	}
 }
 
-// admit takes a place for a caller, or says why there is none.
-func (a *acceptor) admit() string {
-	select {
-	case a.places <- struct{}{}:
-	default:
-		return "too many connections"
-	}
-	select {
-	case a.proving <- struct{}{}:
-		return ""
-	default:
-		<-a.places
-		return "too many callers that are not known yet"
-	}
-}
-
 // meet finds out who calls and hands the connection to AcceptConn.
-func (a *acceptor) meet(conn net.Conn) {
-	release := sync.OnceFunc(func() { <-a.places })
+func (a *acceptor) meet(conn net.Conn, leave func() bool) {
 	ctx, cancel := context.WithTimeout(a.ctx, openingTimeout)
 	defer cancel()
 	if a.divert != nil && a.divert(ctx, conn) {
-		<-a.proving
-		release()
+		leave()
 		return
 	}
+	var name string
+	release := sync.OnceFunc(func() { a.guests.leave(name) })
 	greeted, name, err := a.greet(ctx, conn, release)
-	<-a.proving
-	if err != nil {
-		a.log.Warn("caller refused", "caller", conn.RemoteAddr(), "address", a.addr, "cause", err)
+	if err == nil {
+		if err = a.guests.enter(name); err != nil {
+			err = errors.Join(err, WriteAnswer(ctx, greeted, err))
+		}
+	}
+	stayed := leave()
+	switch {
+	case err != nil:
+		if stayed { // that one was dropped has been said
+			a.complain.warn("caller refused", "caller", conn.RemoteAddr(), "address", a.addr, "cause", err)
+		}
 		_ = conn.Close() // refused
-		release()
+		return
+	case !stayed: // dropped in its last moment
+		abort(greeted)
 		return
 	}
 	select {
 	case a.known <- caller{greeted, name}:
 	case <-a.ctx.Done():
 		abort(greeted)
+	}
+}
+
+// guests are the open connections of callers that are known.
+type guests struct {
+	most int // in all
+
+	mu  sync.Mutex
+	all int
+	of  map[string]int // by the peer's name
+}
+
+// enter takes a place for one more connection. ErrBusy when there is none: one peer may have half of them, so that it can
+// keep no other one out.
+func (g *guests) enter(name string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch share := max(1, g.most/2); {
+	case g.all >= g.most:
+		return fmt.Errorf("%w: %d are open, which is the limit", ErrBusy, g.all)
+	case g.most > 2 && g.of[name] >= share:
+		return fmt.Errorf("%w: %d of %q are open, which is the limit for one peer", ErrBusy, share, name)
+	}
+	g.all++
+	g.of[name]++
+	return nil
+}
+
+func (g *guests) leave(name string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.all--
+	if g.of[name]--; g.of[name] == 0 {
+		delete(g.of, name)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // Version of the protocol that this package speaks: preamble, answer, frames and heartbeats. Both sides must have the
@@ -182,9 +183,12 @@ func rest(r io.Reader) []byte {
 }
 
 // An answer's code names the sentinel, so that errors.Is works across hosts.
-var answerCodes = []error{nil, ErrNotMigrate, ErrUnknownToken, ErrTokenInUse, ErrBusy, ErrRefused}
+var answerCodes = []error{nil, ErrNotMigrate, ErrUnknownToken, ErrTokenInUse, ErrBusy, ErrRefused, ErrCertificate}
 
-const answerVersion = 255 // the answer's own version field says the rest
+const (
+	answerRefused = 5
+	answerVersion = 255 // the answer's own version field says the rest
+)
 
 // WriteAnswer answers a preamble: nil accepts the connection, anything else refuses it. After a refusal it waits a
 // second at most for the caller to hang up; then the connection is to be closed.
@@ -216,7 +220,7 @@ func appendAnswer(b []byte, refusal error) []byte {
 	if refusal != nil {
 		text = refusal.Error()
 		text = strings.ToValidUTF8(text[:min(len(text), maxAnswer)], "")
-		code = byte(len(answerCodes) - 1)
+		code = answerRefused
 		for c, sentinel := range answerCodes[1:] {
 			if errors.Is(refusal, sentinel) {
 				code = byte(c + 1)
@@ -264,10 +268,20 @@ func readAnswer(r io.Reader) error {
 	case code == 0:
 		return nil
 	case int(code) < len(answerCodes):
-		return &refusal{sentinel: answerCodes[code], text: strings.ToValidUTF8(string(text), "?")}
+		return &refusal{sentinel: answerCodes[code], text: printable(text)}
 	default:
-		return &refusal{sentinel: ErrRefused, text: strings.ToValidUTF8(string(text), "?")}
+		return &refusal{sentinel: ErrRefused, text: printable(text)}
 	}
+}
+
+// printable is a text of the other side without what a terminal may obey.
+func printable(text []byte) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, string(text))
 }
 
 // refusal is an error that was made on the other side: its text, and the sentinel that it is one of.

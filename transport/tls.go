@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"time"
 )
 
@@ -62,6 +63,8 @@ func newTLSDialer(addr Address, o *DialOptions) (*tlsDialer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
+	// Go would send none when the other side names other authorities, and that side could not say whose it refuses.
+	config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &config.Certificates[0], nil }
 	config.ServerName = o.ServerName
 	if config.ServerName == "" {
 		config.ServerName = addr.Host
@@ -100,9 +103,9 @@ func listenTLS(addr Address, o *ListenOptions) (Acceptor, error) {
 		if err != nil {
 			return nil, "", err
 		}
-		conn, err := acceptTLS(ctx, raw, config, release)
+		conn, err := admitTLS(ctx, raw, config, o.Allow, release)
 		if err != nil {
-			return nil, "", explainTLS(err, config)
+			return nil, "", err
 		}
 		return conn, conn.peer, nil
 	}
@@ -114,6 +117,32 @@ func listenTLS(addr Address, o *ListenOptions) (Acceptor, error) {
 		}
 	}
 	return newAcceptor(l, "tls://"+l.Addr().String(), greet, divert, o), nil
+}
+
+// admitTLS makes the server's side of a handshake, and refuses a caller that is not among those allowed in words.
+func admitTLS(ctx context.Context, raw net.Conn, config *tls.Config, allow []string, release func()) (*tlsConn, error) {
+	conn, err := acceptTLS(ctx, raw, config, release)
+	if err != nil {
+		return nil, explainTLS(err, config)
+	}
+	if c := conn.ConnectionState().PeerCertificates[0]; !allows(allow, c) {
+		err = fmt.Errorf("%w: that of %q is not among those allowed here: if it should be, start serve with --allow %[2]s too",
+			ErrCertificate, certName(c))
+		return nil, errors.Join(err, WriteAnswer(ctx, conn, err)) // TLS itself has no words for it
+	}
+	return conn, nil
+}
+
+// allows tells whether a certificate has one of the names. An empty list has every name.
+func allows(names []string, c *x509.Certificate) bool {
+	if len(names) == 0 {
+		return true
+	}
+	has := append([]string{c.Subject.CommonName}, c.DNSNames...)
+	for _, ip := range c.IPAddresses {
+		has = append(has, ip.String())
+	}
+	return slices.ContainsFunc(names, func(name string) bool { return name != "" && slices.Contains(has, name) })
 }
 
 // certName is the name by which a certificate's owner is known: `migrate pki issue NAME` puts it in the subject.

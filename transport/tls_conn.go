@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"sync"
 )
@@ -25,13 +26,18 @@ type tlsConn struct {
 	*tls.Conn
 	batch   *batchConn
 	peer    string
-	record  bytes.Buffer // less than one record's worth of small parts
+	own     *x509.Certificate // of a dialer, who learns only later that it is refused
+	record  bytes.Buffer      // less than one record's worth of small parts
 	release func()
 }
 
 func dialTLS(ctx context.Context, raw net.Conn, config *tls.Config) (*tlsConn, error) {
 	batch := &batchConn{Conn: raw}
-	return handshake(ctx, tls.Client(batch, config), batch, func() {})
+	conn, err := handshake(ctx, tls.Client(batch, config), batch, func() {})
+	if err == nil {
+		conn.own = config.Certificates[0].Leaf
+	}
+	return conn, err
 }
 
 func acceptTLS(ctx context.Context, raw net.Conn, config *tls.Config, release func()) (*tlsConn, error) {
@@ -60,7 +66,7 @@ func (c *tlsConn) PeerName() string { return c.peer }
 func (c *tlsConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
 	if err != nil {
-		return n, explainAlert(err)
+		return n, explainAlert(err, c.own)
 	}
 	for n < len(b) && c.batch.in.Buffered() >= maxSealed {
 		m, err := c.Conn.Read(b[n:])

@@ -19,9 +19,12 @@ func explainTLS(err error, config *tls.Config) error {
 		return fmt.Errorf("%w: it does not speak TLS", ErrNotMigrate)
 	}
 	if strings.Contains(err.Error(), "client didn't provide a certificate") {
-		return fmt.Errorf("%w: the caller has none", ErrCertificate)
+		return fmt.Errorf("%w: the caller has none: it needs one that `migrate pki issue` makes in the directory of this host's", ErrCertificate)
 	}
-	return explainAlert(err)
+	if config.ServerName == "" { // this is the server: who calls it is told why
+		return explainAlert(err, nil)
+	}
+	return explainAlert(err, config.Certificates[0].Leaf)
 }
 
 func explainCertificate(err error, c *x509.Certificate, config *tls.Config) string {
@@ -39,6 +42,9 @@ func explainCertificate(err error, c *x509.Certificate, config *tls.Config) stri
 		}
 		return fmt.Sprintf("that of %q expired at %s: issue it again", name, c.NotAfter.Format(time.RFC3339))
 	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.IncompatibleUsage {
+		return fmt.Sprintf("that of %q may not be used on this side of a connection: issue it with `migrate pki issue`, for both sides", name)
+	}
 	return fmt.Sprintf("that of %q: %v", name, err)
 }
 
@@ -53,17 +59,38 @@ func names(c *x509.Certificate) string {
 	return strings.Join(all, ", ")
 }
 
-// explainAlert names the side that is at fault when the peer ends the connection by a TLS alert.
-func explainAlert(err error) error {
+// explainAlert names the side that is at fault when the peer ends the connection by a TLS alert. own is this side's
+// certificate, nil where that can't be the reason.
+func explainAlert(err error, own *x509.Certificate) error {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" {
 		return err
 	}
 	alert := strings.TrimPrefix(op.Err.Error(), "tls: ")
+	isCertificate := strings.Contains(alert, "certificate") || strings.Contains(alert, "unknown authority")
 	switch {
-	case strings.Contains(alert, "certificate"), strings.Contains(alert, "unknown authority"):
-		return fmt.Errorf("%w: the peer does not take ours (%s); its log says more", ErrCertificate, alert)
+	case isCertificate && own != nil:
+		return fmt.Errorf("%w: the peer does not take ours (%s), %s; its log says more", ErrCertificate, alert, explainOwn(alert, own))
+	case isCertificate:
+		return fmt.Errorf("%w: the caller does not take ours (%s); it is told more", ErrCertificate, alert)
 	default:
 		return fmt.Errorf("the peer ends TLS: %s: %w", alert, ErrLinkLost)
+	}
+}
+
+// explainOwn says which certificate a peer has refused, and what cures that.
+func explainOwn(alert string, c *x509.Certificate) string {
+	now := time.Now()
+	switch {
+	case now.After(c.NotAfter):
+		return fmt.Sprintf("that of %q, which expired at %s: issue it again", certName(c), c.NotAfter.Format(time.RFC3339))
+	case now.Before(c.NotBefore):
+		return fmt.Sprintf("that of %q, which is valid only from %s: compare the hosts' clocks", certName(c), c.NotBefore.Format(time.RFC3339))
+	case strings.Contains(alert, "expired"):
+		return fmt.Sprintf("that of %q, which is valid until %s here: compare the hosts' clocks", certName(c), c.NotAfter.Format(time.RFC3339))
+	case strings.Contains(alert, "authority"):
+		return fmt.Sprintf("that of %q, signed by %q: issue both sides' with the same `migrate pki` directory", certName(c), c.Issuer.CommonName)
+	default:
+		return fmt.Sprintf("that of %q, signed by %q: issue it with `migrate pki issue`", certName(c), c.Issuer.CommonName)
 	}
 }

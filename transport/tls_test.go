@@ -2,6 +2,7 @@ package transport_test
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net"
@@ -79,41 +80,88 @@ func TestTLSNamesBothSides(t *testing.T) {
 	accepted.Close()
 }
 
+// Whose certificate is refused, why, and what cures it is told at both ends.
 func TestTLSWrongCertificateSaysWhoseAndWhy(t *testing.T) {
 	ours, theirs := t.TempDir(), t.TempDir()
 	authority(t, ours)
 	authority(t, theirs)
 	local := []string{"127.0.0.1"}
-	good := issue(t, ours, pki.Request{Name: "good", Hosts: local})
-	stranger := issue(t, theirs, pki.Request{Name: "stranger", Hosts: local})
-	expired := expire(t, ours, issue(t, ours, pki.Request{Name: "expired", Hosts: local, Life: time.Minute}))
+	named := func(dir, name string) transport.Certificates {
+		return issue(t, dir, pki.Request{Name: name, Hosts: local})
+	}
+	changed := func(name string, change func(*x509.Certificate)) transport.Certificates {
+		return reissue(t, ours, named(ours, name), change)
+	}
+	good := named(ours, "good")
+	stranger := named(theirs, "stranger")
+	expired := expire(t, ours, named(ours, "expired"))
+	early := changed("early", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) })
+	client := changed("client", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth} })
+	server := changed("server", func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} })
 	elsewhere := issue(t, ours, pki.Request{Name: "elsewhere", Hosts: []string{"10.9.8.7"}})
+	itself := transport.Certificates{Cert: filepath.Join(ours, "ca.crt"), Key: filepath.Join(ours, "ca.key"), CA: good.CA}
 	for _, c := range []struct {
 		name           string
 		dialer, server transport.Certificates
-		want           string
+		allow          []string
+		want           string // of the dialer's error
 		serverLog      string
 	}{
-		{"WrongAuthorityOfServer", good, stranger, `"stranger" is signed by`, ""},
-		{"WrongAuthorityOfCaller", withCA(stranger, good.CA), good, "the peer does not take ours", `\"stranger\" is signed by`},
-		{"WrongName", good, elsewhere, `"elsewhere" is for elsewhere, 10.9.8.7, not for 127.0.0.1: issue it again with --host 127.0.0.1`, ""},
-		{"ExpiredServer", good, expired, `"expired" expired at `, ""},
-		{"ExpiredCaller", expired, good, "the peer does not take ours (expired certificate)", `\"expired\" expired at `},
+		{"WrongAuthorityOfServer", good, stranger, nil, `"stranger" is signed by`, "the caller does not take ours"},
+		{"WrongAuthorityOfCaller", withCA(stranger, good.CA), good, nil, `does not take ours (unknown certificate authority), that of "stranger", signed by`, `that of "stranger" is signed by`},
+		{"WrongName", good, elsewhere, nil, `"elsewhere" is for elsewhere, 10.9.8.7, not for 127.0.0.1: issue it again with --host 127.0.0.1`, "the caller does not take ours"},
+		{"ExpiredServer", good, expired, nil, `"expired" expired at `, "the caller does not take ours"},
+		{"ExpiredCaller", expired, good, nil, `does not take ours (expired certificate), that of "expired", which expired at`, `"expired" expired at `},
+		{"EarlyServer", good, early, nil, `"early" is valid only from `, "the caller does not take ours"},
+		{"EarlyCaller", early, good, nil, `"early", which is valid only from`, `"early" is valid only from `},
+		{"ClientsAsServer", good, client, nil, `"client" may not be used on this side of a connection`, "the caller does not take ours"},
+		{"ServersAsClient", server, good, nil, `that of "server", signed by`, `"server" may not be used on this side`},
+		{"AuthorityAsServer", good, itself, nil, `that of "migrate authority`, "the caller does not take ours"},
+		{
+			"NotAllowed", good, good,
+			[]string{"host-a", "goo", "Good", "good.", "*", ""},
+			`that of "good" is not among those allowed here: if it should be, start serve with --allow good too`,
+			`that of "good" is not among those allowed here`,
+		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			log := &lockedBuffer{}
 			d, a := meet(t, transport.Address{Scheme: transport.TLS, Host: "127.0.0.1", Port: freePort(t)},
 				&transport.DialOptions{Certificates: c.dialer},
-				&transport.ListenOptions{Certificates: c.server, Log: slog.New(slog.NewTextHandler(log, nil))})
+				&transport.ListenOptions{Certificates: c.server, Allow: c.allow, Log: slog.New(slog.NewTextHandler(log, nil))})
 			_, err := transport.Connect(t.Context(), d, &transport.ConnectOptions{Timeout: 5 * time.Second})
-			if !errors.Is(err, transport.ErrCertificate) || !strings.Contains(err.Error(), c.want) {
-				t.Errorf("dialer is told %v, want %q", err, c.want)
+			if !errors.Is(err, transport.ErrCertificate) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("dialer is told %v, want %q in one line", err, c.want)
+			}
+			for wait := time.Now().Add(5 * time.Second); log.String() == "" && time.Now().Before(wait); {
+				time.Sleep(time.Millisecond)
 			}
 			a.Close()
-			if c.serverLog != "" && !strings.Contains(log.String(), c.serverLog) {
-				t.Errorf("server logs %q, want %q", log.String(), c.serverLog)
+			text := strings.ReplaceAll(log.String(), `\"`, `"`)
+			if !strings.Contains(text, c.serverLog) || strings.Count(text, "\n") != 1 {
+				t.Errorf("server logs %q, want %q in one line", text, c.serverLog)
 			}
 		})
+	}
+}
+
+// Any name that `pki issue` has put into a certificate lets its owner in.
+func TestTLSAllowedNames(t *testing.T) {
+	dir := t.TempDir()
+	authority(t, dir)
+	server := issue(t, dir, pki.Request{Name: "host-b", Hosts: []string{"127.0.0.1"}})
+	caller := issue(t, dir, pki.Request{Name: "host-a", Hosts: []string{"a.example.org", "10.0.0.1"}})
+	for _, name := range []string{"host-a", "a.example.org", "10.0.0.1"} {
+		d, a := meet(t, transport.Address{Scheme: transport.TLS, Host: "127.0.0.1", Port: freePort(t)},
+			&transport.DialOptions{Certificates: caller}, &transport.ListenOptions{Certificates: server, Allow: []string{"host-c", name}})
+		conn, err := d.DialConn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if _, peer, err := a.AcceptConn(t.Context()); err != nil || peer != "host-a" {
+			t.Errorf("with --allow %s the caller is %q, %v", name, peer, err)
+		}
 	}
 }
 

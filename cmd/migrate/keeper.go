@@ -27,5 +27,6 @@ func newKeeperCommand(g *globals) *cobra.Command {
 	bundlesFlag(flags, &order.Bundles)
 	feedFlag(flags, &order.Feed)
 	tlsFlags(flags, &order.Certificates)
+	allowFlag(flags, &order.Allow)
 	return cmd
 }

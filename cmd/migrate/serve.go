@@ -25,7 +25,12 @@ func newServeCommand(g *globals) *cobra.Command {
 	flags.StringVar(&opts.Listen, "listen", "tls://:7440", "where to listen: tls://[host]:port or unix:///path")
 	bundlesFlag(flags, &opts.Bundles)
 	tlsFlags(flags, &opts.Certificates)
+	allowFlag(flags, &opts.Allow)
 	return cmd
+}
+
+func allowFlag(flags *pflag.FlagSet, names *[]string) {
+	flags.StringArrayVar(names, "allow", nil, "take containers from the owner of this certificate `name` (tls://; repeatable; default: of every one of the authority)")
 }
 
 func bundlesFlag(flags *pflag.FlagSet, bundles *string) {

@@ -21,6 +21,8 @@ type doors struct {
 	transport.Acceptor
 	handed       *net.UnixListener
 	certificates transport.Certificates
+	allow        []string // of the callers that those are for
+	strangers    *transport.Strangers
 	log          *slog.Logger
 
 	lanes chan net.Conn
@@ -32,7 +34,11 @@ type doors struct {
 // lanesSocket is where connections are handed over. No longer than the other one: a socket's path has 107 bytes.
 func lanesSocket(socket string) string { return strings.TrimSuffix(socket, ".sock") + ".lane" }
 
-func openDoors(socket string, certificates transport.Certificates, log *slog.Logger) (*doors, error) {
+// maxUnknownLanes is how many lanes may be in their handshakes: anybody who reads along knows the name of the session.
+const maxUnknownLanes = 2 * transport.MaxLanes
+
+func openDoors(o *PeerOrder, log *slog.Logger) (*doors, error) {
+	socket := o.Socket
 	copied, err := transport.Listen(transport.Address{Scheme: transport.Unix, Path: socket}, &transport.ListenOptions{Log: log})
 	if err != nil {
 		return nil, err
@@ -48,7 +54,10 @@ func openDoors(socket string, certificates transport.Certificates, log *slog.Log
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for lanes: %w", err), copied.Close())
 	}
-	d := &doors{Acceptor: copied, handed: handed, certificates: certificates, log: log, lanes: make(chan net.Conn)}
+	d := &doors{
+		Acceptor: copied, handed: handed, certificates: o.Certificates, allow: o.Allow,
+		strangers: transport.NewStrangers(maxUnknownLanes), log: log, lanes: make(chan net.Conn),
+	}
 	d.ctx, d.stop = context.WithCancel(context.Background())
 	d.busy.Go(d.take)
 	return d, nil
@@ -114,8 +123,9 @@ func (d *doors) receive(from *net.UnixConn) error {
 		d.offer(transport.Handed(unix, []byte(said)))
 		return nil
 	}
-	lane, _, err := transport.AcceptTLS(d.ctx, raw, d.certificates)
-	if err != nil {
+	leave, _ := d.strangers.Enter(raw)
+	lane, _, err := transport.AcceptTLS(d.ctx, raw, d.certificates, d.allow)
+	if stayed := leave(); err != nil || !stayed {
 		return errors.Join(err, raw.Close())
 	}
 	d.offer(lane)

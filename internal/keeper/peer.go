@@ -18,6 +18,7 @@ type PeerOrder struct {
 
 	Socket        string                 // where it listens
 	Certificates  transport.Certificates // for lanes of tls:// that are handed over
+	Allow         []string               // the callers that may bring such lanes; empty: all of that authority
 	CRIU          string
 	SystemdCgroup bool
 	Feed          bool // take memory in pages
@@ -43,7 +44,7 @@ func RunPeer(ctx context.Context, o *PeerOrder) error {
 	}
 	defer closeLog()
 	leaveCgroups(log)
-	acceptor, err := openDoors(o.Socket, o.Certificates, log)
+	acceptor, err := openDoors(o, log)
 	if err := errors.Join(ready(line, err), line.Close(), err); err != nil {
 		return err
 	}

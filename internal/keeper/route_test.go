@@ -34,7 +34,7 @@ func runTwin(socket string) error {
 	if err != nil {
 		return err
 	}
-	acceptor, err := openDoors(socket, transport.Certificates{}, slog.New(slog.DiscardHandler))
+	acceptor, err := openDoors(&PeerOrder{Socket: socket}, slog.New(slog.DiscardHandler))
 	if err := errors.Join(ready(line, err), line.Close(), err); err != nil {
 		return err
 	}
