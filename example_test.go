@@ -30,6 +30,22 @@ func ExamplePush() {
 	}
 }
 
+// Empty a host, four containers at a time, and name those that stay.
+func ExampleDrain() {
+	drained, err := migrate.Drain(context.Background(), nil, "ssh://root@host-b", &migrate.DrainOptions{
+		All: true, AtOnce: 4, SkipRefused: true,
+	})
+	if err != nil {
+		log.Fatal(err) // nothing was begun
+	}
+	for _, r := range drained.Results {
+		if r.Outcome != migrate.Moved {
+			fmt.Println(r.Container, r.Outcome, r.Error)
+		}
+	}
+	fmt.Println(drained.Moved, "moved")
+}
+
 // Receive containers over TLS until the context ends.
 func ExampleServe() {
 	err := migrate.Serve(context.Background(), &migrate.ServeOptions{

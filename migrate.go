@@ -24,7 +24,7 @@ type (
 	Result = report.Result
 	// Event is one thing that happened during a move.
 	Event = report.Event
-	// Outcome is Moved, Kept, Refused or Unknown.
+	// Outcome is Moved, Kept, Refused or Unknown; of a Drain also Skipped.
 	Outcome = report.Outcome
 	// Phase is a stretch of a move.
 	Phase = report.Phase
@@ -58,6 +58,7 @@ const (
 	Kept    = report.Kept    // something failed; it runs on at the source
 	Refused = report.Refused // the peer, or the source's own checks, said no; nothing was touched
 	Unknown = report.Unknown // frozen at the source until Resolve
+	Skipped = report.Skipped // one of several that was not begun, because of others or because the context ended
 )
 
 var (

@@ -172,6 +172,7 @@ func (o *PushOptions) follow(ctx context.Context, line *keeper.Line, id string) 
 				return nil, h.err
 			}
 			if o.Event != nil {
+				h.event.ID = id
 				o.Event(h.event)
 			}
 			if h.event.Result != nil {
@@ -205,7 +206,7 @@ func (o *PushOptions) salvage(ctx context.Context, host Host, order *keeper.Orde
 // conclude tells of a result that comes from here and not from the keeper.
 func (o *PushOptions) conclude(result *Result) *Result {
 	if o.Event != nil {
-		o.Event(Event{Event: "result", Result: result})
+		o.Event(Event{Event: "result", ID: result.Container, Result: result})
 	}
 	return result
 }

@@ -18,23 +18,34 @@ import (
 
 func newPushCommand(g *globals) *cobra.Command {
 	var (
-		opts      migrate.PushOptions
+		many      migrate.DrainOptions
 		mode      string
 		bandwidth string
 		asJSON    bool
 		story     string
 	)
+	opts := &many.Push
 	cmd := &cobra.Command{
-		Use:   "push ID PEER",
-		Short: "Move a running container to a peer",
-		Long: `Move a running container to a peer: ssh://[user@]host[:port], tls://host:port or unix:///path.
+		Use:   "push ID... PEER",
+		Short: "Move running containers to a peer",
+		Long: `Move a running container, or several, to a peer: ssh://[user@]host[:port], tls://host:port or unix:///path.
 
 Its processes, memory, files and TCP connections go on there. Until the last moment any failure leaves the container
 running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outcome unknown, frozen here until
-"migrate resolve ID"; 4 refused, nothing was touched.`,
-		Args: usageArgs(cobra.ExactArgs(2)),
+"migrate resolve ID"; 4 refused, nothing was touched.
+
+Several move in the order given, --all in that of their memory, the largest first; --at-once of them at a time, their stops
+one after the other. Before the first, both hosts are asked about each, and with an obstacle none moves, but for
+--skip-refused. A table at the end tells how each ended. Exit codes: 0 all moved; 3 the outcome of one or more is unknown;
+else 1 when one failed or was not begun; 4 when all that failed were refused. Ctrl-C: no more are begun, and those before
+their last moment stay here. --bandwidth-limit is that of all together.`,
+		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := checkPush(args[1], mode, story, &opts)
+			ids, peer := args[:len(args)-1], args[len(args)-1]
+			err := checkDrain(args, &many)
+			if err == nil {
+				err = checkPush(peer, mode, story, opts)
+			}
 			if err == nil {
 				opts.BandwidthLimit, err = parseRate(bandwidth)
 			}
@@ -43,13 +54,16 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 			}
 			opts.Host = g.host()
 			opts.Abandon = secondInterrupt()
+			if many.All || len(ids) > 1 {
+				return drain(cmd, ids, peer, story, asJSON, &many)
+			}
 			show := newProgress(os.Stderr, isTerminal(os.Stderr))
 			opts.Event = show.Event
 			if asJSON {
 				lines := json.NewEncoder(cmd.OutOrStdout())
 				opts.Event = func(e migrate.Event) { _ = lines.Encode(e) } // a reader that went away must not end the move
 			}
-			result, err := migrate.Push(cmd.Context(), args[0], args[1], &opts)
+			result, err := migrate.Push(cmd.Context(), ids[0], peer, opts)
 			if err != nil {
 				return err
 			}
@@ -75,6 +89,7 @@ running here. Exit codes: 0 moved; 1 failed, still running here; 2 usage; 3 outc
 	flags.StringVar(&opts.Volumes, "volumes", "copy", "bind-mounted directories: copy, shared or refuse")
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object per event")
 	flags.StringVar(&story, "report", "", "write the story of the move to this file (.json)")
+	drainFlags(cmd, &many)
 	tlsFlags(flags, &opts.Certificates)
 	return cmd
 }
@@ -131,7 +146,7 @@ func secondInterrupt() <-chan struct{} {
 	twice := make(chan struct{})
 	go func() {
 		<-signals
-		fmt.Fprintln(os.Stderr, "calling the move off, if it is not too late; interrupt again to leave it alone")
+		fmt.Fprintln(os.Stderr, "calling it off, where it is not too late; interrupt again to leave that alone")
 		<-signals
 		close(twice)
 	}()
@@ -162,7 +177,7 @@ func parseRate(s string) (int64, error) {
 	return int64(value * float64(unit)), nil
 }
 
-func writeStory(path string, result *migrate.Result) error {
+func writeStory(path string, result any) error {
 	content, err := json.MarshalIndent(result, "", "  ")
 	if err != nil {
 		return err

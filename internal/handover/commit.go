@@ -108,6 +108,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	result := p.result(report.Moved)
 	result.DowntimeMS = p.Record.Downtime()
 	p.Record.Leave()
+	p.endTurn()
 	_ = failpoint.Hit(ctx, failpoint.SourceDone)
 	var past *Past
 	switch v {

@@ -30,7 +30,11 @@ type converge struct {
 type pass struct {
 	sent uint64        // bytes on the wire
 	took time.Duration // until the peer had stored them
+	idle time.Duration // from then to the next one
 }
+
+// span is the time in which what the next pass sends was written.
+func (p pass) span() time.Duration { return p.took + p.idle }
 
 // decision is what the rounds so far say.
 type decision struct {
@@ -133,7 +137,7 @@ func (c *converge) gain(passes []pass, d decision) time.Duration {
 	}
 	last, before := passes[len(passes)-1], passes[len(passes)-2]
 	round := overhead(last, d.rate) + sending(d.dirty, d.rate)
-	left := float64(last.sent) * float64(round+c.lead) / float64(before.took)
+	left := float64(last.sent) * float64(round+c.lead) / float64(before.span())
 	return sending(d.dirty, d.rate) - sending(uint64(left), d.rate)
 }
 
@@ -164,13 +168,13 @@ func dirtied(passes []pass, within time.Duration) uint64 {
 		return last.sent
 	}
 	before := passes[n-2] // what the last round sent was written during this one
-	ratio := float64(within) / float64(max(before.took, 1))
+	ratio := float64(within) / float64(max(before.span(), 1))
 	power := 0.0
 	if ratio > 1 {
 		power = 1
 	}
 	if n > 2 {
-		if p, ok := growth(passes[n-3].took, before.sent, before.took, last.sent); ok {
+		if p, ok := growth(passes[n-3].span(), before.sent, before.span(), last.sent); ok {
 			power = p
 		}
 	}

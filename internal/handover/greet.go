@@ -13,6 +13,7 @@ import (
 // a refusal: nothing has been touched on either side. When this host says no, the peer is asked all the same for what it
 // would say, so that the user learns of everything at once.
 func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) error {
+	p.yield(ctx)
 	hello, findings, err := p.Container.Hello(ctx)
 	if err != nil {
 		return &refusedError{err}

@@ -24,6 +24,7 @@ type Push struct {
 	Images    string           // empty private directory, in memory where possible, for CRIU's images
 	Retry     time.Duration    // how long a peer that can't be reached after COMMIT is asked again
 	Keep      bool             // the stopped container stays
+	Turns     Turns            // nil: it stops when it likes
 
 	Mode        Mode          // empty: Auto
 	MaxDowntime time.Duration // what Auto aims at; 0: DefaultMaxDowntime
@@ -48,6 +49,7 @@ type Push struct {
 	before  stopped // in attempts before this one
 	lost    bool    // the first session's link
 	thawed  float64 // downtime until a failed move's container ran on, in ms
+	next    func()  // ends its turn; nil before that
 
 	blockers   []report.Finding
 	told       []report.Round // of memory
@@ -80,6 +82,7 @@ func (p *Push) Run(ctx context.Context) *Attempt {
 	ctx, alarm := context.WithCancelCause(ctx)
 	defer alarm(nil)
 	var undo rollback // steps back in reverse order; disarmed before the first byte of COMMIT
+	defer p.endTurn()
 
 	err := p.giveAway(ctx, alarm, &undo) // 1 to 6
 	if err != nil {
@@ -101,16 +104,19 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 	}
 	p.Record.Enter(report.Rootfs)
 	for i, tree := range p.Container.Trees() { // 2
+		p.yield(ctx)
 		if err := p.sync(ctx, i, tree.Pass, nil); err != nil {
 			return err
 		}
 	}
+	p.yield(ctx)
 	if err := p.prepare(ctx); err != nil { // 3
 		return err
 	}
 	if err := p.rounds(ctx, undo); err != nil {
 		return err
 	}
+	p.takeTurn(ctx)
 	if err := p.dump(ctx, alarm, undo); err != nil { // 4, 5
 		return err
 	}

@@ -44,6 +44,7 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 		if err := failpoint.Hit(ctx, failpoint.SourceRound); err != nil {
 			return p.fallBack(ctx, lanes, err)
 		}
+		p.yield(ctx)
 		began := time.Now()
 		round, err := p.round(ctx, lanes)
 		if err != nil {
@@ -57,6 +58,10 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 			d = c.decide(passes)
 		}
 		if d.stop {
+			if idle := p.takeTurn(ctx); idle > worthARound {
+				passes[len(passes)-1].idle = idle
+				continue
+			}
 			p.foresee(c, d)
 			return nil
 		}

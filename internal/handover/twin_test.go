@@ -46,6 +46,7 @@ type world struct {
 	mode       Mode
 	target     time.Duration // downtime that Auto aims at
 	converge   bool
+	turns      Turns
 	events     []report.Event
 	receive    *Receive       // of the last move
 	desk       *Desk          // of the process that receives it
@@ -482,7 +483,7 @@ func (w *world) push(ctx context.Context, reachable bool) *report.Result {
 	defer j.Close()
 	p := &Push{
 		Move: twinMove, Container: w, Dial: w.dial(reachable), Journal: j, Images: w.images,
-		Mode: w.mode, MaxDowntime: w.target, Converge: w.converge, Record: report.NewRecorder(func(e report.Event) { w.events = append(w.events, e) }), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval, Keep: w.keep,
+		Mode: w.mode, MaxDowntime: w.target, Converge: w.converge, Turns: w.turns, Record: report.NewRecorder(func(e report.Event) { w.events = append(w.events, e) }), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval, Keep: w.keep,
 	}
 	return p.Record.Finish(p.Run(ctx).Result)
 }

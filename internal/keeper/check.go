@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/livemigrate/migrate/internal/handover"
@@ -49,6 +50,11 @@ func Check(ctx context.Context, o *Order, log *slog.Logger) (*Preflight, error) 
 	}
 	findings, err := c.ask(ctx)
 	p.Findings = append(p.Findings, findings.found...).Sort()
+	for i := range p.Findings {
+		if f := &p.Findings[i]; o.Besides > 0 && (f.Code == string(preflight.MemorySpace) || f.Code == string(preflight.MemoryLimit)) {
+			f.Text += fmt.Sprintf(" (counted with %d MB of those that move before it)", o.Besides>>20)
+		}
+	}
 	p.Destination = findings.offer.GetDestination()
 	return p, err
 }

@@ -140,6 +140,7 @@ func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, er
 	if err != nil {
 		return nil, nil, err
 	}
+	needs.Memory += c.order.Besides
 	c.log.Debug("preflight", "took", time.Since(began), "processes", needs.Processes, "findings", len(findings))
 	state := c.State()
 	config, err := json.Marshal(c.Spec())

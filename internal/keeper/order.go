@@ -33,6 +33,9 @@ type Order struct {
 	Retry          time.Duration          `json:"retry"`
 	Volumes        string                 `json:"volumes"`
 	Debug          bool                   `json:"debug,omitempty"`
+
+	// Besides is the memory, in bytes, of containers that come to the peer before this one. Check alone asks for it.
+	Besides uint64 `json:"-"`
 }
 
 // How --volumes treats the bind mounts of a container.

@@ -131,6 +131,11 @@ func worthAnother(a *handover.Attempt, broken bool) bool {
 // clearing up after one is a warning, because it changes nothing of where the container is.
 func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover.Attempt, error) {
 	m.attempts++
+	turns := turns{m.order.run(), m.log}
+	if err := m.order.make(); err != nil {
+		return nil, err
+	}
+	turns.Yield(ctx)
 	name, token := attemptName(m.order.Move, m.attempts), transport.NewToken()
 	c, err := openContainer(ctx, m.order, name, m.log)
 	if err != nil {
@@ -183,6 +188,7 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover
 		Images:    images,
 		Retry:     m.order.Retry,
 		Keep:      m.order.Keep,
+		Turns:     turns,
 		Record:    record,
 		Log:       m.log,
 

@@ -20,6 +20,7 @@ const (
 	Kept    Outcome = "kept"    // 1: something failed, it runs on at the source
 	Refused Outcome = "refused" // 4: the preflight or the peer said no, nothing was touched
 	Unknown Outcome = "unknown" // 3: frozen at the source until `migrate resolve`
+	Skipped Outcome = "skipped" // 1: one of several that was not begun, because of others or of Ctrl-C; it runs on at the source
 )
 
 // ExitCode is what the program ends with.
@@ -59,7 +60,8 @@ func Phases() []Phase {
 
 // Event is one thing that happened. Which fields are set depends on Event.
 type Event struct {
-	Event string    `json:"event"` // phase, progress, round, slow, warning or result
+	Event string    `json:"event"`        // phase, progress, round, slow, warning or result
+	ID    string    `json:"id,omitempty"` // of the container
 	Phase Phase     `json:"phase,omitempty"`
 	At    time.Time `json:"at,omitzero"`
 	Bytes uint64    `json:"bytes,omitempty"`
