@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/fs"
@@ -18,6 +20,8 @@ type SourceOptions struct {
 	IndexPath string
 	// Exclude lists paths beneath the root that are neither sent nor removed at the peer, nor is what is beneath them.
 	Exclude []string
+	// Only lists names in the root; when there are any, nothing else in it is sent, nor removed at the peer.
+	Only []string
 	// DirtyFiles returns the paths beneath the root that can be changed without the change log telling: what is open for
 	// writing or mapped writable (see WritableFiles). It is called at the end of a full pass and at the start of a Delta.
 	DirtyFiles func() ([]string, error)
@@ -52,6 +56,11 @@ func OpenSource(root string, o *SourceOptions) (*Source, error) {
 	for _, p := range s.opt.Exclude {
 		if err := checkPath(p); err != nil {
 			return nil, fmt.Errorf("exclude: %w", err)
+		}
+	}
+	for _, p := range s.opt.Only {
+		if err := checkPath(p); err != nil || strings.Contains(p, "/") {
+			return nil, fmt.Errorf("only: %q is no name in the root", p)
 		}
 	}
 	var err error
@@ -140,7 +149,11 @@ func (s *Source) excluded(path string) bool {
 			return true
 		}
 	}
-	return false
+	if len(s.opt.Only) == 0 || path == rootPath {
+		return false
+	}
+	top, _, _ := strings.Cut(path, "/")
+	return !slices.Contains(s.opt.Only, top)
 }
 
 // shelters says whether something excluded lies beneath path, which then may not be removed.

@@ -40,7 +40,7 @@ type chunkRef struct {
 // release gives the memory of a piece of pages back as soon as it is sent, so that this host never holds the container twice
 // for long. Nothing reads it again: a rollback needs the processes, not their images.
 func (c chunkRef) release() error {
-	if !isPages(c.name) {
+	if !isLarge(c.name) {
 		return nil
 	}
 	const punch = 0x1 | 0x2 // FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE of linux/falloc.h
@@ -51,8 +51,10 @@ func (c chunkRef) release() error {
 	return nil
 }
 
-// isPages tells the files that hold memory: the large ones, and those that CRIU only appends to.
-func isPages(name string) bool { return strings.HasPrefix(name, "pages-") }
+// isLarge tells the files that hold memory, or the content of deleted files: those that CRIU only appends to.
+func isLarge(name string) bool {
+	return strings.HasPrefix(name, "pages-") || strings.HasPrefix(name, "ghost-file-")
+}
 
 func newImageSender(dir string, lanes []Channel, early func() ([]string, error)) *imageSender {
 	return &imageSender{dir: dir, lanes: lanes, early: early, open: make(map[string]*os.File), queued: make(map[string]uint64)}

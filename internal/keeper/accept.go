@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"syscall"
 
@@ -81,7 +82,7 @@ func (p *place) arrival() (*preflight.Arrival, error) {
 	}
 	a := &preflight.Arrival{
 		Spec: p.spec, Needs: preflight.NeedsFromWire(p.hello.GetNeeds()), Network: p.identity.Network, LogFile: p.identity.LogFile,
-		Travels: travels, Bundles: p.host.order.Bundles,
+		Travels: travels, Binds: p.identity.Binds, Bundles: p.host.order.Bundles,
 	}
 	for i, t := range p.hello.GetTrees() {
 		if _, err := os.Stat(p.treePath(i)); err != nil { // what is there already is not counted again
@@ -103,15 +104,20 @@ func (p *place) hostOptions(needs *preflight.Needs) *preflight.HostOptions {
 
 // travels are the mounts whose contents come along.
 func (p *place) travels() (map[int]bool, error) {
-	travels := make(map[int]bool)
+	travels, used := make(map[int]bool), map[int]bool{0: true}
 	for _, v := range p.identity.Volumes {
-		if v.Mount < 0 || v.Mount >= len(p.spec.Mounts) {
-			return nil, fmt.Errorf("%w: a volume without a mount", wire.ErrMalformed)
+		switch {
+		case v.Mount < 0 || v.Mount >= len(p.spec.Mounts) || travels[v.Mount]:
+			return nil, fmt.Errorf("%w: a volume without a mount of its own", wire.ErrMalformed)
+		case v.Tree < 0 || v.Tree >= len(p.hello.GetTrees()):
+			return nil, fmt.Errorf("%w: a volume in tree %d of %d", wire.ErrMalformed, v.Tree, len(p.hello.GetTrees()))
+		case v.Path != "" && (!filepath.IsLocal(v.Path) || filepath.Clean(v.Path) != v.Path):
+			return nil, fmt.Errorf("%w: a volume at %q of a tree", wire.ErrMalformed, v.Path)
 		}
-		travels[v.Mount] = true
+		travels[v.Mount], used[v.Tree] = true, true
 	}
-	if len(p.identity.Volumes) != len(p.hello.GetTrees())-1 {
-		return nil, fmt.Errorf("%w: %d volumes, %d trees", wire.ErrMalformed, len(p.identity.Volumes), len(p.hello.GetTrees()))
+	if len(used) != len(p.hello.GetTrees()) {
+		return nil, fmt.Errorf("%w: of %d trees volumes use %d", wire.ErrMalformed, len(p.hello.GetTrees()), len(used))
 	}
 	return travels, nil
 }

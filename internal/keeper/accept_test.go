@@ -63,13 +63,25 @@ func TestPeerRefusesWhatItCannotTake(t *testing.T) {
 		"missing volume":    {func(p *place) { p.spec.Mounts = []specs.Mount{bind} }, wire.ErrIncompatible, "/no/such/volume"},
 		"volume that travels": {func(p *place) {
 			p.spec.Mounts = []specs.Mount{bind}
-			p.identity.Volumes = []volume{{Mount: 0}}
+			p.identity.Volumes = []volume{{Mount: 0, Tree: 1}}
 			p.hello.Trees = append(p.hello.Trees, &wire.Tree{Name: "volume-1"})
 		}, nil, ""},
 		"volume of no mount": {func(p *place) {
 			p.identity.Volumes = []volume{{Mount: 7}}
 			p.hello.Trees = append(p.hello.Trees, &wire.Tree{Name: "volume-1"})
 		}, wire.ErrMalformed, "without a mount"},
+		"volume twice": {func(p *place) {
+			p.spec.Mounts = []specs.Mount{bind}
+			p.identity.Volumes = []volume{{Mount: 0}, {Mount: 0}}
+		}, wire.ErrMalformed, "without a mount of its own"},
+		"volume of no tree": {func(p *place) {
+			p.spec.Mounts = []specs.Mount{bind}
+			p.identity.Volumes = []volume{{Mount: 0, Tree: 1}}
+		}, wire.ErrMalformed, "tree 1 of 1"},
+		"volume outside of its tree": {func(p *place) {
+			p.spec.Mounts = []specs.Mount{bind}
+			p.identity.Volumes = []volume{{Mount: 0, Path: "../../etc"}}
+		}, wire.ErrMalformed, "../../etc"},
 		"tree of no volume": {func(p *place) {
 			p.hello.Trees = append(p.hello.Trees, &wire.Tree{Name: "volume-1"})
 		}, wire.ErrMalformed, "volumes"},

@@ -36,7 +36,7 @@ func Check(ctx context.Context, o *Order, log *slog.Logger) (*Preflight, error) 
 	if err != nil {
 		return p, err
 	}
-	c.trees = c.plannedTrees()
+	c.plan()
 	client, _, found := preflight.CRIU(ctx, o.CRIU, log)
 	if client != nil {
 		found = nil // with the version in hand it is judged below
@@ -49,6 +49,7 @@ func Check(ctx context.Context, o *Order, log *slog.Logger) (*Preflight, error) 
 		return p, err
 	}
 	findings, err := c.ask(ctx)
+	err = errors.Join(err, c.unmark())
 	p.Findings = append(p.Findings, findings.found...).Sort()
 	for i := range p.Findings {
 		if f := &p.Findings[i]; o.Besides > 0 && (f.Code == string(preflight.MemorySpace) || f.Code == string(preflight.MemoryLimit)) {

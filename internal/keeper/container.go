@@ -21,7 +21,6 @@ import (
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/preflight"
-	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -34,6 +33,8 @@ type container struct {
 	log    *slog.Logger
 	client *checkpoint.Client // CRIU, started before it is needed; nil once the dump has taken it over
 	trees  []*tree
+	binds  []*bind
+	marks  []*preflight.Mark // on those that the peer must have too
 	facts  criuFacts
 	memory *privateMemory // while it is followed
 	held   *held          // once it is dumped
@@ -91,42 +92,27 @@ func (c *container) Close() error {
 	if c.client != nil {
 		err = c.client.Close()
 	}
+	err = errors.Join(err, c.unmark())
 	for _, t := range c.trees {
-		err = errors.Join(err, t.source.Close())
+		if t.source != nil {
+			err = errors.Join(err, t.source.Close())
+		}
 	}
 	return err
 }
 
-// plannedTrees are the rootfs and the volumes that travel.
-func (c *container) plannedTrees() []*tree {
-	roots := []*tree{{name: "rootfs", path: c.Plan().Rootfs}}
-	for i, m := range c.Spec().Mounts {
-		// What is no directory the peer must have itself; the preflight refuses what is to be refused.
-		if preflight.IsBind(m) && fs.IsDirectory(m.Source) && c.order.Volumes == VolumesCopy {
-			name := "volume-" + strconv.Itoa(len(roots))
-			roots = append(roots, &tree{name: name, path: m.Source, destination: m.Destination, mount: i})
-		}
-	}
-	for _, t := range roots {
-		t.container = c
-	}
-	return roots
-}
-
 // openTrees starts their change logs.
 func (c *container) openTrees(ctx context.Context) error {
-	for _, t := range c.plannedTrees() {
-		index, err := c.order.index(t.path)
+	c.plan()
+	for _, t := range c.trees {
+		index, err := c.order.index(t.key())
 		if err != nil {
 			return err
 		}
-		source, err := t.open(ctx, index)
-		if err != nil {
+		if t.source, err = t.open(ctx, index); err != nil {
 			return err
 		}
-		t.source = source
-		c.trees = append(c.trees, t)
-		if err := source.Watch(ctx); err != nil {
+		if err := t.source.Watch(ctx); err != nil {
 			return err
 		}
 	}
@@ -143,13 +129,20 @@ func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, er
 	needs.Memory += c.order.Besides
 	c.log.Debug("preflight", "took", time.Since(began), "processes", needs.Processes, "findings", len(findings))
 	state := c.State()
-	config, err := json.Marshal(c.Spec())
+	spec := c.Spec()
+	for _, b := range c.binds {
+		spec.Mounts[b.index].Source = absolute(b.Source, c.Plan().Bundle)
+	}
+	config, err := json.Marshal(spec)
 	if err != nil {
 		return nil, nil, fmt.Errorf("encode config: %w", err)
 	}
 	who := identity{
 		Network: state.Network, LogFile: state.LogFile, Notify: state.Notify, Created: state.Created,
-		NoSeccompFlags: state.Plan.NoSeccompFlags,
+		NoSeccompFlags: state.Plan.NoSeccompFlags, Volumes: c.volumes(),
+	}
+	if who.Binds, err = c.markBinds(); err != nil {
+		return nil, nil, err
 	}
 	hello := &wire.Hello{
 		Container:      c.ID(),
@@ -166,9 +159,6 @@ func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, er
 	}
 	for _, t := range c.trees {
 		hello.Trees = append(hello.Trees, &wire.Tree{Name: t.name, Destination: t.destination, Bytes: t.size()})
-		if t.destination != "" {
-			who.Volumes = append(who.Volumes, volume{Mount: t.mount})
-		}
 	}
 	hello.Identity, err = json.Marshal(who)
 	return hello, findings.ToWire(), err
@@ -181,16 +171,8 @@ func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.
 		return nil, nil, err
 	}
 	findings := preflight.Container(c.Container, c.dumpOptions(""))
-	for _, m := range c.Spec().Mounts {
-		switch {
-		case !preflight.IsBind(m):
-		case c.order.Volumes == VolumesRefuse && fs.IsDirectory(m.Source):
-			findings = append(findings, preflight.Misfit(preflight.Blocker, preflight.BindMount, "move it with --volumes copy or shared",
-				"%s is bind-mounted at %s", m.Source, m.Destination)...)
-		case c.order.Volumes != VolumesCopy || !fs.IsDirectory(m.Source):
-			subject.Binds[m.Destination] = m.Source
-		}
-	}
+	findings = append(findings, c.judgeBinds()...)
+	subject.Binds = c.localBinds()
 	if c.order.Feed {
 		if err := c.fits(); err != nil {
 			findings = append(findings, preflight.Misfit(preflight.Warning, preflight.MemoryLimit, "raise its limit",
@@ -250,6 +232,7 @@ func (c *container) dumpOptions(images string) *checkpoint.Options {
 		TCPEstablished: true,
 		FileLocks:      true,
 		LinkRemap:      true,
+		GhostLimit:     preflight.MostDeleted,
 		ExternalUnix:   true,
 		LogLevel:       criuLogLevel(c.order.Debug),
 		NoManifest:     true,
@@ -301,14 +284,25 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 
 // Growing: of a dump that leaves memory out, the page files of processes are put in order at its end.
 func (c *container) Growing(dir string) ([]string, error) {
-	if c.memory != nil {
-		return image.SharedPages(dir)
+	paths, err := filepath.Glob(filepath.Join(dir, "ghost-file-*"))
+	if err != nil {
+		return nil, err
 	}
-	paths, err := filepath.Glob(filepath.Join(dir, "pages-*"))
+	if c.memory == nil {
+		pages, err := filepath.Glob(filepath.Join(dir, "pages-*"))
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, pages...)
+	}
 	for i, path := range paths {
 		paths[i] = filepath.Base(path)
 	}
-	return paths, err
+	if c.memory == nil {
+		return paths, nil
+	}
+	shared, err := image.SharedPages(dir)
+	return append(paths, shared...), err
 }
 
 // released ends the mark of a container that runs again. One that could not be thawed keeps it, and is ErrStillFrozen.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -14,14 +15,18 @@ type identity struct {
 	LogFile string           `json:"log_file,omitempty"` // "" without a monitor
 	Notify  bool             `json:"notify,omitempty"`   // it has a NOTIFY_SOCKET of the runtime
 	Created time.Time        `json:"created"`
-	Volumes []volume         `json:"volumes,omitempty"` // in the order of the trees after the first
+	Volumes []volume         `json:"volumes,omitempty"`
+
+	Binds []preflight.Bind `json:"binds,omitempty"` // mounts that do not travel
 
 	NoSeccompFlags bool `json:"no_seccomp_flags,omitempty"` // of the plan: the config lost it on its way through JSON
 }
 
 // volume is a bind mount whose contents travel.
 type volume struct {
-	Mount int `json:"mount"` // index in the config's mounts
+	Mount int    `json:"mount"`          // index in the config's mounts
+	Tree  int    `json:"tree"`           // that holds it
+	Path  string `json:"path,omitempty"` // in the tree; empty: all of it
 }
 
 // stdio is what can only be known once the container stands still.

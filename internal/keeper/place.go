@@ -18,6 +18,8 @@ import (
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/internal/preflight"
+	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/restore"
 	"github.com/livemigrate/migrate/runtime"
@@ -70,6 +72,35 @@ func (p *place) treePath(index int) string {
 	return filepath.Join(p.bundle, "volumes", strconv.Itoa(index))
 }
 
+// findVolumes looks whether each volume is where CRIU will bind it from. In a tree that holds several, what the container has
+// made of the way to one of them may be a link, which would lead out of the tree.
+func (p *place) findVolumes() error {
+	for _, v := range p.identity.Volumes {
+		if err := findVolume(p.treePath(v.Tree), v.Path); err != nil {
+			return fmt.Errorf("find the volume for %s: %w", p.spec.Mounts[v.Mount].Destination, err)
+		}
+	}
+	return nil
+}
+
+func findVolume(tree, path string) error {
+	root, err := fs.OpenDir(tree)
+	if err != nil || path == "" {
+		return errors.Join(err, root.Close())
+	}
+	defer root.Close()
+	parent, err := root.Beneath(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer parent.Close()
+	st, err := parent.Stat(filepath.Base(path))
+	if err == nil && !st.IsDir() && !st.IsRegular() {
+		err = fmt.Errorf("%s is a %s", path, preflight.Noun(st.Mode))
+	}
+	return err
+}
+
 // Sync serves one pass over a tree.
 func (p *place) Sync(ctx context.Context, index int, ch handover.Channel) (uint64, error) {
 	target, err := p.target(index)
@@ -120,8 +151,11 @@ func (p *place) closeTargets(ctx context.Context, durable bool) error {
 // Prepare does all that needs no images, so that none of it falls into the freeze.
 func (p *place) Prepare(ctx context.Context) error {
 	p.spec.Root.Path = "rootfs"
-	for i, v := range p.identity.Volumes {
-		p.spec.Mounts[v.Mount].Source = p.treePath(i + 1)
+	for _, v := range p.identity.Volumes {
+		p.spec.Mounts[v.Mount].Source = filepath.Join(p.treePath(v.Tree), v.Path)
+	}
+	if err := p.findVolumes(); err != nil {
+		return err
 	}
 	if err := p.writeConfig(); err != nil {
 		return err
@@ -238,6 +272,9 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 		return nil, err
 	}
 	p.offset = s.LogOffset
+	if err := p.findVolumes(); err != nil { // the last delta may have changed them
+		return nil, err
+	}
 	if p.memory != nil {
 		if err := p.memory.load(p.images); err != nil {
 			return nil, err

@@ -10,6 +10,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
+	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
 // tree is one directory of a container.
@@ -17,8 +18,16 @@ type tree struct {
 	container   *container
 	source      *filesync.Source
 	name, path  string
+	only        []string // names of files in it; empty: everything
 	destination string
-	mount       int
+}
+
+// key names its index. A directory of which only some files travel is another tree to each container.
+func (t *tree) key() string {
+	if len(t.only) == 0 {
+		return t.path
+	}
+	return filepath.Join(t.path, "only", t.container.ID())
 }
 
 // busyLimit bounds the wait for the end of an earlier move of the tree, which may still be on its way to the disk here.
@@ -28,7 +37,7 @@ func (t *tree) open(ctx context.Context, index string) (*filesync.Source, error)
 	ctx, cancel := context.WithTimeout(ctx, busyLimit)
 	defer cancel()
 	for {
-		source, err := filesync.OpenSource(t.path, &filesync.SourceOptions{IndexPath: index, DirtyFiles: t.dirty, Log: t.container.log})
+		source, err := filesync.OpenSource(t.path, &filesync.SourceOptions{IndexPath: index, Only: t.only, DirtyFiles: t.dirty, Log: t.container.log})
 		if !errors.Is(err, filesync.ErrBusy) {
 			return source, err
 		}
@@ -67,6 +76,14 @@ func (t *tree) dirty() ([]string, error) {
 // size is an estimate of what the tree takes on a disk, in bytes.
 func (t *tree) size() uint64 {
 	var blocks int64
+	for _, name := range t.only {
+		if st, err := fs.StatPath(filepath.Join(t.path, name)); err == nil {
+			blocks += st.Blocks
+		}
+	}
+	if len(t.only) > 0 {
+		return uint64(blocks) * 512
+	}
 	_ = filepath.WalkDir(t.path, func(_ string, e os.DirEntry, err error) error {
 		if err == nil && e.Type().IsRegular() {
 			blocks += allocated(e)

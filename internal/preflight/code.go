@@ -21,6 +21,7 @@ const (
 	CopiedMemory    Code = "copied-memory"    // memory that is copied while the container stands still
 	PinnedMemory    Code = "pinned-memory"    // memory that devices write to
 	IOUring         Code = "io-uring"         // an io_uring instance
+	DeletedFile     Code = "deleted-file"     // an open or mapped file without a name, which CRIU copies
 	OwnUserfaultfd  Code = "own-userfaultfd"  // a userfaultfd of the container's
 	OpenFile        Code = "open-file"        // a descriptor of a kind that cannot be saved
 	Device          Code = "device"           // an open or mapped device
@@ -65,16 +66,17 @@ const (
 	FileMissing  Code = "file-missing"  // a file that does not travel, and is open or mapped
 	FileDiffers  Code = "file-differs"
 	KernelOlder  Code = "kernel-older"
+	NotShared    Code = "not-shared" // a directory or file that both hosts should have, and each has its own
 )
 
 // Codes are all of them.
 func Codes() []Code {
 	return []Code{
 		Privileges, CRIUMissing, CRIUOld, Tracing, Tracker, Userfaultfd, OpenFiles, PipeSize, ImageSpace,
-		CopiedMemory, PinnedMemory, IOUring, OwnUserfaultfd, OpenFile, Device, OutsideFile, WatchedOverlay, UnixSocket,
+		CopiedMemory, DeletedFile, PinnedMemory, IOUring, OwnUserfaultfd, OpenFile, Device, OutsideFile, WatchedOverlay, UnixSocket,
 		SocketKind, MPTCP, PipeMode, NestedNamespace, Traced, DeadLeader, Unrelated, Uninterruptible, ForeignLimits, SeccompNotify, SecurityLabel,
 		NotRunning, Arriving, Unrestorable, ReadOnlyRoot, BindMount, HostNetwork,
 		Machine, Processor, Configured, IDTaken, Bridge, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile,
-		FileMissing, FileDiffers, KernelOlder,
+		FileMissing, FileDiffers, KernelOlder, NotShared,
 	}
 }

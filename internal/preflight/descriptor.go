@@ -18,6 +18,7 @@ type openFile struct {
 	mount  string // id of its mount, for files that have a path
 	mode   uint32 // of files that have a path
 	device uint64 // of device nodes
+	ghost  ghost  // of files that have no name any more
 
 	domain, kind, protocol int // of sockets
 	pipe                   int // size, of pipes
@@ -75,6 +76,7 @@ func (d *openFile) readPath(pid int) {
 		return
 	}
 	d.mode, d.device = st.Mode&syscall.S_IFMT, st.Rdev
+	d.ghost = ghostOf(d.link, &st)
 	if info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, d.number)); err == nil {
 		_, rest, _ := bytes.Cut(info, []byte("\nmnt_id:\t"))
 		id, _, _ := bytes.Cut(rest, []byte("\n"))

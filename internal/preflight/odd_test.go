@@ -3,6 +3,7 @@ package preflight
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -87,6 +89,18 @@ func beOdd(odd string) error {
 		return syscall.Pipe2(ends[:], syscall.O_DIRECT)
 	case "open":
 		return open(argument)
+	case "deleted": // so many bytes
+		size, err := strconv.Atoi(argument)
+		if err != nil {
+			return err
+		}
+		file, err := os.CreateTemp("", "odd")
+		if err != nil {
+			return err
+		}
+		slippery = append(slippery, file)
+		_, err = file.Write(make([]byte, size))
+		return errors.Join(err, os.Remove(file.Name()), file.Truncate(2*int64(size)), file.Sync())
 	case "memfd":
 		name := []byte("cache\x00")
 		fd, _, errno := syscall.Syscall(syscallMemfdCreate, uintptr(unsafe.Pointer(&name[0])), 0, 0)
@@ -235,6 +249,8 @@ func TestScanFindsWhatCannotBeSaved(t *testing.T) {
 		{"open /dev/fuse", Blocker, Device},
 		{"unix " + filepath.Join(dir, "stream"), Blocker, UnixSocket},
 		{"unixgram " + filepath.Join(dir, "datagrams"), Warning, UnixSocket},
+		{"deleted 2000000", Note, DeletedFile},
+		{"deleted 67108864", Warning, DeletedFile},
 		{"memfd", Note, CopiedMemory},
 		{"shared", Note, CopiedMemory},
 		{"locked", Note, CopiedMemory},

@@ -21,6 +21,7 @@ type Arrival struct {
 	Needs   *Needs
 	Network *link.Config      // of its link; nil without one
 	LogFile string            // that its monitor is to write; "" without one
+	Binds   []Bind            // those that do not, as the source has them
 	Travels map[int]bool      // mounts of the spec whose contents come along, by index
 	Bundles string            // where it is received
 	Files   uint64            // bytes of files that come and are not here yet
@@ -35,7 +36,7 @@ func Arrive(a *Arrival) Findings {
 			f.add(Blocker, Bridge, "", "%v", err)
 		}
 	}
-	f = append(f, a.judgeMounts()...)
+	f = append(f, a.judgeBinds()...)
 	f = append(f, a.judgeSpace()...)
 	f = append(f, a.judgeLog()...)
 	f = append(f, judgeFiles(a.Needs.Files)...)
@@ -43,20 +44,6 @@ func Arrive(a *Arrival) Findings {
 	appArmor, profiles, selinux := labelsOfHost()
 	f = append(f, judgeLabels(a.Needs.Labels, appArmor, profiles, selinux)...)
 	return append(f, a.judgeLimits()...)
-}
-
-// judgeMounts finds bind mounts that neither travel nor are here.
-func (a *Arrival) judgeMounts() Findings {
-	var f Findings
-	for i, m := range a.Spec.Mounts {
-		if !IsBind(m) || a.Travels[i] {
-			continue
-		}
-		if _, err := os.Stat(m.Source); err != nil {
-			f.add(Blocker, BindMount, "create it, or move with --volumes copy", "%s, bind-mounted at %s, is not on this host", m.Source, m.Destination)
-		}
-	}
-	return f
 }
 
 // IsBind tells a bind mount from a file system.

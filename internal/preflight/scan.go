@@ -62,6 +62,9 @@ func Scan(ctx context.Context, s *Subject) (*Needs, Findings, error) {
 	findings = append(findings, unix...)
 	copied, bytes := c.judgeCopied()
 	findings = append(findings, copied...)
+	deleted, ghosts := c.judgeGhosts()
+	findings = append(findings, deleted...)
+	bytes += ghosts
 	needs.Copied = bytes
 	needs.Memory = max(c.memory(), bytes)
 	if s.Host {
