@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -38,11 +39,19 @@ func (d *Desk) Receives(r *Receive) {
 // Answer serves a session. When the process that received the container is gone, its unfinished half is destroyed first, so
 // that "aborted" is true. A container that lacks memory gets it over this session. The caller closes the session.
 func (d *Desk) Answer(ctx context.Context, session Session) error {
-	t := newTalk(ctx, session.Control(), func(error) {})
+	var told ear
+	t := newTalk(ctx, session.Control(), told.hear)
 	defer t.close()
 	ask, err := expect(ctx, t, (*wire.Message).GetAsk)
 	if err != nil {
 		return err
+	}
+	if a := d.received().absent(ask.GetMove(), session); a != nil {
+		if !ask.GetRounds() {
+			a.forsake()
+		} else if a.give(ctx, &comeback{session: session, talk: t, heard: told.set, done: make(chan struct{})}) {
+			return nil
+		}
 	}
 	var verdict *wire.Message
 	debtor, err := d.debtor(ctx, ask.GetMove(), session)
@@ -60,6 +69,25 @@ func (d *Desk) Answer(ctx context.Context, session Session) error {
 	}
 	_, _ = t.receive(ctx) // the source hangs up once it has read
 	return nil
+}
+
+// ear hears the end of a talk for somebody who comes later.
+type ear struct {
+	to atomic.Pointer[func(error)]
+}
+
+func (e *ear) set(to func(error)) { e.to.Store(&to) }
+
+func (e *ear) hear(err error) {
+	if to := e.to.Load(); to != nil {
+		(*to)(err)
+	}
+}
+
+func (d *Desk) received() *Receive {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.receive
 }
 
 // debtor is that of the move, if it is one of its own source's that lacks memory.

@@ -238,7 +238,7 @@ func (d *debtor) answer(ctx context.Context, t *talk, session Session, follow bo
 	d.newest++
 	number := d.newest // the source opens the next only when it has given this one up
 	d.mu.Unlock()
-	if err := d.tellHeld(ctx, t); err != nil {
+	if err := tellStored(ctx, t, d.owed.Slot, d.debt.Stored); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -274,18 +274,4 @@ func (d *debtor) answer(ctx context.Context, t *talk, session Session, follow bo
 	}
 	cancel()
 	return lanes.Wait()
-}
-
-// tellHeld tells which pages have come.
-func (d *debtor) tellHeld(ctx context.Context, t *talk) error {
-	slot := d.owed.Slot
-	for {
-		held := &wire.PagesHeld{Slot: slot, Bits: d.debt.Stored(slot, wire.MaxHeld)}
-		slot += uint64(len(held.GetBits())) * 8
-		held.More = len(held.GetBits()) == wire.MaxHeld
-		err := t.send(ctx, &wire.Message{Body: &wire.Message_PagesHeld{PagesHeld: held}})
-		if err != nil || !held.GetMore() {
-			return err
-		}
-	}
 }

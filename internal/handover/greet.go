@@ -12,7 +12,7 @@ import (
 // greet opens the session and asks whether the peer would take the container. A no at this point, from here or from there, is
 // a refusal: nothing has been touched on either side. When this host says no, the peer is asked all the same for what it
 // would say, so that the user learns of everything at once.
-func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) error {
+func (p *Push) greet(ctx context.Context, undo *rollback) error {
 	p.yield(ctx)
 	hello, findings, err := p.Container.Hello(ctx)
 	if err != nil {
@@ -20,6 +20,7 @@ func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *r
 	}
 	p.hello = hello
 	p.hello.Protocol, p.hello.Move, p.hello.Mode = wire.Protocol, p.Move, string(p.Mode)
+	p.hello.RetryMs = uint64(p.Retry.Milliseconds())
 	p.note(findings, p.hello.GetSource())
 	refusal := refuse(findings)
 	p.hello.Check = refusal != nil
@@ -30,6 +31,7 @@ func (p *Push) greet(ctx context.Context, alarm context.CancelCauseFunc, undo *r
 		}
 		return err
 	}
+	alarm := p.bell.ring
 	if refusal != nil {
 		alarm = func(error) {} // what the peer says comes on top
 	}

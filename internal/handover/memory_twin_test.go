@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -27,6 +28,7 @@ type twinMemory struct {
 	writes []int // pages that are written during each round, and before the freeze; the last goes on
 	pages  [twinPages]uint64
 	dirty  map[uint64]bool
+	round  map[uint64]bool // what the last round has sent
 	clock  uint64
 	passes int
 	final  bool
@@ -61,6 +63,7 @@ func (m *twinMemory) Round(ctx context.Context, lanes []Lane) (Round, error) {
 	if source, _ := m.states(); source != running {
 		m.t.Errorf("a round while the source is %s", source)
 	}
+	m.round = maps.Clone(m.dirty)
 	r, err := m.send(ctx, lanes)
 	m.write(m.writes[min(m.passes, len(m.writes)-1)])
 	m.passes++
@@ -68,6 +71,18 @@ func (m *twinMemory) Round(ctx context.Context, lanes []Lane) (Round, error) {
 		err = m.step("second round")
 	}
 	return r, err
+}
+
+func (m *twinMemory) Regain(stored bool, have []Slots) {
+	if stored {
+		return
+	}
+	for _, r := range have {
+		for slot := r.First; slot < r.First+r.Pages; slot++ {
+			delete(m.round, slot)
+		}
+	}
+	maps.Copy(m.dirty, m.round)
 }
 
 func (m *twinMemory) Final(ctx context.Context, lanes []Lane) (Round, error) {
@@ -110,8 +125,30 @@ func (m *twinMemory) Close() error {
 type twinStore struct {
 	mu     sync.Mutex
 	pages  [twinPages]uint64
+	came   map[uint64]bool // since the last Settle
 	frames int
 	debt   *twinDebt
+}
+
+func (p twinPlace) Stored(slot uint64, _ int) []byte {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	var bits [twinPages / 8]byte
+	for page := range p.store.came {
+		bits[page/8] |= 1 << (page % 8)
+	}
+	return bits[min(slot/8, uint64(len(bits))):]
+}
+
+func (p twinPlace) Settle() {
+	p.store.mu.Lock()
+	defer p.store.mu.Unlock()
+	p.store.came = make(map[uint64]bool)
+}
+
+func (p twinPlace) Yield(ctx context.Context) bool {
+	<-ctx.Done()
+	return false
 }
 
 func (p twinPlace) Pages(frame []byte) error {
@@ -137,6 +174,7 @@ func (p twinPlace) Pages(frame []byte) error {
 		}
 	}
 	p.store.pages[binary.LittleEndian.Uint64(frame)] = binary.LittleEndian.Uint64(frame[8:])
+	p.store.came[binary.LittleEndian.Uint64(frame)] = true
 	if p.store.debt != nil {
 		p.store.debt.came(binary.LittleEndian.Uint64(frame))
 	}

@@ -85,6 +85,13 @@ func (r *pageReceiver) wait(ctx context.Context, frames uint64) error {
 	}
 }
 
+// restart: the lanes are others, and count from nothing.
+func (r *pageReceiver) restart() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.came, r.due = 0, 0
+}
+
 // follow: from here on there are no barriers, and a frame that can't be stored ends its lane.
 func (r *pageReceiver) follow() {
 	r.mu.Lock()
@@ -148,5 +155,7 @@ func (r *Receive) round(ctx context.Context, sent *wire.PagesSent) error {
 		r.Log.Warn("the memory could not be stored", "error", err)
 		stored.Failure = wire.NewFailure(err)
 	}
+	r.rounds++
+	r.place.Settle()
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_PagesStored{PagesStored: stored}})
 }

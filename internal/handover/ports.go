@@ -79,8 +79,11 @@ type Container interface {
 // but for Hurry.
 type Memory interface {
 	// Round reads what was written since the round before, the first one all there is, while the container runs, and sends it
-	// as page frames. When it returns nothing is being sent any more. After an error only Close may be called.
+	// as page frames. When it returns nothing is being sent any more. After an error only Regain or Close may be called.
 	Round(ctx context.Context, lanes []Lane) (Round, error)
+	// Regain says, after a link was lost, what became of the last round: stored is that the peer has all of it, else it has what
+	// is in have. The next Round sends the rest again. The lanes of before are closed at both ends.
+	Regain(stored bool, have []Slots)
 	// Final sends the rest of what the images lack, and completes them with what the peer needs to put it in its place. The
 	// container has been dumped and stands still; files of memory are not touched, because they travel already.
 	Final(ctx context.Context, lanes []Lane) (Round, error)
@@ -181,6 +184,13 @@ type Place interface {
 	// Pages stores the pages of one frame; what is stored for a page later replaces what was before. It is called by several
 	// goroutines, one for each lane, and must not keep the frame. An error that wraps wire.ErrNoSpace says that it is full.
 	Pages(frame []byte) error
+	// Stored is which pages were stored since Settle was last called: bits from the slot on, a
+	// multiple of 64, in at most size bytes, a multiple of 8; none behind the last.
+	Stored(slot uint64, size int) []byte
+	// Settle begins a round: nothing is being stored.
+	Settle()
+	// Yield waits until another move of the container wants its place, or ctx ends: false. The source is away meanwhile.
+	Yield(ctx context.Context) bool
 	// Forget drops every page that was stored: the container's memory will be in the images after all.
 	Forget() error
 	// Owe says, before Restore, which pages come when the container runs already. Pages takes them.

@@ -39,6 +39,7 @@ type Push struct {
 
 	session Session
 	talk    *talk
+	bell    *bell // what ends them
 	held    Held
 	hello   *wire.Hello
 	offer   *wire.Offer
@@ -48,8 +49,11 @@ type Push struct {
 	sent    uint64  // bytes, over earlier sessions
 	before  stopped // in attempts before this one
 	lost    bool    // the first session's link
-	thawed  float64 // downtime until a failed move's container ran on, in ms
-	next    func()  // ends its turn; nil before that
+
+	barriers uint64    // of rounds of memory, that the peer has acknowledged
+	broke    time.Time // when the link did that the rounds went on without; zero: it has not
+	thawed   float64   // downtime until a failed move's container ran on, in ms
+	next     func()    // ends its turn; nil before that
 
 	blockers   []report.Finding
 	told       []report.Round // of memory
@@ -64,11 +68,12 @@ type Push struct {
 // Attempt is how one try at a move ended. Its times are filled in when the Recorder finishes the story.
 type Attempt struct {
 	Result    report.Result
-	Err       error // why it is not Moved
-	Unreached bool  // there was no session
-	Owed      bool  // Resolve needs the layout in Images to send the rest of the memory
-	LinkLost  bool  // the link broke while the container ran: another attempt costs it nothing
-	Past      *Past // what its stop took, of a move with a prediction
+	Err       error     // why it is not Moved
+	Unreached bool      // there was no session
+	Owed      bool      // Resolve needs the layout in Images to send the rest of the memory
+	LinkLost  bool      // the link broke while the container ran: another attempt costs it nothing
+	Broke     time.Time // when that was first noticed; zero: at the end
+	Past      *Past     // what its stop took, of a move with a prediction
 }
 
 // Run moves the container and reports how it ended. Whatever it returns, never two copies run; with report.Unknown the
@@ -81,6 +86,7 @@ func (p *Push) Run(ctx context.Context) *Attempt {
 	settled := context.WithoutCancel(ctx)
 	ctx, alarm := context.WithCancelCause(ctx)
 	defer alarm(nil)
+	p.bell = newBell(alarm)
 	var undo rollback // steps back in reverse order; disarmed before the first byte of COMMIT
 	defer p.endTurn()
 
@@ -99,7 +105,7 @@ func (p *Push) Run(ctx context.Context) *Attempt {
 // giveAway does all that can be undone: afterwards the peer holds a restored container that waits at its gate.
 func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) (err error) {
 	p.begin()
-	if err := p.greet(ctx, alarm, undo); err != nil { // 1
+	if err := p.greet(ctx, undo); err != nil { // 1
 		return err
 	}
 	p.Record.Enter(report.Rootfs)
@@ -370,7 +376,7 @@ func (p *Push) keep(ctx context.Context, err error, undo *rollback) *Attempt {
 		err = errors.Join(err, jerr)
 	}
 	result.Error = oneLine(err)
-	return &Attempt{Result: result, Err: err, Unreached: p.session == nil, LinkLost: lost}
+	return &Attempt{Result: result, Err: err, Unreached: p.session == nil, LinkLost: lost, Broke: p.broke}
 }
 
 func (p *Push) result(outcome report.Outcome) report.Result {

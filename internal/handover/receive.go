@@ -25,12 +25,17 @@ type Receive struct {
 	session Session // nil for an adopted one
 	proof   string  // of the source, as the session has it
 	talk    *talk
+	bell    *bell           // what ends them
+	leg     context.Context // ends with the session, or with the move
+	back    *comeback       // that the session came with; nil: it is the first one
 	hello   *wire.Hello
 	place   Place
 	images  *imageReceiver
-	feeds   bool                   // the place takes pages
-	pages   *pageReceiver          // nil when it does not
-	debtor  atomic.Pointer[debtor] // nil when all memory came before Commit
+	feeds   bool                    // the place takes pages
+	pages   *pageReceiver           // nil when it does not
+	rounds  uint64                  // of memory, that were stored
+	absence atomic.Pointer[absence] // nil when the source must not go
+	debtor  atomic.Pointer[debtor]  // nil when all memory came before Commit
 	listed  []*wire.ImageFile
 	lanes   *errgroup.Group // the image lanes
 	stop    context.CancelFunc
@@ -46,15 +51,13 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 	settled := context.WithoutCancel(ctx)
 	ctx, alarm := context.WithCancelCause(ctx)
 	defer alarm(nil)
-	r.session, r.proof, r.talk = session, session.Proof(), newTalk(ctx, session.Control(), alarm)
+	r.bell, r.leg = newBell(alarm), ctx
+	r.session, r.proof, r.talk = session, session.Proof(), newTalk(ctx, session.Control(), r.bell.ring)
 	r.stop = func() { alarm(nil) }
-	defer func() {
-		r.talk.close()
-		_ = session.Close()
-	}()
+	defer r.hangUp()
 	var undo rollback
 
-	err := r.take(ctx, alarm, &undo) // 1 to 6
+	err := r.take(ctx, &undo) // 1 to 6
 	if errors.Is(err, errOnlyAsked) {
 		r.linger(settled)
 		return errors.Join(err, r.close())
@@ -80,39 +83,51 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 }
 
 // take does all that the source may still call off: afterwards the container waits, restored, at the gate.
-func (r *Receive) take(ctx context.Context, alarm context.CancelCauseFunc, undo *rollback) error {
+func (r *Receive) take(ctx context.Context, undo *rollback) error {
 	if err := r.greet(ctx, undo); err != nil { // 1
 		return err
 	}
-	for {
-		m, err := r.talk.next(ctx)
-		if err != nil {
-			return err
+	for r.gate == nil {
+		m, err := r.talk.next(r.leg)
+		if err == nil {
+			err = r.do(ctx, m)
 		}
-		switch {
-		case m.GetSyncTree() != nil: // 2, and the deltas of 5
-			err = r.sync(ctx, m.GetSyncTree())
-		case m.GetPrepare() != nil: // 3
-			err = r.prepare(ctx, alarm)
-		case m.GetPagesSent() != nil: // after 3
-			err = r.round(ctx, m.GetPagesSent())
-		case m.GetFrozen() != nil: // 4
-			r.Log.Debug("frozen at the source")
-		case m.GetImages() != nil: // 5, 6
-			r.listed = append(r.listed, m.GetImages().GetFiles()...)
-			if !m.GetImages().GetMore() {
-				return r.restore(ctx, m.GetImages())
-			}
-			if len(r.listed) > wire.MaxImages {
-				return fmt.Errorf("%w: more than %d image files", wire.ErrMalformed, wire.MaxImages)
-			}
-		default:
-			err = fmt.Errorf("%w: %T at the wrong moment", wire.ErrMalformed, m.GetBody())
+		if err != nil {
+			err = r.await(ctx, err)
 		}
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// do does what a message asks for.
+func (r *Receive) do(ctx context.Context, m *wire.Message) error {
+	switch {
+	case m.GetSyncTree() != nil: // 2, and the deltas of 5
+		return r.sync(ctx, m.GetSyncTree())
+	case m.GetPrepare() != nil: // 3
+		return r.prepare(ctx)
+	case m.GetPagesSent() != nil: // after 3
+		return r.round(r.leg, m.GetPagesSent())
+	case m.GetFrozen() != nil: // 4
+		r.Log.Debug("frozen at the source")
+		return r.endAbsence()
+	case m.GetImages() != nil: // 5, 6
+		if err := r.endAbsence(); err != nil {
+			return err
+		}
+		r.listed = append(r.listed, m.GetImages().GetFiles()...)
+		if !m.GetImages().GetMore() {
+			return r.restore(ctx, m.GetImages())
+		}
+		if len(r.listed) > wire.MaxImages {
+			return fmt.Errorf("%w: more than %d image files", wire.ErrMalformed, wire.MaxImages)
+		}
+		return nil
+	}
+	return fmt.Errorf("%w: %T at the wrong moment", wire.ErrMalformed, m.GetBody())
 }
 
 func (r *Receive) greet(ctx context.Context, undo *rollback) error {
@@ -181,7 +196,7 @@ func (r *Receive) sync(ctx context.Context, order *wire.SyncTree) error {
 }
 
 // prepare makes the container's place, and from then on takes images.
-func (r *Receive) prepare(ctx context.Context, alarm context.CancelCauseFunc) error {
+func (r *Receive) prepare(ctx context.Context) error {
 	if r.images != nil {
 		return fmt.Errorf("%w: prepared twice", wire.ErrMalformed)
 	}
@@ -195,19 +210,8 @@ func (r *Receive) prepare(ctx context.Context, alarm context.CancelCauseFunc) er
 	if r.feeds {
 		r.pages = newPageReceiver(r.place.Pages)
 	}
-	r.lanes = new(errgroup.Group)
-	for _, lane := range r.session.Images() {
-		r.lanes.Go(func() error {
-			err := r.drain(ctx, lane)
-			if err != nil {
-				alarm(err)
-				if r.debtor.Load() != nil {
-					_ = r.session.Close() // the source makes another
-				}
-			}
-			return err
-		})
-	}
+	r.allowAbsence()
+	r.openLanes()
 	if err := failpoint.Hit(ctx, failpoint.PeerPrepared); err != nil {
 		return err
 	}

@@ -24,7 +24,7 @@ func (e *storeError) Unwrap() error { return e.error }
 
 // rounds sends memory while the container runs, until a stop is short enough or more rounds would not make it shorter.
 // Afterwards p.memory is what the dump goes with; nil when the memory goes by CRIU's images. What fails here costs the
-// service nothing, so only a lost link, a peer that gives up or the user ends the move.
+// service nothing, so only a link that stays lost, a peer that gives up or the user ends the move.
 func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 	if err := p.openMemory(ctx); err != nil || p.memory == nil {
 		return err
@@ -34,12 +34,35 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 		return nil
 	}
 	p.Record.Enter(report.Precopy)
-	lanes := newPageLanes(ctx, meterAll(shareAll(p.session.Images()), &meter{total: p.hello.GetMemoryBytes(), record: p.Record}))
-	if err := p.ping(ctx, lanes); err != nil {
-		return p.fallBack(ctx, lanes, err)
-	}
-	c := p.converge()
+	progress := &meter{total: p.hello.GetMemoryBytes(), record: p.Record}
+	var c *converge
 	var passes []pass
+	for {
+		leg := p.bell.begin(ctx)
+		lanes := newPageLanes(leg, meterAll(shareAll(p.session.Images()), progress))
+		err := p.ping(leg, lanes)
+		if err != nil {
+			err = p.fallBack(leg, lanes, err)
+		} else {
+			if c == nil { // it wants to know how far away the peer is
+				c = p.converge()
+			}
+			err = p.leg(leg, lanes, c, &passes, undo)
+		}
+		if err == nil {
+			err = p.bell.end(leg)
+		}
+		if err == nil || !p.mendable(ctx, err) {
+			return err
+		}
+		if err := p.mend(ctx, err); err != nil {
+			return err
+		}
+	}
+}
+
+// leg makes rounds over one session.
+func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[]pass, undo *rollback) error {
 	for {
 		if err := failpoint.Hit(ctx, failpoint.SourceRound); err != nil {
 			return p.fallBack(ctx, lanes, err)
@@ -50,16 +73,17 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 		if err != nil {
 			return p.fallBack(ctx, lanes, err)
 		}
-		passes = append(passes, pass{sent: round.Sent, took: time.Since(began)})
-		d := c.decide(passes)
-		p.tell(round, passes[len(passes)-1].took, &d)
+		took := time.Since(began)
+		*passes = append(*passes, pass{sent: round.Sent, took: took})
+		d := c.decide(*passes)
+		p.tell(round, took, &d)
 		if d.slow > 0 && !p.slow(ctx, d, undo) {
 			c.unbrake()
-			d = c.decide(passes)
+			d = c.decide(*passes)
 		}
 		if d.stop {
 			if idle := p.takeTurn(ctx); idle > worthARound {
-				passes[len(passes)-1].idle = idle
+				(*passes)[len(*passes)-1].idle = idle
 				continue
 			}
 			p.foresee(c, d)
@@ -122,6 +146,7 @@ func (p *Push) barrier(ctx context.Context, lanes *pageLanes, forget bool) error
 	if err != nil {
 		return err
 	}
+	p.barriers++
 	if err := stored.GetFailure().Err(); err != nil {
 		return &storeError{err}
 	}

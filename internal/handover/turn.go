@@ -40,6 +40,14 @@ func (p *Push) endTurn() {
 	}
 }
 
+// passTurn ends a turn that was taken too early.
+func (p *Push) passTurn() {
+	if p.next != nil {
+		p.next()
+		p.next = nil
+	}
+}
+
 // yield is called before work that has no hurry.
 func (p *Push) yield(ctx context.Context) {
 	if p.Turns != nil && p.next == nil {

@@ -39,6 +39,7 @@ type world struct {
 	journals   [2]string
 	images     string
 	link       *cable
+	links      []*cable        // of the sessions after the first
 	memory     *twinMemory     // nil: as on a host that can't
 	offers     *wire.Offer     // what the peer can; nil: no feeding
 	finds      []*wire.Finding // the source's preflight
@@ -240,7 +241,7 @@ func (h twinHost) Reserve(context.Context, *wire.Hello) (Place, *wire.Offer, err
 	if h.offers != nil {
 		offer = proto.CloneOf(h.offers)
 	}
-	h.store = new(twinStore)
+	h.store = &twinStore{came: make(map[uint64]bool)}
 	return twinPlace{h.world, dir, h.store}, offer, err
 }
 
@@ -458,6 +459,8 @@ func (w *world) dial(reachable bool) Dial {
 		c := newCable(-1)
 		if !resume {
 			c = w.link
+		} else if len(w.links) > 0 {
+			c, w.links = w.links[0], w.links[1:]
 		}
 		source, peer := newSessions(c)
 		w.busy.Go(func() {

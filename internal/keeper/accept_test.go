@@ -1,6 +1,7 @@
 package keeper
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -170,5 +172,41 @@ func TestTwoMovesOfOneContainerDoNotMeet(t *testing.T) {
 	_ = again.Close()
 	if left, _ := filepath.Glob(filepath.Join(h.order.run(), "*.lock")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
+	}
+}
+
+// A move whose source is away keeps nobody out.
+func TestMoveThatWaitsForItsSourceMakesRoom(t *testing.T) {
+	h := newPlace(t, func(*place) {}).host
+	first, err := h.order.claim(t.Context(), "web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.order.claim(t.Context(), "web"); !errors.Is(err, wire.ErrBusy) {
+		t.Errorf("while it is at work: %v, want ErrBusy", err)
+	}
+	ctx, back := context.WithCancel(t.Context())
+	back()
+	if first.yield(ctx) {
+		t.Error("it makes room for nobody")
+	}
+	yielded := make(chan bool)
+	go func() {
+		yes := first.yield(t.Context())
+		_ = first.Close()
+		yielded <- yes
+	}()
+	for begun := time.Now(); ; time.Sleep(time.Millisecond) {
+		second, err := h.order.claim(t.Context(), "web")
+		if err == nil {
+			_ = second.Close()
+			break
+		}
+		if time.Since(begun) > 5*time.Second {
+			t.Fatal(err)
+		}
+	}
+	if !<-yielded {
+		t.Error("the id was taken from a move that keeps it")
 	}
 }

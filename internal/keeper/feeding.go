@@ -27,6 +27,7 @@ type feeding struct {
 	store *store.Store
 	feed  *feed.Supervisor
 	lazy  bool // the feeder has its layout: the images lack what it feeds
+	came  came // since the last round
 	log   *slog.Logger
 }
 
@@ -51,7 +52,7 @@ func storeLimit() (uint64, error) {
 func startFeeding(ctx context.Context, dir, stateDir string, limit uint64, later bool, log *slog.Logger) (*feeding, error) {
 	f := &feeding{log: log}
 	var err error
-	f.store, err = store.Open(&store.Options{Limit: limit, Scattered: later, Stored: func(s pages.Slots) { f.feed.Arrived(s.First, s.Pages) }})
+	f.store, err = store.Open(&store.Options{Limit: limit, Scattered: later, Stored: f.stored})
 	if err != nil {
 		return nil, err
 	}
@@ -60,6 +61,12 @@ func startFeeding(ctx context.Context, dir, stateDir string, limit uint64, later
 		return nil, errors.Join(err, f.store.Close())
 	}
 	return f, nil
+}
+
+// stored is told of pages that have come.
+func (f *feeding) stored(s pages.Slots) {
+	f.came.add(s)
+	f.feed.Arrived(s.First, s.Pages)
 }
 
 // put stores the pages of a frame.

@@ -38,6 +38,64 @@ func (p Places) lock(id string) (*idLock, error) {
 	}
 }
 
+// What is in the file of an id whose move waits for its source, and when another move would have it.
+const (
+	away   = "away"
+	wanted = "wanted"
+)
+
+// yieldLimit is how long a move that waits may take to clear up for another one.
+const yieldLimit = 5 * time.Second
+
+// claim is lock, that a move which waits for its source makes room for.
+func (p Places) claim(ctx context.Context, id string) (*idLock, error) {
+	ctx, cancel := context.WithTimeout(ctx, yieldLimit)
+	defer cancel()
+	for asked := false; ; {
+		l, err := p.lock(id)
+		if !errors.Is(err, wire.ErrBusy) {
+			return l, err
+		}
+		if text, _ := os.ReadFile(p.lockPath(id)); string(text) == away {
+			asked = true
+			_ = rewrite(p.lockPath(id), wanted) // gone: it is ours next
+		}
+		if !asked {
+			return nil, err
+		}
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, err
+		}
+	}
+}
+
+// yield waits until another move claims the id, or ctx ends: false.
+func (l *idLock) yield(ctx context.Context) bool {
+	defer func() { _ = l.file.Truncate(0) }()
+	_ = rewrite(l.file.Name(), away) // nobody can claim it then
+	for {
+		if text, _ := os.ReadFile(l.file.Name()); string(text) == wanted {
+			return true
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return false
+		}
+	}
+}
+
+func rewrite(path, text string) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC, 0)
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteString(text)
+	return errors.Join(err, file.Close())
+}
+
 // busy tells whether a move has the id.
 func (p Places) busy(id string) bool {
 	if _, err := os.Stat(p.lockPath(id)); err != nil {

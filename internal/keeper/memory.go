@@ -41,7 +41,7 @@ func (c *container) Memory(ctx context.Context) (handover.Memory, error) {
 		return nil, errors.Join(err, set.Close())
 	}
 	// The lanes share two processors with the container and, inside the freeze, with CRIU.
-	sender, err := pages.NewSender(ledger, &pages.SenderOptions{Compression: compressions()[c.order.Compress]})
+	sender, err := pages.NewSender(ledger, &pages.SenderOptions{Compression: compressions()[c.order.Compress], Patient: true})
 	if err != nil {
 		return nil, errors.Join(err, ledger.Close(), set.Close())
 	}
@@ -63,6 +63,7 @@ type privateMemory struct {
 	sender    *pages.Sender
 	promised  []promised      // by slot
 	unsettled bool            // the last round's barrier is not known to have been passed; the next call says so
+	unsure    ranges          // what a round has read, until its barrier is passed: it may have to go again
 	final     <-chan lastLook // what the tracker tells of the freeze, once; nil while nobody has asked
 	log       *slog.Logger
 }
@@ -84,9 +85,14 @@ func (m *privateMemory) Round(ctx context.Context, lanes []handover.Lane) (hando
 		if !s.New {
 			m.ledger.Keep(s.Space, s.Populated)
 		}
-		changes = append(changes, pages.Change{Pid: s.Pid, Space: s.Space, New: s.New, Read: s.Dirty})
+		read := reader.Normal(append(slices.Clone(s.Dirty), common(m.unsure[s.Space], s.Populated)...))
+		changes = append(changes, pages.Change{Pid: s.Pid, Space: s.Space, New: s.New, Read: read})
 	}
 	m.dropExcept(seen)
+	m.unsure = make(ranges)
+	for _, c := range changes {
+		m.unsure[c.Space] = c.Read
+	}
 	round, err := m.send(ctx, changes, lanes)
 	round.Looked = looked
 	return round, err
@@ -96,8 +102,29 @@ func (m *privateMemory) Round(ctx context.Context, lanes []handover.Lane) (hando
 func (m *privateMemory) settle() {
 	if m.unsettled {
 		m.ledger.Settle()
-		m.unsettled = false
+		m.unsettled, m.unsure = false, nil
 	}
+}
+
+// ranges are pages of address spaces, in order.
+type ranges map[uint64][]memory.Range
+
+// Regain says what became of the last round, whose link was lost. What the peer does not have of it is read again, with
+// what was written meanwhile: the tracker counts it as clean.
+func (m *privateMemory) Regain(stored bool, have []handover.Slots) {
+	if stored {
+		return // the next call settles it
+	}
+	m.unsettled = false
+	m.ledger.Regain(toSlots(have))
+}
+
+func toSlots(all []handover.Slots) []pages.Slots {
+	list := make([]pages.Slots, 0, len(all))
+	for _, s := range all {
+		list = append(list, pages.Slots(s))
+	}
+	return list
 }
 
 // dropExcept forgets address spaces that are gone.

@@ -242,6 +242,24 @@ func (p *place) Pages(frame []byte) error {
 	return p.memory.put(frame)
 }
 
+// Stored is which slots were stored since the last Settle.
+func (p *place) Stored(slot uint64, size int) []byte {
+	if p.memory == nil {
+		return nil
+	}
+	return p.memory.came.bits(slot, size)
+}
+
+// Settle begins a round.
+func (p *place) Settle() {
+	if p.memory != nil {
+		p.memory.came.begin()
+	}
+}
+
+// Yield waits for another move of the container.
+func (p *place) Yield(ctx context.Context) bool { return p.lock.yield(ctx) }
+
 // Forget drops what was stored: the memory comes in CRIU's images.
 func (p *place) Forget() error {
 	if p.memory == nil {

@@ -128,9 +128,5 @@ func (m *privateMemory) Hurry(ctx context.Context, slots []uint64, lane handover
 
 // Recall makes owed what the peer does not have.
 func (m *privateMemory) Recall(slot uint64, have []handover.Slots) {
-	list := make([]pages.Slots, 0, len(have))
-	for _, s := range have {
-		list = append(list, pages.Slots(s))
-	}
-	m.ledger.Recall(slot, list)
+	m.ledger.Recall(slot, toSlots(have))
 }

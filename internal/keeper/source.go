@@ -86,7 +86,9 @@ func (m *mover) run(ctx context.Context) *report.Result {
 			return record.Finish(report.Result{Outcome: report.Kept, Container: m.order.Container, Error: oneLine(err)})
 		}
 		if broken.IsZero() && attempt.LinkLost {
-			broken = time.Now()
+			if broken = attempt.Broke; broken.IsZero() {
+				broken = time.Now()
+			}
 		}
 		switch {
 		case ctx.Err() != nil:

@@ -46,6 +46,7 @@ type Message struct {
 	//	*Message_PagesStored
 	//	*Message_PageRequest
 	//	*Message_PagesHeld
+	//	*Message_RoundsStored
 	//	*Message_Failure
 	Body          isMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
@@ -251,6 +252,15 @@ func (x *Message) GetPagesHeld() *PagesHeld {
 	return nil
 }
 
+func (x *Message) GetRoundsStored() *RoundsStored {
+	if x != nil {
+		if x, ok := x.Body.(*Message_RoundsStored); ok {
+			return x.RoundsStored
+		}
+	}
+	return nil
+}
+
 func (x *Message) GetFailure() *Failure {
 	if x != nil {
 		if x, ok := x.Body.(*Message_Failure); ok {
@@ -338,6 +348,10 @@ type Message_PagesHeld struct {
 	PagesHeld *PagesHeld `protobuf:"bytes,24,opt,name=pages_held,json=pagesHeld,proto3,oneof"`
 }
 
+type Message_RoundsStored struct {
+	RoundsStored *RoundsStored `protobuf:"bytes,25,opt,name=rounds_stored,json=roundsStored,proto3,oneof"`
+}
+
 type Message_Failure struct {
 	// from either
 	Failure *Failure `protobuf:"bytes,32,opt,name=failure,proto3,oneof"`
@@ -379,6 +393,8 @@ func (*Message_PageRequest) isMessage_Body() {}
 
 func (*Message_PagesHeld) isMessage_Body() {}
 
+func (*Message_RoundsStored) isMessage_Body() {}
+
 func (*Message_Failure) isMessage_Body() {}
 
 // Hello opens a move: what the container is and what it needs. Nothing has been touched yet.
@@ -398,9 +414,10 @@ type Hello struct {
 	Trees          []*Tree                `protobuf:"bytes,12,rep,name=trees,proto3" json:"trees,omitempty"`                                 // what is synchronised, in order
 	Mode           string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // auto, stop-copy, pre-copy, post-copy or hybrid: which pages are at the peer when it resumes there
 	TcpEstablished bool                   `protobuf:"varint,14,opt,name=tcp_established,json=tcpEstablished,proto3" json:"tcp_established,omitempty"`
-	Source         string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"` // name of the sending host, for messages
-	Check          bool                   `protobuf:"varint,16,opt,name=check,proto3" json:"check,omitempty"`  // would it be taken? nothing is reserved, and the peer hangs up after its answer
-	Needs          *Needs                 `protobuf:"bytes,17,opt,name=needs,proto3" json:"needs,omitempty"`   // what the peer's preflight compares
+	Source         string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`                   // name of the sending host, for messages
+	Check          bool                   `protobuf:"varint,16,opt,name=check,proto3" json:"check,omitempty"`                    // would it be taken? nothing is reserved, and the peer hangs up after its answer
+	Needs          *Needs                 `protobuf:"bytes,17,opt,name=needs,proto3" json:"needs,omitempty"`                     // what the peer's preflight compares
+	RetryMs        uint64                 `protobuf:"varint,18,opt,name=retry_ms,json=retryMs,proto3" json:"retry_ms,omitempty"` // so long it makes a link again that breaks between rounds of memory; 0: it does not
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -552,6 +569,13 @@ func (x *Hello) GetNeeds() *Needs {
 		return x.Needs
 	}
 	return nil
+}
+
+func (x *Hello) GetRetryMs() uint64 {
+	if x != nil {
+		return x.RetryMs
+	}
+	return 0
 }
 
 // Needs are what the container takes from its host, as far as a peer can lack it.
@@ -1611,7 +1635,54 @@ func (x *PageRequest) GetSlots() []uint64 {
 	return nil
 }
 
-// PagesHeld follows the Done that answers Ask{follow}: which of the owed pages have come. What is missing is sent again.
+// RoundsStored answers Ask{rounds}: so many PagesSent were answered, by PagesStored. PagesHeld with the slots that were stored since
+// follows.
+type RoundsStored struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Rounds        uint64                 `protobuf:"varint,1,opt,name=rounds,proto3" json:"rounds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RoundsStored) Reset() {
+	*x = RoundsStored{}
+	mi := &file_handover_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RoundsStored) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RoundsStored) ProtoMessage() {}
+
+func (x *RoundsStored) ProtoReflect() protoreflect.Message {
+	mi := &file_handover_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RoundsStored.ProtoReflect.Descriptor instead.
+func (*RoundsStored) Descriptor() ([]byte, []int) {
+	return file_handover_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *RoundsStored) GetRounds() uint64 {
+	if x != nil {
+		return x.Rounds
+	}
+	return 0
+}
+
+// PagesHeld follows the Done that answers Ask{follow}: which of the owed pages have come. What is missing is sent again. After
+// RoundsStored it is which slots were stored since the last round.
 type PagesHeld struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Slot          uint64                 `protobuf:"varint,1,opt,name=slot,proto3" json:"slot,omitempty"` // of the first bit
@@ -1623,7 +1694,7 @@ type PagesHeld struct {
 
 func (x *PagesHeld) Reset() {
 	*x = PagesHeld{}
-	mi := &file_handover_proto_msgTypes[20]
+	mi := &file_handover_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1635,7 +1706,7 @@ func (x *PagesHeld) String() string {
 func (*PagesHeld) ProtoMessage() {}
 
 func (x *PagesHeld) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[20]
+	mi := &file_handover_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1648,7 +1719,7 @@ func (x *PagesHeld) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PagesHeld.ProtoReflect.Descriptor instead.
 func (*PagesHeld) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{20}
+	return file_handover_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PagesHeld) GetSlot() uint64 {
@@ -1682,7 +1753,7 @@ type Aborted struct {
 
 func (x *Aborted) Reset() {
 	*x = Aborted{}
-	mi := &file_handover_proto_msgTypes[21]
+	mi := &file_handover_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1694,7 +1765,7 @@ func (x *Aborted) String() string {
 func (*Aborted) ProtoMessage() {}
 
 func (x *Aborted) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[21]
+	mi := &file_handover_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1707,7 +1778,7 @@ func (x *Aborted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Aborted.ProtoReflect.Descriptor instead.
 func (*Aborted) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{21}
+	return file_handover_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Aborted) GetCause() *Failure {
@@ -1727,7 +1798,7 @@ type Abort struct {
 
 func (x *Abort) Reset() {
 	*x = Abort{}
-	mi := &file_handover_proto_msgTypes[22]
+	mi := &file_handover_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1810,7 @@ func (x *Abort) String() string {
 func (*Abort) ProtoMessage() {}
 
 func (x *Abort) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[22]
+	mi := &file_handover_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1823,7 @@ func (x *Abort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Abort.ProtoReflect.Descriptor instead.
 func (*Abort) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{22}
+	return file_handover_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Abort) GetReason() string {
@@ -1767,13 +1838,14 @@ type Ask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Move          string                 `protobuf:"bytes,1,opt,name=move,proto3" json:"move,omitempty"`
 	Follow        bool                   `protobuf:"varint,2,opt,name=follow,proto3" json:"follow,omitempty"` // and if memory is missing: it goes on over this session, which has lanes
+	Rounds        bool                   `protobuf:"varint,3,opt,name=rounds,proto3" json:"rounds,omitempty"` // the link broke between rounds of memory: they go on over this session, which has lanes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Ask) Reset() {
 	*x = Ask{}
-	mi := &file_handover_proto_msgTypes[23]
+	mi := &file_handover_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1785,7 +1857,7 @@ func (x *Ask) String() string {
 func (*Ask) ProtoMessage() {}
 
 func (x *Ask) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[23]
+	mi := &file_handover_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1798,7 +1870,7 @@ func (x *Ask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Ask.ProtoReflect.Descriptor instead.
 func (*Ask) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{23}
+	return file_handover_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Ask) GetMove() string {
@@ -1815,6 +1887,13 @@ func (x *Ask) GetFollow() bool {
 	return false
 }
 
+func (x *Ask) GetRounds() bool {
+	if x != nil {
+		return x.Rounds
+	}
+	return false
+}
+
 // Failure is an error that crosses hosts: a code that errors.Is finds again, and the text.
 type Failure struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1827,7 +1906,7 @@ type Failure struct {
 
 func (x *Failure) Reset() {
 	*x = Failure{}
-	mi := &file_handover_proto_msgTypes[24]
+	mi := &file_handover_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +1918,7 @@ func (x *Failure) String() string {
 func (*Failure) ProtoMessage() {}
 
 func (x *Failure) ProtoReflect() protoreflect.Message {
-	mi := &file_handover_proto_msgTypes[24]
+	mi := &file_handover_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +1931,7 @@ func (x *Failure) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Failure.ProtoReflect.Descriptor instead.
 func (*Failure) Descriptor() ([]byte, []int) {
-	return file_handover_proto_rawDescGZIP(), []int{24}
+	return file_handover_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Failure) GetCode() string {
@@ -1880,7 +1959,7 @@ var File_handover_proto protoreflect.FileDescriptor
 
 const file_handover_proto_rawDesc = "" +
 	"\n" +
-	"\x0ehandover.proto\x12\x0fmigrate.wire.v1\"\x96\b\n" +
+	"\x0ehandover.proto\x12\x0fmigrate.wire.v1\"\xdc\b\n" +
 	"\aMessage\x12.\n" +
 	"\x05hello\x18\x01 \x01(\v2\x16.migrate.wire.v1.HelloH\x00R\x05hello\x128\n" +
 	"\tsync_tree\x18\x02 \x01(\v2\x19.migrate.wire.v1.SyncTreeH\x00R\bsyncTree\x124\n" +
@@ -1902,9 +1981,10 @@ const file_handover_proto_rawDesc = "" +
 	"\fpages_stored\x18\x16 \x01(\v2\x1c.migrate.wire.v1.PagesStoredH\x00R\vpagesStored\x12A\n" +
 	"\fpage_request\x18\x17 \x01(\v2\x1c.migrate.wire.v1.PageRequestH\x00R\vpageRequest\x12;\n" +
 	"\n" +
-	"pages_held\x18\x18 \x01(\v2\x1a.migrate.wire.v1.PagesHeldH\x00R\tpagesHeld\x124\n" +
+	"pages_held\x18\x18 \x01(\v2\x1a.migrate.wire.v1.PagesHeldH\x00R\tpagesHeld\x12D\n" +
+	"\rrounds_stored\x18\x19 \x01(\v2\x1d.migrate.wire.v1.RoundsStoredH\x00R\froundsStored\x124\n" +
 	"\afailure\x18  \x01(\v2\x18.migrate.wire.v1.FailureH\x00R\afailureB\x06\n" +
-	"\x04body\"\x8a\x04\n" +
+	"\x04body\"\xa5\x04\n" +
 	"\x05Hello\x12\x1a\n" +
 	"\bprotocol\x18\x01 \x01(\rR\bprotocol\x12\x12\n" +
 	"\x04move\x18\x02 \x01(\tR\x04move\x12\x1c\n" +
@@ -1923,7 +2003,8 @@ const file_handover_proto_rawDesc = "" +
 	"\x0ftcp_established\x18\x0e \x01(\bR\x0etcpEstablished\x12\x16\n" +
 	"\x06source\x18\x0f \x01(\tR\x06source\x12\x14\n" +
 	"\x05check\x18\x10 \x01(\bR\x05check\x12,\n" +
-	"\x05needs\x18\x11 \x01(\v2\x16.migrate.wire.v1.NeedsR\x05needs\"\xf5\x01\n" +
+	"\x05needs\x18\x11 \x01(\v2\x16.migrate.wire.v1.NeedsR\x05needs\x12\x19\n" +
+	"\bretry_ms\x18\x12 \x01(\x04R\aretryMs\"\xf5\x01\n" +
 	"\x05Needs\x12\x1c\n" +
 	"\tprocesses\x18\x01 \x01(\rR\tprocesses\x12\x18\n" +
 	"\athreads\x18\x02 \x01(\rR\athreads\x12\x16\n" +
@@ -1998,7 +2079,9 @@ const file_handover_proto_rawDesc = "" +
 	"\n" +
 	"owed_pages\x18\x02 \x01(\x04R\towedPages\"#\n" +
 	"\vPageRequest\x12\x14\n" +
-	"\x05slots\x18\x01 \x03(\x04R\x05slots\"G\n" +
+	"\x05slots\x18\x01 \x03(\x04R\x05slots\"&\n" +
+	"\fRoundsStored\x12\x16\n" +
+	"\x06rounds\x18\x01 \x01(\x04R\x06rounds\"G\n" +
 	"\tPagesHeld\x12\x12\n" +
 	"\x04slot\x18\x01 \x01(\x04R\x04slot\x12\x12\n" +
 	"\x04bits\x18\x02 \x01(\fR\x04bits\x12\x12\n" +
@@ -2006,10 +2089,11 @@ const file_handover_proto_rawDesc = "" +
 	"\aAborted\x12.\n" +
 	"\x05cause\x18\x01 \x01(\v2\x18.migrate.wire.v1.FailureR\x05cause\"\x1f\n" +
 	"\x05Abort\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"1\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"I\n" +
 	"\x03Ask\x12\x12\n" +
 	"\x04move\x18\x01 \x01(\tR\x04move\x12\x16\n" +
-	"\x06follow\x18\x02 \x01(\bR\x06follow\"g\n" +
+	"\x06follow\x18\x02 \x01(\bR\x06follow\x12\x16\n" +
+	"\x06rounds\x18\x03 \x01(\bR\x06rounds\"g\n" +
 	"\aFailure\x12\x12\n" +
 	"\x04code\x18\x01 \x01(\tR\x04code\x12\x12\n" +
 	"\x04text\x18\x02 \x01(\tR\x04text\x124\n" +
@@ -2027,33 +2111,34 @@ func file_handover_proto_rawDescGZIP() []byte {
 	return file_handover_proto_rawDescData
 }
 
-var file_handover_proto_msgTypes = make([]protoimpl.MessageInfo, 25)
+var file_handover_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_handover_proto_goTypes = []any{
-	(*Message)(nil),     // 0: migrate.wire.v1.Message
-	(*Hello)(nil),       // 1: migrate.wire.v1.Hello
-	(*Needs)(nil),       // 2: migrate.wire.v1.Needs
-	(*SharedFile)(nil),  // 3: migrate.wire.v1.SharedFile
-	(*Finding)(nil),     // 4: migrate.wire.v1.Finding
-	(*Tree)(nil),        // 5: migrate.wire.v1.Tree
-	(*Offer)(nil),       // 6: migrate.wire.v1.Offer
-	(*SyncTree)(nil),    // 7: migrate.wire.v1.SyncTree
-	(*TreeSynced)(nil),  // 8: migrate.wire.v1.TreeSynced
-	(*Prepare)(nil),     // 9: migrate.wire.v1.Prepare
-	(*Prepared)(nil),    // 10: migrate.wire.v1.Prepared
-	(*PagesSent)(nil),   // 11: migrate.wire.v1.PagesSent
-	(*PagesStored)(nil), // 12: migrate.wire.v1.PagesStored
-	(*Frozen)(nil),      // 13: migrate.wire.v1.Frozen
-	(*Images)(nil),      // 14: migrate.wire.v1.Images
-	(*ImageFile)(nil),   // 15: migrate.wire.v1.ImageFile
-	(*Ready)(nil),       // 16: migrate.wire.v1.Ready
-	(*Commit)(nil),      // 17: migrate.wire.v1.Commit
-	(*Done)(nil),        // 18: migrate.wire.v1.Done
-	(*PageRequest)(nil), // 19: migrate.wire.v1.PageRequest
-	(*PagesHeld)(nil),   // 20: migrate.wire.v1.PagesHeld
-	(*Aborted)(nil),     // 21: migrate.wire.v1.Aborted
-	(*Abort)(nil),       // 22: migrate.wire.v1.Abort
-	(*Ask)(nil),         // 23: migrate.wire.v1.Ask
-	(*Failure)(nil),     // 24: migrate.wire.v1.Failure
+	(*Message)(nil),      // 0: migrate.wire.v1.Message
+	(*Hello)(nil),        // 1: migrate.wire.v1.Hello
+	(*Needs)(nil),        // 2: migrate.wire.v1.Needs
+	(*SharedFile)(nil),   // 3: migrate.wire.v1.SharedFile
+	(*Finding)(nil),      // 4: migrate.wire.v1.Finding
+	(*Tree)(nil),         // 5: migrate.wire.v1.Tree
+	(*Offer)(nil),        // 6: migrate.wire.v1.Offer
+	(*SyncTree)(nil),     // 7: migrate.wire.v1.SyncTree
+	(*TreeSynced)(nil),   // 8: migrate.wire.v1.TreeSynced
+	(*Prepare)(nil),      // 9: migrate.wire.v1.Prepare
+	(*Prepared)(nil),     // 10: migrate.wire.v1.Prepared
+	(*PagesSent)(nil),    // 11: migrate.wire.v1.PagesSent
+	(*PagesStored)(nil),  // 12: migrate.wire.v1.PagesStored
+	(*Frozen)(nil),       // 13: migrate.wire.v1.Frozen
+	(*Images)(nil),       // 14: migrate.wire.v1.Images
+	(*ImageFile)(nil),    // 15: migrate.wire.v1.ImageFile
+	(*Ready)(nil),        // 16: migrate.wire.v1.Ready
+	(*Commit)(nil),       // 17: migrate.wire.v1.Commit
+	(*Done)(nil),         // 18: migrate.wire.v1.Done
+	(*PageRequest)(nil),  // 19: migrate.wire.v1.PageRequest
+	(*RoundsStored)(nil), // 20: migrate.wire.v1.RoundsStored
+	(*PagesHeld)(nil),    // 21: migrate.wire.v1.PagesHeld
+	(*Aborted)(nil),      // 22: migrate.wire.v1.Aborted
+	(*Abort)(nil),        // 23: migrate.wire.v1.Abort
+	(*Ask)(nil),          // 24: migrate.wire.v1.Ask
+	(*Failure)(nil),      // 25: migrate.wire.v1.Failure
 }
 var file_handover_proto_depIdxs = []int32{
 	1,  // 0: migrate.wire.v1.Message.hello:type_name -> migrate.wire.v1.Hello
@@ -2062,32 +2147,33 @@ var file_handover_proto_depIdxs = []int32{
 	13, // 3: migrate.wire.v1.Message.frozen:type_name -> migrate.wire.v1.Frozen
 	14, // 4: migrate.wire.v1.Message.images:type_name -> migrate.wire.v1.Images
 	17, // 5: migrate.wire.v1.Message.commit:type_name -> migrate.wire.v1.Commit
-	22, // 6: migrate.wire.v1.Message.abort:type_name -> migrate.wire.v1.Abort
-	23, // 7: migrate.wire.v1.Message.ask:type_name -> migrate.wire.v1.Ask
+	23, // 6: migrate.wire.v1.Message.abort:type_name -> migrate.wire.v1.Abort
+	24, // 7: migrate.wire.v1.Message.ask:type_name -> migrate.wire.v1.Ask
 	11, // 8: migrate.wire.v1.Message.pages_sent:type_name -> migrate.wire.v1.PagesSent
 	6,  // 9: migrate.wire.v1.Message.offer:type_name -> migrate.wire.v1.Offer
 	8,  // 10: migrate.wire.v1.Message.tree_synced:type_name -> migrate.wire.v1.TreeSynced
 	10, // 11: migrate.wire.v1.Message.prepared:type_name -> migrate.wire.v1.Prepared
 	16, // 12: migrate.wire.v1.Message.ready:type_name -> migrate.wire.v1.Ready
 	18, // 13: migrate.wire.v1.Message.done:type_name -> migrate.wire.v1.Done
-	21, // 14: migrate.wire.v1.Message.aborted:type_name -> migrate.wire.v1.Aborted
+	22, // 14: migrate.wire.v1.Message.aborted:type_name -> migrate.wire.v1.Aborted
 	12, // 15: migrate.wire.v1.Message.pages_stored:type_name -> migrate.wire.v1.PagesStored
 	19, // 16: migrate.wire.v1.Message.page_request:type_name -> migrate.wire.v1.PageRequest
-	20, // 17: migrate.wire.v1.Message.pages_held:type_name -> migrate.wire.v1.PagesHeld
-	24, // 18: migrate.wire.v1.Message.failure:type_name -> migrate.wire.v1.Failure
-	5,  // 19: migrate.wire.v1.Hello.trees:type_name -> migrate.wire.v1.Tree
-	2,  // 20: migrate.wire.v1.Hello.needs:type_name -> migrate.wire.v1.Needs
-	3,  // 21: migrate.wire.v1.Needs.files:type_name -> migrate.wire.v1.SharedFile
-	4,  // 22: migrate.wire.v1.Offer.findings:type_name -> migrate.wire.v1.Finding
-	24, // 23: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
-	15, // 24: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
-	24, // 25: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
-	4,  // 26: migrate.wire.v1.Failure.findings:type_name -> migrate.wire.v1.Finding
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	21, // 17: migrate.wire.v1.Message.pages_held:type_name -> migrate.wire.v1.PagesHeld
+	20, // 18: migrate.wire.v1.Message.rounds_stored:type_name -> migrate.wire.v1.RoundsStored
+	25, // 19: migrate.wire.v1.Message.failure:type_name -> migrate.wire.v1.Failure
+	5,  // 20: migrate.wire.v1.Hello.trees:type_name -> migrate.wire.v1.Tree
+	2,  // 21: migrate.wire.v1.Hello.needs:type_name -> migrate.wire.v1.Needs
+	3,  // 22: migrate.wire.v1.Needs.files:type_name -> migrate.wire.v1.SharedFile
+	4,  // 23: migrate.wire.v1.Offer.findings:type_name -> migrate.wire.v1.Finding
+	25, // 24: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
+	15, // 25: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
+	25, // 26: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
+	4,  // 27: migrate.wire.v1.Failure.findings:type_name -> migrate.wire.v1.Finding
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_handover_proto_init() }
@@ -2114,6 +2200,7 @@ func file_handover_proto_init() {
 		(*Message_PagesStored)(nil),
 		(*Message_PageRequest)(nil),
 		(*Message_PagesHeld)(nil),
+		(*Message_RoundsStored)(nil),
 		(*Message_Failure)(nil),
 	}
 	type x struct{}
@@ -2122,7 +2209,7 @@ func file_handover_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_handover_proto_rawDesc), len(file_handover_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   25,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

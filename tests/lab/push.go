@@ -10,6 +10,7 @@ import (
 	"io"
 	"os/exec"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,6 +22,7 @@ type Push struct {
 
 	stderr bytes.Buffer
 	err    error // what could not be read, once it has ended
+	sent   atomic.Int64
 	mu     sync.Mutex
 	seen   map[string]chan struct{} // closed when the phase begins
 }
@@ -35,6 +37,7 @@ type PushResult struct {
 	TotalMS    float64            `json:"total_ms"`
 	BytesSent  uint64             `json:"bytes_sent"`
 	Phases     map[string]float64 `json:"phases"` // ms
+	Bytes      int64              `json:"bytes"`  // of the last progress
 	Error      string             `json:"error"`
 	Slowed     struct {
 		CPU int     `json:"cpu_percent"`
@@ -67,6 +70,7 @@ func (p *Push) follow(out io.Reader) {
 			p.err = errors.Join(p.err, fmt.Errorf("push prints %q: %w", lines.Text(), err))
 			continue
 		}
+		p.sent.Store(p.Result.Bytes)
 		if p.Result.Event == "phase" {
 			begun := p.begun(p.Result.Phase)
 			select {
@@ -78,6 +82,9 @@ func (p *Push) follow(out io.Reader) {
 	}
 	_ = p.Cmd.Wait()
 }
+
+// Sent is how many bytes the phase under way has sent, as the last line of progress says.
+func (p *Push) Sent() int64 { return p.sent.Load() }
 
 func (p *Push) begun(phase string) chan struct{} {
 	p.mu.Lock()

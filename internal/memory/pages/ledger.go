@@ -242,6 +242,22 @@ func (l *Ledger) Settle() {
 func (l *Ledger) Abandon() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.abandon()
+}
+
+// Regain is Abandon where the peer has told what it has stored since the last Settle: what is in those slots counts.
+func (l *Ledger) Regain(have []Slots) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, r := range have {
+		for slot := r.First; slot-r.First < r.Pages && slot <= uint64(l.slots.top); slot++ {
+			l.slots.arrived(uint32(slot))
+		}
+	}
+	l.abandon()
+}
+
+func (l *Ledger) abandon() {
 	if l.fixed {
 		l.slots.recall()
 		return

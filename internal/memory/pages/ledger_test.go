@@ -129,6 +129,22 @@ func TestAbandonedRoundIsMissing(t *testing.T) {
 	want(t, note(t, l, 1, page(2, 20)), verdict{toSend, 2})
 }
 
+func TestRegainedPagesAreThere(t *testing.T) {
+	l := newLedger(t, nil)
+	note(t, l, 1, page(1, 1), page(2, 2))
+	l.Settle()
+	note(t, l, 1, page(1, 10), page(3, 30), page(4, 40)) // in slots 1, 3, 4
+	note(t, l, 2, page(8, 30), page(9, 40))
+	l.Regain([]Slots{{First: 3, Pages: 1}, {First: 9, Pages: 1 << 40}})
+	if diff := cmp.Diff([]Run{{2 * 4096, 2, 2}}, l.Runs(1)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]Run{{8 * 4096, 1, 3}}, l.Runs(2)); diff != "" {
+		t.Error(diff)
+	}
+	want(t, note(t, l, 1, page(3, 30), page(4, 40)), verdict{same, 0}, verdict{toSend, 1})
+}
+
 func TestPromisedPagesGetTheirOwnSlotsWhateverIsInThem(t *testing.T) {
 	l := newLedger(t, nil)
 	note(t, l, 1, page(1, 1), page(2, 0))
@@ -177,6 +193,7 @@ func TestLedgerAgreesWithAStore(t *testing.T) {
 		for round := range 60 {
 			order := rng.Perm(2000)
 			failed := round%17 == 16
+			var came []Slots
 			for _, n := range order[:rng.IntN(400)] {
 				k := key{uint64(n % 3), uint64(n) / 3 * uint64(1+n%2*300)}
 				content := rng.Uint64N(500)
@@ -184,10 +201,15 @@ func TestLedgerAgreesWithAStore(t *testing.T) {
 				truth[k] = content
 				if v.kind == toSend && (!failed || rng.IntN(2) == 0) {
 					stored[v.slot] = content
+					came = append(came, Slots{First: uint64(v.slot), Pages: 1})
 				}
 			}
 			if failed {
-				l.Abandon()
+				if round%2 == 0 {
+					l.Abandon()
+				} else {
+					l.Regain(came)
+				}
 				for k := range truth {
 					if len(l.Missing(k.space, []memory.Range{{Start: k.page * 4096, Pages: 1}})) > 0 {
 						delete(truth, k)

@@ -61,6 +61,8 @@ type SenderOptions struct {
 	// need not wait for the next frame, is enough; 3 if 0. SendNow has one more.
 	Workers     int
 	Compression Compression
+	// Patient: a round that fails is not abandoned in the ledger. The caller calls Abandon, or Regain when it knows more.
+	Patient bool
 }
 
 // Sender brings pages of tasks to the peer's store: it reads them, leaves out what the peer has or needs no bytes for, and sends
@@ -69,6 +71,7 @@ type Sender struct {
 	ledger  *Ledger
 	pace    *pace
 	workers []*worker
+	patient bool
 
 	urgent sync.Mutex // of the last worker
 }
@@ -82,7 +85,7 @@ func NewSender(ledger *Ledger, options *SenderOptions) (*Sender, error) {
 	if o.Workers <= 0 {
 		o.Workers = 3
 	}
-	s := &Sender{ledger: ledger, pace: &pace{mode: o.Compression}}
+	s := &Sender{ledger: ledger, pace: &pace{mode: o.Compression}, patient: o.Patient}
 	for range o.Workers + 1 {
 		w, err := newWorker()
 		if err != nil {
@@ -106,7 +109,7 @@ type round struct {
 
 // Send reads what the changes tell, and sends it over the lanes, at least one, until all of it is handed to them. The caller then
 // waits for the peer's word that all is stored, and calls Settle on the ledger. A task that has ended is no error: it is named in
-// the Round. On an error the round is abandoned in the ledger (see Abandon).
+// the Round. On an error the round is abandoned in the ledger (see Abandon), unless the sender is patient.
 func (s *Sender) Send(ctx context.Context, changes []Change, lanes []Lane) (Round, error) {
 	start := time.Now()
 	if len(lanes) == 0 {
@@ -144,7 +147,7 @@ func (s *Sender) run(ctx context.Context, work []Change, lanes []Lane, workers [
 	}
 	slices.Sort(r.pids)
 	out.Ended = slices.Compact(r.pids)
-	if err != nil {
+	if err != nil && !s.patient {
 		s.ledger.Abandon()
 	}
 	return out, err

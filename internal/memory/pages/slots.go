@@ -141,6 +141,9 @@ func (s *slots) write(slot uint32) {
 	s.owed[slot/64] &^= 1 << (slot % 64)
 }
 
+// arrived notes that what was written to the slot in this round is there.
+func (s *slots) arrived(slot uint32) { s.written[slot/64] &^= 1 << (slot % 64) }
+
 // recall makes what was written in this round owed again.
 func (s *slots) recall() {
 	for w, written := range s.written {

@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"flag"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// resumed is the size of the container whose link breaks while its memory is sent.
+var resumed = flag.Int("resume", 80, "MB of memory of the container of the test of resumed rounds")
+
+// The link breaks when most of the memory has been sent: what the peer has is not sent again, all of it is right, and the stop is
+// not longer for it.
+func TestMemoryGoesOnWhereALinkHasBroken(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "big", "workload", "memory", "--rate", "2000", strconv.Itoa(*resumed))
+	c := w.checkWorkload()
+	at := w.A
+	all := int64(*resumed) << 20
+	var calm float64
+	for _, cuts := range []int{0, 2} {
+		to := w.other(at)
+		p := w.push(at, "--mode", "pre-copy", "--bandwidth-limit", strconv.Itoa(*resumed)+"MB/s", "big", w.ssh(to))
+		p.until("precopy")
+		for cut := range cuts {
+			for p.Sent() < all*int64(7+2*cut)/10 {
+				time.Sleep(time.Millisecond)
+			}
+			signalAll(t, at.Named("ssh"), syscall.SIGKILL)
+			time.Sleep(50 * time.Millisecond)
+		}
+		p.moved()
+		sent := int64(p.result.BytesSent)
+		t.Logf("%d cuts: away for %.0f ms, %d MB sent in %.1f s", cuts, p.result.DowntimeMS, sent>>20, p.result.TotalMS/1000)
+		if cuts == 0 {
+			calm = p.result.DowntimeMS
+		}
+		// What has been written meanwhile goes again as well. From nothing it would be two and a half times as much.
+		if most := all * 3 / 2; sent > most {
+			t.Errorf("%d cuts: %d MB were sent, at most %d are needed", cuts, sent>>20, most>>20)
+		}
+		if p.result.DowntimeMS > 2*calm+500 {
+			t.Errorf("%d cuts: away for %.0f ms, %.0f without", cuts, p.result.DowntimeMS, calm)
+		}
+		at = to
+		if now := w.where("big"); now != at {
+			t.Fatalf("%d cuts: it runs on %s", cuts, now.Name)
+		}
+		c.unharmed()
+	}
+}
