@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/runtime"
 )
@@ -64,6 +65,10 @@ func (g *Gate) Open(ctx context.Context, running func() error) (*runtime.Contain
 
 // resume answers post-restore with yes and follows CRIU to its end. The container is returned once running has succeeded.
 func (g *Gate) resume(ctx context.Context, running func() error) (c *runtime.Container, err error) {
+	// From the answer on CRIU lets the tasks run, whatever becomes of this process: it must not before they are frozen.
+	if err := g.client.Hold(); err != nil {
+		return nil, err
+	}
 	err = g.call.Accept(ctx)
 	for err == nil {
 		var n *criu.Notification
@@ -90,6 +95,9 @@ func (g *Gate) resume(ctx context.Context, running func() error) (c *runtime.Con
 
 // adopt makes the stopped processes the container.
 func (g *Gate) adopt(ctx context.Context, running func() error) (*runtime.Container, error) {
+	if err := failpoint.Hit(ctx, failpoint.PeerResume); err != nil {
+		return nil, err
+	}
 	c, err := g.prepared.Adopt(ctx, g.pid, &runtime.AdoptOptions{
 		ExternalDescriptors: g.stdio(),
 		Created:             g.options.Created,
@@ -105,13 +113,17 @@ func (g *Gate) adopt(ctx context.Context, running func() error) (*runtime.Contai
 		}
 	}
 	g.freeze(ctx, c)
-	if running == nil {
-		return c, nil
+	if g.undoFreeze != nil { // they stay, whoever lets go of them
+		if err := g.client.Release(); err != nil {
+			return nil, err
+		}
 	}
-	if err := running(); err != nil {
-		return nil, err
+	if running != nil {
+		if err := running(); err != nil {
+			return nil, err
+		}
 	}
-	return c, nil
+	return c, g.client.Release()
 }
 
 // stdio is where the container's descriptors point now: to the pipes it was given, else where they pointed before.

@@ -198,7 +198,7 @@ func start(ctx context.Context, p *runtime.Prepared, o *Options) (_ *Client, err
 	if err != nil {
 		return nil, err
 	}
-	start := &criu.StartOptions{Path: path, Files: files, Foreground: o.ShellJob, Log: o.Log}
+	start := &criu.StartOptions{Path: path, Files: files, Foreground: o.ShellJob, Grip: true, Log: o.Log}
 	if o.ShellJob {
 		start.Stdin = o.Stdin
 	}

@@ -70,12 +70,15 @@ type StartOptions struct {
 	// NetNS is the network namespace that the child is in; nil is the caller's. What is in the same one is no namespace of its
 	// own to CRIU: a dump saves nothing of it, a restore leaves the processes in it.
 	NetNS *os.File
-	Log   *slog.Logger // nil discards
+	// Grip makes Hold work.
+	Grip bool
+	Log  *slog.Logger // nil discards
 }
 
 // Client is one child. It serves one request at a time.
 type Client struct {
 	conn   *seqpacket.Conn
+	grip   *seqpacket.Grip // nil: not asked for
 	cmd    *exec.Cmd
 	stderr *tail
 	log    *slog.Logger
@@ -108,6 +111,12 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	cmd.ExtraFiles = append([]*os.File{theirs}, o.Files...)
+	if o.Grip {
+		if c.grip, err = seqpacket.NewGrip(); err != nil {
+			return nil, errors.Join(fmt.Errorf("start criu: %w", err), conn.Close(), theirs.Close())
+		}
+		cmd.ExtraFiles = append(cmd.ExtraFiles, c.grip.File())
+	}
 	if o.Stdin != nil {
 		cmd.Stdin = o.Stdin
 	}
@@ -126,7 +135,7 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
 		}
-		return nil, errors.Join(fmt.Errorf("start criu: %w", err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("start criu: %w", err), c.hangUp())
 	}
 	go func() {
 		c.status = cmd.Wait()
@@ -163,7 +172,7 @@ func (c *Client) Close() error {
 func (c *Client) end(grace time.Duration) error {
 	var err error
 	c.reap.Do(func() {
-		err = c.conn.Close()
+		err = c.hangUp()
 		select {
 		case <-c.exited:
 			return
@@ -176,6 +185,32 @@ func (c *Client) end(grace time.Duration) error {
 	})
 	<-c.exited
 	return err
+}
+
+func (c *Client) hangUp() error {
+	var err error
+	if c.grip != nil {
+		err = c.grip.Close()
+	}
+	return errors.Join(err, c.conn.Close())
+}
+
+// Hold makes that from now on the child does not go on by itself when this process is gone. It waits in its next notification, until
+// somebody kills it. CRIU does not listen to the answer to pre-resume, nor to the lack of one: without this, tasks would run
+// that nobody has let run.
+func (c *Client) Hold() error {
+	if c.grip == nil {
+		return nil
+	}
+	return c.grip.Hold(c.conn)
+}
+
+// Release ends Hold.
+func (c *Client) Release() error {
+	if c.grip == nil {
+		return nil
+	}
+	return c.grip.Release()
 }
 
 // reapPatience is how long killed processes may take to be gone.

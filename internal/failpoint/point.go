@@ -39,6 +39,7 @@ const (
 	PeerRestored    Point = "peer.restored"    // the processes exist, stopped; Ready goes next
 	PeerReady       Point = "peer.ready"       // Ready was sent; Commit is awaited
 	PeerCommitted   Point = "peer.committed"   // Commit has come, committed is in the journal
+	PeerResume      Point = "peer.resume"      // CRIU has done its part, and the freezer does not hold the processes yet
 	PeerRunning     Point = "peer.running"     // running, or owing, is in the journal; the network is next
 	PeerNetwork     Point = "peer.network"     // the link is on its bridge; the first instruction is next
 	PeerOpened      Point = "peer.opened"      // the container runs; Done goes next

@@ -1,13 +1,16 @@
 package keeper
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/filesync"
@@ -59,7 +62,7 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 	if err != nil {
 		return nil, nil, err
 	}
-	if p.lock, err = h.order.lock(hello.GetContainer()); err != nil {
+	if p.lock, err = h.order.claim(ctx, hello.GetContainer()); err != nil {
 		return nil, nil, err
 	}
 	defer func() {
@@ -113,11 +116,38 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	case errors.Is(err, runtime.ErrNotExist):
 		err = rt.Remove(ctx, m.Container, true) // it did not get as far as a state
 	case err == nil && c.State().Arrival == m.Name:
-		err = c.Delete(ctx, true)
+		holders := criuOf(c)
+		err = errors.Join(c.Delete(ctx, true), killAll(holders))
 	case err == nil:
 		h.log.Info("the id has been taken by another container", "container", m.Container, "move", m.Name)
 	}
 	return errors.Join(err, restore.RemoveYards(h.order.logs(m.Container)), h.order.removeSpool(m.Name))
+}
+
+// criuOf is the CRIU that holds a container's tasks, and waits for a keeper that is gone.
+func criuOf(c *runtime.Container) []int {
+	pids, _ := c.Processes()
+	var holders []int
+	for _, pid := range pids {
+		tracer, err := process.Tracer(pid)
+		if err != nil || tracer == 0 || slices.Contains(holders, tracer) {
+			continue
+		}
+		if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", tracer)); bytes.Contains(line, []byte("\x00swrk\x00")) {
+			holders = append(holders, tracer)
+		}
+	}
+	return holders
+}
+
+func killAll(pids []int) error {
+	var err error
+	for _, pid := range pids {
+		if killErr := syscall.Kill(pid, syscall.SIGKILL); killErr != nil && !errors.Is(killErr, syscall.ESRCH) {
+			err = errors.Join(err, fmt.Errorf("kill criu: %w", killErr))
+		}
+	}
+	return err
 }
 
 // Settle completes a container that is ours but whose keeper is gone: it may lack its place on the bridge and some of its memory,

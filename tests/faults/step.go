@@ -44,6 +44,7 @@ var steps = []step{
 	{point: failpoint.SourceCommit, short: "criu-peer", what: "commit-sent is recorded"},
 	{point: failpoint.SourceCommitted, short: "serve", what: "Commit was sent"},
 	{point: failpoint.PeerCommitted, short: "peer", what: "committed is recorded"},
+	{point: failpoint.PeerResume, short: "peer", what: "CRIU asks whether to let it run"},
 	{point: failpoint.PeerRunning, short: "reboot", what: "running is recorded"},
 	{point: failpoint.PeerNetwork, short: "source", what: "the network is up"},
 	{point: failpoint.PeerOpened, short: "altered", what: "it runs at the peer"},
