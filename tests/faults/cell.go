@@ -48,6 +48,8 @@ func (v verdict) String() string {
 		return "WRONG: " + v.why
 	case v.kind == none:
 		return "n.a.: " + v.why
+	case v.at == "":
+		return "lost"
 	case v.ended != "":
 		return v.at + ", by " + v.ended
 	default:

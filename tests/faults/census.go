@@ -101,13 +101,15 @@ func mounts(h *lab.Host) ([]string, error) {
 	return list, nil
 }
 
+// tops are the lab's cgroups, one a line for each hierarchy; those of its hosts are below.
+func (w *world) tops() string {
+	text, _ := os.ReadFile(filepath.Join("/var/lib/migrate-lab", w.name, "cgroups"))
+	return string(text)
+}
+
 func (w *world) cgroups(h *lab.Host) ([]string, error) {
-	tops, err := os.ReadFile(filepath.Join("/var/lib/migrate-lab", w.name, "cgroups"))
-	if err != nil {
-		return nil, err
-	}
 	var list []string
-	for top := range strings.Lines(string(tops)) {
+	for top := range strings.Lines(w.tops()) {
 		names, err := below(filepath.Join(strings.TrimSpace(top), h.Name[len(h.Name)-1:]), fs.FileMode.IsDir)
 		if err != nil {
 			return nil, err

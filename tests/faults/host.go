@@ -11,28 +11,33 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/livemigrate/migrate/tests/lab"
 )
 
-// reboot ends everything on B and empties what is in memory; journals, bundles and logs are on a disk.
-func reboot(ctx context.Context, c *cell) error {
-	w := c.world
-	c.world.tls.cut() // nothing of a host that is down says goodbye
-	c.world.ssh.cut()
-	if err := w.killAll(); err != nil {
-		return err
+// reboot ends everything on a host and empties what is in memory; journals, bundles and logs are on a disk.
+func reboot(at side) func(context.Context, *cell) error {
+	return func(ctx context.Context, c *cell) error {
+		w, h := c.world, at(c.world)
+		w.tls.cut() // nothing of a host that is down says goodbye
+		w.ssh.cut()
+		if err := w.killAll(h); err != nil {
+			return err
+		}
+		if err := w.newBoot(h); err != nil {
+			return err
+		}
+		return w.empty(ctx, h)
 	}
-	if err := w.newBoot(); err != nil {
-		return err
-	}
-	return w.emptyB(ctx)
 }
 
-// killAll kills B's processes, containers' included, frozen or not.
-func (w *world) killAll() error {
-	sshd, _ := os.ReadFile(root(w.B, "/run/sshd.pid"))
-	stays := []string{strconv.Itoa(w.B.Holder()), strings.TrimSpace(string(sshd))}
+// killAll kills the host's processes, containers' included, frozen or not. None of them sees another one die.
+func (w *world) killAll(h *lab.Host) error {
+	sshd, _ := os.ReadFile(root(h, "/run/sshd.pid"))
+	stays := []string{strconv.Itoa(h.Holder()), strings.TrimSpace(string(sshd))}
+	w.standStill(h)
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		pids := slices.DeleteFunc(w.B.Pids(), func(pid string) bool { return slices.Contains(stays, pid) })
+		pids := slices.DeleteFunc(h.Pids(), func(pid string) bool { return slices.Contains(stays, pid) })
 		if len(pids) == 0 {
 			return nil
 		}
@@ -45,8 +50,18 @@ func (w *world) killAll() error {
 				return err
 			}
 		}
-		w.thawB()
+		w.thaw(h)
 	}
+}
+
+// standStill freezes all of the host, as far as that goes at once: who is traced does not move anyhow.
+func (w *world) standStill(h *lab.Host) {
+	for top := range strings.Lines(w.tops()) {
+		dir := filepath.Join(strings.TrimSpace(top), h.Name[len(h.Name)-1:])
+		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("FROZEN"), 0)
+		_ = os.WriteFile(filepath.Join(dir, "cgroup.freeze"), []byte("1"), 0)
+	}
+	time.Sleep(10 * time.Millisecond)
 }
 
 // said is what the kernel says of processes.
@@ -60,23 +75,26 @@ func said(pids []string) string {
 	return all.String()
 }
 
-// thawB lets the killed die.
-func (w *world) thawB() {
-	dirs, _ := w.cgroups(w.B)
+// thaw lets the killed die.
+func (w *world) thaw(h *lab.Host) {
+	dirs, _ := w.cgroups(h)
+	for top := range strings.Lines(w.tops()) {
+		dirs = append(dirs, filepath.Join(strings.TrimSpace(top), h.Name[len(h.Name)-1:]))
+	}
 	for _, dir := range dirs {
 		_ = os.WriteFile(filepath.Join(dir, "freezer.state"), []byte("THAWED"), 0)
 		_ = os.WriteFile(filepath.Join(dir, "cgroup.freeze"), []byte("0"), 0)
 	}
 }
 
-// emptyB removes what no reboot leaves.
-func (w *world) emptyB(ctx context.Context) error {
-	now, err := w.count(w.B)
+// empty removes what no reboot leaves.
+func (w *world) empty(ctx context.Context, h *lab.Host) error {
+	now, err := w.count(h)
 	if err != nil {
 		return err
 	}
 	var script strings.Builder
-	for _, thing := range now.beyond(w.clean[w.B]) {
+	for _, thing := range now.beyond(w.clean[h]) {
 		switch kind, name, _ := strings.Cut(thing, " "); kind {
 		case "mount":
 			fmt.Fprintf(&script, "umount -l '%s'\n", name)
@@ -87,12 +105,12 @@ func (w *world) emptyB(ctx context.Context) error {
 		}
 	}
 	script.WriteString("rm -rf /run/migrate/* /run/migrate-handover/* /dev/shm/*\n")
-	_, err = w.B.Run(ctx, "sh", "-c", script.String())
-	dirs, listErr := w.cgroups(w.B)
+	_, err = h.Run(ctx, "sh", "-c", script.String())
+	dirs, listErr := w.cgroups(h)
 	err = errors.Join(err, listErr)
 	slices.Reverse(dirs)
 	for _, dir := range dirs {
-		if !slices.Contains(w.clean[w.B], "cgroup "+dir) {
+		if !slices.Contains(w.clean[h], "cgroup "+dir) {
 			err = errors.Join(err, removeCgroup(dir))
 		}
 	}

@@ -29,7 +29,11 @@ func (c *cell) judge(ctx context.Context, code int) *verdict {
 	case exitUnknown:
 		v = c.unknown(ctx)
 	case exitKilled:
-		v = c.abandoned(ctx)
+		if c.fault.name == "reboot-source" {
+			v = c.orphaned(ctx)
+		} else {
+			v = c.abandoned(ctx)
+		}
 	default:
 		v = wrongf("push exits with %d", code)
 	}
@@ -137,7 +141,7 @@ func (c *cell) unknown(ctx context.Context) *verdict {
 	if at := c.where(0); at == atSource || at == atBoth {
 		return wrongf("push exits with 3, and the container runs %s", at)
 	}
-	out, err := c.world.A.Run(ctx, "migrate", "resolve", "--retry", "2s", containerID)
+	out, err := c.world.A.Run(ctx, "migrate", "resolve", "--retry", "20s", containerID)
 	if lab.ExitCode(err) == exitUnknown {
 		return c.force(ctx, err)
 	}
@@ -206,6 +210,39 @@ func (c *cell) abandoned(ctx context.Context) *verdict {
 	}
 	return &verdict{at: at}
 }
+
+// orphaned: the source's host went down, and the container there with it. The peer has it, or has nothing of it.
+func (c *cell) orphaned(ctx context.Context) *verdict {
+	w := c.world
+	v := &verdict{why: "lost with the source's host"}
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		_, err := os.Stat(root(w.B, "/run/migrate/"+containerID))
+		half := err == nil || len(w.B.Keepers()) > 0
+		if at := c.where(0); at == atPeer {
+			v = &verdict{at: at}
+			break
+		} else if !half {
+			break
+		}
+		if time.Now().After(deadline) {
+			if c.later() {
+				break // it stands still for want of its memory, and is there to be deleted
+			}
+			return wrongf("the peer has a half of a container whose source is gone")
+		}
+	}
+	out, err := w.A.Run(ctx, "migrate", "resolve", "--retry", "2s", containerID)
+	if v.at == atPeer && err != nil && !strings.Contains(err.Error(), "no interrupted move") {
+		return wrongf("the peer has it, and resolve at the source says: %s %v", out, err)
+	}
+	if at := c.where(settlePatience); v.at == atPeer && at != atPeer {
+		return wrongf("it ran at the peer, and after resolve at the source it runs %s", at)
+	}
+	return v
+}
+
+// later: memory may follow when the container runs at the peer.
+func (c *cell) later() bool { return c.mode == "post-copy" || c.mode == "hybrid" }
 
 // answers: what the client was told is so, on its own connection, or where the peer took that with it, on a new one.
 func (c *cell) answers(ctx context.Context, v *verdict) error {

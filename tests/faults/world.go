@@ -23,7 +23,6 @@ type world struct {
 	*lab.Lab
 	name   string
 	points string // directory of the failpoints
-	boot   string // B's boot id, a file
 	server *lab.Server
 	tls    *relay
 	ssh    *relay
@@ -111,19 +110,22 @@ func (w *world) trustRelay() error {
 	return errors.Join(err, known.Close())
 }
 
-// fakeBoot gives B a boot id that can be changed.
+// fakeBoot gives the hosts boot ids that can be changed.
 func (w *world) fakeBoot(ctx context.Context) error {
-	w.boot = w.B.Path("/srv/boot_id")
-	if err := w.newBoot(); err != nil {
-		return err
+	for _, h := range []*lab.Host{w.A, w.B} {
+		if err := w.newBoot(h); err != nil {
+			return err
+		}
+		if _, err := h.Run(ctx, "mount", "--bind", "/srv/boot_id", "/proc/sys/kernel/random/boot_id"); err != nil {
+			return err
+		}
 	}
-	_, err := w.B.Run(ctx, "mount", "--bind", "/srv/boot_id", "/proc/sys/kernel/random/boot_id")
-	return err
+	return nil
 }
 
-func (w *world) newBoot() error {
+func (w *world) newBoot(h *lab.Host) error {
 	id := fmt.Sprintf("00000000-0000-4000-8000-%012x\n", time.Now().UnixNano()&0xffffffffffff)
-	return os.WriteFile(w.boot, []byte(id), 0o644)
+	return os.WriteFile(h.Path("/srv/boot_id"), []byte(id), 0o644)
 }
 
 // serve listens on B, if nobody does any more.
