@@ -44,12 +44,12 @@ const (
 	wanted = "wanted"
 )
 
-// yieldLimit is how long a move that waits may take to clear up for another one.
-const yieldLimit = 5 * time.Second
+// claimLimit is how long a move that waits may take to clear up for another one.
+const claimLimit = 5 * time.Second
 
 // claim is lock, that a move which waits for its source makes room for.
 func (p Places) claim(ctx context.Context, id string) (*idLock, error) {
-	ctx, cancel := context.WithTimeout(ctx, yieldLimit)
+	ctx, cancel := context.WithTimeout(ctx, claimLimit)
 	defer cancel()
 	for asked := false; ; {
 		l, err := p.lock(id)
