@@ -60,7 +60,7 @@ lint:
 	@test -z "$$($(GOTOOL)/gofumpt -l . | tee /dev/stderr)" || { echo 'run: $(GOTOOL)/gofumpt -w .' >&2; exit 1; }
 	go vet ./...
 	$(GOTOOL)/golangci-lint run ./...
-	shellcheck scripts/setup scripts/dist scripts/lab scripts/bundle scripts/vm tests/vm/run tests/vm/suite tests/vm/host tests/vm/drive .ci/run
+	shellcheck scripts/setup scripts/dist scripts/lab scripts/bundle scripts/vm tests/vm/run tests/vm/suite tests/vm/host tests/vm/drive tests/identity/testdata/network-hook .ci/run
 
 FUZZTIME ?= 20s
 # go test fuzzes one function at a time.

@@ -29,6 +29,7 @@ type CheckOptions struct {
 	Mode         Mode         // default Auto
 	Feed         bool         // as PushOptions.Feed
 	Volumes      string       // as PushOptions.Volumes
+	TCP          string       // as PushOptions.TCP
 }
 
 // CheckResult is what was found, what matters most first.
@@ -56,12 +57,12 @@ func Check(ctx context.Context, id, peer string, o *CheckOptions) (*CheckResult,
 	}
 	order := &keeper.Order{Places: host.places(""), CRIU: host.CRIU, SystemdCgroup: host.SystemdCgroup, Feed: options.Feed, Mode: options.Mode}
 	if peer != "" {
-		push := PushOptions{Certificates: options.Certificates, Mode: options.Mode, Feed: options.Feed, Volumes: options.Volumes}
+		push := PushOptions{Certificates: options.Certificates, Mode: options.Mode, Feed: options.Feed, Volumes: options.Volumes, TCP: options.TCP}
 		if order, err = push.order(host, id, peer); err != nil {
 			return nil, err
 		}
 	}
-	order.Container = id
+	order.Container, order.TCP = id, options.TCP
 	if order.Volumes = options.Volumes; order.Volumes == "" {
 		order.Volumes = keeper.VolumesCopy
 	}

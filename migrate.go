@@ -79,6 +79,7 @@ type Host struct {
 	Root          string       // state root; default /run/migrate
 	Journals      string       // journals of moves, must survive a reboot; default /var/lib/migrate/journal
 	CRIU          string       // CRIU program; default: MIGRATE_CRIU, PATH, /opt/migrate/criu/criu
+	NetworkHook   string       // program that connects network namespaces that have a path; "" for none
 	SystemdCgroup bool         // cgroups are made by systemd
 	Program       string       // the migrate program that holds moves; default: the running executable
 	Debug         bool         // the keepers' logs say more
@@ -103,11 +104,11 @@ func (h Host) fill() (Host, error) {
 			return h, err
 		}
 	}
-	return h, absolute(&h.Root, &h.Journals)
+	return h, absolute(&h.Root, &h.Journals, &h.NetworkHook)
 }
 
 func (h Host) places(bundles string) keeper.Places {
-	return keeper.Places{Root: h.Root, Journals: h.Journals, Bundles: bundles}.Fill()
+	return keeper.Places{Root: h.Root, Journals: h.Journals, Bundles: bundles, NetworkHook: h.NetworkHook}.Fill()
 }
 
 // absolute makes paths mean the same to a keeper, whose working directory is another one.

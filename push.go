@@ -28,6 +28,7 @@ type PushOptions struct {
 	Keep           bool          // leave the stopped container at the source
 	Retry          time.Duration // how long to try again after a lost link; default 30 s; see NoRetry
 	Volumes        string        // bind mounts: "copy" (default), "shared" or "refuse"
+	TCP            string        // TCP connections: "" (kept where the address moves along, else closed), "established" or "close"
 	Event          func(Event)   // called for each event, one at a time; nil drops them
 
 	// Abandon, once closed, makes Push return with Unknown as soon as COMMIT was sent. The move goes on without it.
@@ -101,6 +102,7 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 		Keep:           o.Keep,
 		Retry:          o.Retry,
 		Volumes:        o.Volumes,
+		TCP:            o.TCP,
 		Debug:          host.Debug,
 	}
 	if order.Lanes == 0 {
@@ -118,6 +120,11 @@ func (o *PushOptions) order(host Host, id, peer string) (*keeper.Order, error) {
 	case keeper.VolumesCopy, keeper.VolumesShared, keeper.VolumesRefuse:
 	default:
 		return nil, fmt.Errorf("volumes %q: want copy, shared or refuse", order.Volumes)
+	}
+	switch order.TCP {
+	case "", keeper.TCPEstablished, keeper.TCPClose:
+	default:
+		return nil, fmt.Errorf("tcp %q: want established or close", order.TCP)
 	}
 	switch order.Compress {
 	case "":

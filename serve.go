@@ -102,6 +102,9 @@ func newRouter(o *ServeOptions) (*keeper.Router, error) {
 		args = append(args, "--systemd-cgroup")
 	}
 	args = append(args, "keeper", "--journals", places.Journals, "--bundles", places.Bundles)
+	if places.NetworkHook != "" {
+		args = append(args, "--network-hook", places.NetworkHook)
+	}
 	if c != (Certificates{}) {
 		if err := errors.Join(absolute(&c.Cert), absolute(&c.Key), absolute(&c.CA)); err != nil {
 			return nil, err

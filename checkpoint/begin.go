@@ -10,7 +10,6 @@ import (
 
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/image"
-	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/netlock"
 	"github.com/livemigrate/migrate/internal/sys/netns"
@@ -28,14 +27,15 @@ type dump struct {
 	options   *Options
 	client    *criu.Client
 	call      *criu.Call
-	link      *link.Link // nil without a network of ours
-	version   string     // CRIU's; empty when no manifest is wanted
+	plug      plug         // nil where CRIU locks the network, or nobody does
+	shut      func() error // of plug
+	version   string       // CRIU's; empty when no manifest is wanted
 
 	descriptors []string
 	terminals   []terminal.Blocking // CRIU may leave them otherwise
 	wasPaused   bool                // by its user: it stays so
 	frozen      bool                // by us
-	plug        chan error          // has the result of taking the link off its bridge, once that has begun
+	unplugging  chan error          // has the result of that, once it has begun
 	locked      bool                // CRIU locks the network itself
 
 	mounts  []byte         // of init, when CRIU was asked
@@ -140,12 +140,21 @@ func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
 		if err := image.WriteNetwork(d.options.ImagesDir, remembered(state.Network)); err != nil {
 			return nil, err
 		}
-		var err error
-		if d.link, err = openLink(d.container.ID(), state.Network); err != nil {
-			return nil, err
-		}
+	}
+	if err := d.findPlug(); err != nil {
+		return nil, err
 	}
 	return d.request()
+}
+
+// findPlug finds what cuts the container off. A namespace that an engine has made stays connected when images are made for
+// anybody: who restores them may be the engine.
+func (d *dump) findPlug() (err error) {
+	if d.container.State().Network == nil && !d.options.NoManifest {
+		return nil
+	}
+	d.plug, d.shut, err = openPlug(d.container)
+	return err
 }
 
 // remembered is the network without what is this host's.
@@ -334,8 +343,13 @@ func clearRules(ctx context.Context, c *runtime.Container) error {
 }
 
 func (d *dump) closeClient() error {
-	if d.client == nil {
-		return nil
+	var err error
+	if d.shut != nil {
+		err = d.shut()
+		d.shut = nil
 	}
-	return d.client.Close()
+	if d.client == nil {
+		return err
+	}
+	return errors.Join(err, d.client.Close())
 }

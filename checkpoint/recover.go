@@ -55,6 +55,15 @@ func tracedByCRIU(pid int) bool {
 	return err == nil && slices.Contains(strings.Split(string(args), "\x00"), "swrk")
 }
 
+// reconnect ends what cut the container off.
+func reconnect(c *runtime.Container) error {
+	p, shut, err := openPlug(c)
+	if err == nil && p != nil {
+		err = p.Join()
+	}
+	return errors.Join(err, shut())
+}
+
 func recoverContainer(ctx context.Context, c *runtime.Container, thaw bool) error {
 	if err := awaitUntraced(ctx, c); err != nil {
 		return err
@@ -68,13 +77,7 @@ func recoverContainer(ctx context.Context, c *runtime.Container, thaw bool) erro
 	}
 	// The rules first: the end of repair sends a probe, whose answer should come in.
 	err = clearRules(ctx, c)
-	if state := c.State(); state.Network != nil {
-		l, openErr := openLink(c.ID(), state.Network)
-		if openErr == nil {
-			openErr = l.Join()
-		}
-		err = errors.Join(err, openErr)
-	}
+	err = errors.Join(err, reconnect(c))
 	if _, repairErr := tcprepair.EndAll(pids); repairErr != nil {
 		err = errors.Join(err, repairErr)
 	}

@@ -83,11 +83,11 @@ func (o *Options) cgroupMode(plan *runtime.Plan) criu.CgroupMode {
 	return rpc.CriuCgMode_SOFT
 }
 
-// networkLock: our link off its bridge is a lock already, and without kept connections there is nothing that a packet could
+// networkLock: a container that we cut off is locked already, and without kept connections there is nothing that a packet could
 // spoil: CRIU's own lock costs 50 ms at each end. Its default needs iptables, the other way only the kernel's nftables.
 func (d *dump) networkLock() *criu.NetworkLock {
 	method := rpc.CriuNetworkLockMethod_SKIP
-	if d.link == nil && d.options.TCPEstablished {
+	if d.plug == nil && d.options.TCPEstablished {
 		d.locked = true
 		method = rpc.CriuNetworkLockMethod_IPTABLES
 		if _, err := exec.LookPath("iptables-restore"); err != nil {

@@ -28,7 +28,7 @@ func birth(s *State) *State {
 	return &State{
 		Version: s.Version, ID: s.ID, InitProcessPid: s.InitProcessPid, InitProcessStartTime: s.InitProcessStartTime, Created: s.Created,
 		Plan: &Plan{Spec: spec, Bundle: s.Plan.Bundle}, RootlessCgroups: s.RootlessCgroups, SystemdCgroup: s.SystemdCgroup,
-		CgroupPaths: s.CgroupPaths, Network: s.Network,
+		CgroupPaths: s.CgroupPaths, Network: s.Network, OwnsNetwork: s.OwnsNetwork,
 		IntelRdtPath: s.IntelRdtPath, IntelRdtMonPath: s.IntelRdtMonPath, IntelRdtOwned: s.IntelRdtOwned,
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/runtime/internal/hooks"
 	"github.com/livemigrate/migrate/runtime/internal/rdt"
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -70,8 +71,12 @@ func (c *Container) destroy(ctx context.Context) error {
 	return hooks.Run(ctx, c.state.Plan.Spec.Hooks, hooks.Poststop, c.ociState(specs.StateStopped))
 }
 
-// disconnect deletes the link. The kernel does so too, but only some time after the last process is gone.
+// disconnect deletes the link, or the network namespace that was made for the container. The kernel deletes a link too, but only
+// some time after the last process is gone.
 func (c *Container) disconnect() error {
+	if path := c.state.Plan.NamespacePath(specs.NetworkNamespace); c.state.OwnsNetwork && path != "" {
+		return netns.Unbind(path)
+	}
 	network := c.state.Network
 	if network == nil || network.HostEnd == "" {
 		return nil

@@ -21,6 +21,9 @@ type PrepareOptions struct {
 	PidFile string // written by Adopt
 	Arrival string // the move that brings it, for State
 	Notify  bool   // it has a NOTIFY_SOCKET, as with CreateOptions.Notify
+
+	// OwnsNetwork: the network namespace that its config names by path was made for it alone, and ends with it.
+	OwnsNetwork bool
 }
 
 // ExternalMount is a mount that comes from outside of the image set: at Destination in the container belongs what is at
@@ -41,7 +44,8 @@ type Prepared struct {
 
 // Prepare takes the id and does everything for a restore that needs no process: the cgroup, a mount of the rootfs with
 // every mount point in it, from which nothing spreads back, a null device for masked files and, with a network of ours and
-// no user namespace, a network namespace with the link in it, which is not on the bridge yet. ErrExists when the id is
+// no user namespace, a network namespace with the link in it, which is not on the bridge yet. One that the config names by its
+// path has to be there. ErrExists when the id is
 // taken. When it fails nothing is left.
 func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *PrepareOptions) (_ *Prepared, err error) {
 	if o == nil {
@@ -51,7 +55,7 @@ func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *Prepare
 	if err != nil {
 		return nil, err
 	}
-	c.state.Arrival = o.Arrival
+	c.state.Arrival, c.state.OwnsNetwork = o.Arrival, o.OwnsNetwork
 	p := &Prepared{creation: c, root: filepath.Join(c.dir, rootDir), pidFile: o.PidFile}
 	defer func() {
 		if err != nil {
@@ -76,6 +80,12 @@ func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *Prepare
 		if err := p.makeNetwork(ctx); err != nil {
 			return nil, err
 		}
+	}
+	if path := plan.NamespacePath(specs.NetworkNamespace); path != "" {
+		if p.netns, err = netns.Open(path); err != nil {
+			return nil, err
+		}
+		p.undo.addClose("network namespace", p.netns)
 	}
 	// Should this process die, what is there so far can be found and deleted: a container that has stopped.
 	return p, firstState(c.dir, c.state)
@@ -149,7 +159,7 @@ func (p *Prepared) StateDir() string { return p.dir }
 // Root is where CRIU finds the root of the container's mounts.
 func (p *Prepared) Root() string { return p.root }
 
-// NetNS is the prepared network namespace, nil without one. It belongs to the Prepared.
+// NetNS is the network namespace that was prepared, or is named by its path; nil without one. It belongs to the Prepared.
 func (p *Prepared) NetNS() *os.File { return p.netns }
 
 // Link is the prepared link, nil without one. With a user namespace the link is made by CRIU: SetLink tells about it.

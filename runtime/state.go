@@ -48,6 +48,7 @@ type State struct {
 	IntelRdtMonPath     string   `json:"intel_rdt_mon_path,omitempty"` // and its monitoring group
 	IntelRdtOwned       bool     `json:"intel_rdt_owned,omitempty"`    // the group was made for it alone
 	Network             *Network `json:"network,omitempty"`            // with the host's end of the link
+	OwnsNetwork         bool     `json:"owns_network,omitempty"`       // see PrepareOptions.OwnsNetwork
 	Notify              bool     `json:"notify,omitempty"`             // see CreateOptions.Notify
 	LogFile             string   `json:"log_file,omitempty"`
 	MonitorPid          int      `json:"monitor_pid,omitempty"`

@@ -50,6 +50,7 @@ checkpoint, of the container as far as this host knows; without a container abou
 	flags := cmd.Flags()
 	flags.StringVar(&mode, "mode", "auto", "how its memory is to move, as for push")
 	flags.StringVar(&opts.Volumes, "volumes", "copy", "bind-mounted directories: copy, shared or refuse")
+	tcpFlags(cmd, &opts.TCP)
 	feedFlag(flags, &opts.Feed)
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object")
 	tlsFlags(flags, &opts.Certificates)

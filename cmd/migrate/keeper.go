@@ -26,6 +26,7 @@ func newKeeperCommand(g *globals) *cobra.Command {
 	flags.StringVar(&order.Journals, "journals", keeper.DefaultJournals, "directory of journals")
 	bundlesFlag(flags, &order.Bundles)
 	feedFlag(flags, &order.Feed)
+	networkHookFlag(flags, &order.NetworkHook)
 	tlsFlags(flags, &order.Certificates)
 	allowFlag(flags, &order.Allow)
 	return cmd

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -87,11 +88,31 @@ their last moment stay here. --bandwidth-limit is that of all together.`,
 	flags.BoolVar(&opts.Keep, "keep", false, "leave the stopped container here")
 	flags.DurationVar(&opts.Retry, "retry", 30*time.Second, "how long to try again after a lost connection, 0 for not at all")
 	flags.StringVar(&opts.Volumes, "volumes", "copy", "bind-mounted directories: copy, shared or refuse")
+	tcpFlags(cmd, &opts.TCP)
 	flags.BoolVar(&asJSON, "json", false, "print one JSON object per event")
 	flags.StringVar(&story, "report", "", "write the story of the move to this file (.json)")
 	drainFlags(cmd, &many)
+	networkHookFlag(flags, &g.networkHook)
 	tlsFlags(flags, &opts.Certificates)
 	return cmd
+}
+
+// tcpFlags say what becomes of TCP connections, against what the container's network suggests.
+func tcpFlags(cmd *cobra.Command, tcp *string) {
+	flags := cmd.Flags()
+	for name, usage := range map[string]string{
+		"established": "its TCP connections go on (default where its address moves along)",
+		"close":       "its TCP connections end (default where its address stays: with its host's network)",
+	} {
+		flags.BoolFunc("tcp-"+name, usage, func(value string) error {
+			if on, err := strconv.ParseBool(value); !on {
+				return err
+			}
+			*tcp = name
+			return nil
+		})
+	}
+	cmd.MarkFlagsMutuallyExclusive("tcp-established", "tcp-close")
 }
 
 // checkPush finds what is wrong with the command line, before anything is started.

@@ -24,5 +24,6 @@ func newReceiveCommand(g *globals) *cobra.Command {
 		},
 	}
 	bundlesFlag(cmd.Flags(), &bundles)
+	networkHookFlag(cmd.Flags(), &g.networkHook)
 	return cmd
 }

@@ -61,6 +61,7 @@ When the other host is gone for good, fence it first, then say which side lives 
 	flags.BoolVar(&forceSrc, "force-source", false, "the peer is gone and fenced: the container runs on here")
 	flags.BoolVar(&forcePr, "force-peer", false, "it runs at the peer: remove the copy here")
 	flags.DurationVar(&opts.Patience, "retry", 10*time.Second, "how long to try to reach the peer")
+	networkHookFlag(flags, &g.networkHook)
 	tlsFlags(flags, &opts.Certificates)
 	return cmd
 }

@@ -30,6 +30,7 @@ type globals struct {
 	logFormat     string
 	debug         bool
 	systemdCgroup bool
+	networkHook   string // of commands that move containers
 	rootless      string
 
 	rootSet bool          // --root was given

@@ -24,6 +24,7 @@ func newServeCommand(g *globals) *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&opts.Listen, "listen", "tls://:7440", "where to listen: tls://[host]:port or unix:///path")
 	bundlesFlag(flags, &opts.Bundles)
+	networkHookFlag(flags, &g.networkHook)
 	tlsFlags(flags, &opts.Certificates)
 	allowFlag(flags, &opts.Allow)
 	return cmd
@@ -31,6 +32,11 @@ func newServeCommand(g *globals) *cobra.Command {
 
 func allowFlag(flags *pflag.FlagSet, names *[]string) {
 	flags.StringArrayVar(names, "allow", nil, "take containers from the owner of this certificate `name` (tls://; repeatable; default: of every one of the authority)")
+}
+
+// networkHookFlag is for whoever makes, or ends, a container on this host.
+func networkHookFlag(flags *pflag.FlagSet, program *string) {
+	flags.StringVar(program, "network-hook", envOr("MIGRATE_NETWORK_HOOK", ""), "program that connects the network namespaces of containers that have one by path")
 }
 
 func bundlesFlag(flags *pflag.FlagSet, bundles *string) {

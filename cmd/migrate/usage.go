@@ -29,5 +29,5 @@ func envOr(name, otherwise string) string {
 
 // host is this host as the library wants it.
 func (g *globals) host() migrate.Host {
-	return migrate.Host{Root: g.root, CRIU: g.criu, SystemdCgroup: g.systemdCgroup, Debug: g.debug, Log: g.log}
+	return migrate.Host{Root: g.root, CRIU: g.criu, SystemdCgroup: g.systemdCgroup, NetworkHook: g.networkHook, Debug: g.debug, Log: g.log}
 }

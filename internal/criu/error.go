@@ -53,9 +53,15 @@ func (e *Error) Unwrap() error {
 	return e.err
 }
 
+// inFlight is of a listening socket with connections that its program has not accepted.
+const inFlight = "In-flight connection"
+
+// InFlight tells that connections were refused which the program had not accepted yet. They can be left out of a dump.
+func (e *Error) InFlight() bool { return strings.Contains(e.Cause, inFlight) }
+
 // Passing tells whether the cause is a state that a process passes through: the same request may succeed a moment later.
 func (e *Error) Passing() bool {
-	for _, fragment := range []string{"Zombies with threads", "Control messages in queue", "Unable to freeze cgroup", "Timeout reached"} {
+	for _, fragment := range []string{"Zombies with threads", "Control messages in queue", "Unable to freeze cgroup", "Timeout reached", inFlight} {
 		if strings.Contains(e.Cause, fragment) {
 			return true
 		}

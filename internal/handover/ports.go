@@ -179,8 +179,8 @@ type Place interface {
 	Images() string
 	// Sync serves one pass or delta of tree index, and returns the bytes received.
 	Sync(ctx context.Context, index int, ch Channel) (uint64, error)
-	// Prepare does everything for the restore that needs no images.
-	Prepare(ctx context.Context) error
+	// Prepare does everything for the restore that needs no images. The findings are what could only be told by doing it.
+	Prepare(ctx context.Context) ([]*wire.Finding, error)
 	// Pages stores the pages of one frame; what is stored for a page later replaces what was before. It is called by several
 	// goroutines, one for each lane, and must not keep the frame. An error that wraps wire.ErrNoSpace says that it is full.
 	Pages(frame []byte) error

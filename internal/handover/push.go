@@ -201,9 +201,11 @@ func (p *Push) prepare(ctx context.Context) error {
 	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepare{Prepare: &wire.Prepare{}}}); err != nil {
 		return err
 	}
-	if _, err := expect(ctx, p.talk, (*wire.Message).GetPrepared); err != nil {
+	prepared, err := expect(ctx, p.talk, (*wire.Message).GetPrepared)
+	if err != nil {
 		return fmt.Errorf("prepare the peer: %w", err)
 	}
+	p.note(prepared.GetFindings(), p.offer.GetDestination())
 	return nil
 }
 

@@ -200,10 +200,10 @@ func (r *Receive) prepare(ctx context.Context) error {
 	if r.images != nil {
 		return fmt.Errorf("%w: prepared twice", wire.ErrMalformed)
 	}
-	if err := r.place.Prepare(ctx); err != nil {
+	findings, err := r.place.Prepare(ctx)
+	if err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
-	var err error
 	if r.images, err = newImageReceiver(r.place.Images()); err != nil {
 		return err
 	}
@@ -215,7 +215,9 @@ func (r *Receive) prepare(ctx context.Context) error {
 	if err := failpoint.Hit(ctx, failpoint.PeerPrepared); err != nil {
 		return err
 	}
-	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepared{Prepared: &wire.Prepared{}}})
+	prepared := &wire.Prepared{}
+	prepared.SetFindings(findings)
+	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Prepared{Prepared: prepared}})
 }
 
 func (r *Receive) restore(ctx context.Context, last *wire.Images) error {

@@ -287,7 +287,7 @@ func (p twinPlace) Sync(ctx context.Context, _ int, ch Channel) (uint64, error) 
 	return uint64(len(frame)), err
 }
 
-func (p twinPlace) Prepare(context.Context) error { return p.step("prepare") }
+func (p twinPlace) Prepare(context.Context) ([]*wire.Finding, error) { return nil, p.step("prepare") }
 
 func (p twinPlace) Restore(ctx context.Context, _ []byte) (Gate, error) {
 	if err := p.step("restore"); err != nil {

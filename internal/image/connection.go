@@ -93,13 +93,17 @@ func connection(s *entry) (c Connection, ok bool, err error) {
 
 // address reads an IPv4 address, plain or mapped into an IPv6 socket's. CRIU keeps the words as the kernel has them.
 func address(words []uint64) (netip.Addr, bool) {
+	a, ok := anyAddress(words)
+	return a, ok && a.Is4()
+}
+
+func anyAddress(words []uint64) (netip.Addr, bool) {
 	var b []byte
 	for _, word := range words {
 		b = binary.LittleEndian.AppendUint32(b, uint32(word))
 	}
 	a, ok := netip.AddrFromSlice(b)
-	a = a.Unmap()
-	return a, ok && a.Is4()
+	return a.Unmap(), ok
 }
 
 // expects reads the head of a connection's image. What follows it are the queues, as raw bytes.

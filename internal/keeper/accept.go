@@ -83,6 +83,7 @@ func (p *place) arrival() (*preflight.Arrival, error) {
 	a := &preflight.Arrival{
 		Spec: p.spec, Needs: preflight.NeedsFromWire(p.hello.GetNeeds()), Network: p.identity.Network, LogFile: p.identity.LogFile,
 		Travels: travels, Binds: p.identity.Binds, Bundles: p.host.order.Bundles,
+		Namespace: p.identity.Namespace, Hooked: p.host.order.NetworkHook != "",
 	}
 	for i, t := range p.hello.GetTrees() {
 		if _, err := os.Stat(p.treePath(i)); err != nil { // what is there already is not counted again

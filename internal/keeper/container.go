@@ -20,6 +20,7 @@ import (
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/internal/netspace"
 	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
@@ -28,17 +29,18 @@ import (
 // container is a running container as the handover's source side wants it.
 type container struct {
 	*runtime.Container
-	order  *Order
-	move   string // name of the move that it is opened for
-	log    *slog.Logger
-	client *checkpoint.Client // CRIU, started before it is needed; nil once the dump has taken it over
-	trees  []*tree
-	binds  []*bind
-	marks  []*preflight.Mark // on those that the peer must have too
-	facts  criuFacts
-	memory *privateMemory // while it is followed
-	held   *held          // once it is dumped
-	work   work           // when its memory began to be followed
+	order     *Order
+	move      string // name of the move that it is opened for
+	log       *slog.Logger
+	client    *checkpoint.Client // CRIU, started before it is needed; nil once the dump has taken it over
+	trees     []*tree
+	binds     []*bind
+	marks     []*preflight.Mark // on those that the peer must have too
+	facts     criuFacts
+	namespace *netspace.Record // its network namespace, if the peer makes it
+	memory    *privateMemory   // while it is followed
+	held      *held            // once it is dumped
+	work      work             // when its memory began to be followed
 	// processors are what it takes by itself; 0 until somebody wants to know.
 	processors float64
 }
@@ -138,7 +140,7 @@ func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, er
 		return nil, nil, fmt.Errorf("encode config: %w", err)
 	}
 	who := identity{
-		Network: state.Network, LogFile: state.LogFile, Notify: state.Notify, Created: state.Created,
+		Network: state.Network, Namespace: c.namespace, LogFile: state.LogFile, Notify: state.Notify, Created: state.Created,
 		NoSeccompFlags: state.Plan.NoSeccompFlags, Volumes: c.volumes(),
 	}
 	if who.Binds, err = c.markBinds(); err != nil {
@@ -153,7 +155,7 @@ func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, er
 		Cpuinfo:        c.facts.cpuinfo,
 		Config:         config,
 		MemoryBytes:    c.resident(),
-		TcpEstablished: true,
+		TcpEstablished: !c.closes(),
 		Source:         hostname(),
 		Needs:          needs.ToWire(),
 	}
@@ -170,6 +172,7 @@ func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.
 	if err != nil {
 		return nil, nil, err
 	}
+	subject.Keeps, subject.Closes = c.order.TCP == TCPEstablished, c.closes()
 	findings := preflight.Container(c.Container, c.dumpOptions(""))
 	findings = append(findings, c.judgeBinds()...)
 	subject.Binds = c.localBinds()
@@ -184,6 +187,12 @@ func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.
 		return nil, nil, err
 	}
 	findings = append(findings, scanned...)
+	record, network, err := preflight.Network(c.Container, subject)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.namespace = record
+	findings = append(findings, network...)
 	host, err := preflight.Host(ctx, &preflight.HostOptions{
 		Role: preflight.Source, Needs: needs, UserNamespace: c.Plan().Private(specs.UserNamespace),
 		Feed: c.order.Feed, Spool: c.order.spoolParent(),
@@ -225,19 +234,33 @@ func (c *container) Trees() []handover.Tree {
 	return trees
 }
 
+// closes tells whether its TCP connections end: by default where it has its host's network, whose addresses stay.
+func (c *container) closes() bool {
+	switch c.order.TCP {
+	case TCPClose:
+		return true
+	case TCPEstablished:
+		return false
+	}
+	shares, err := preflight.SharesNetwork(c.Container)
+	return err == nil && shares
+}
+
 func (c *container) dumpOptions(images string) *checkpoint.Options {
 	return &checkpoint.Options{
-		ImagesDir:      images,
-		CRIU:           c.order.CRIU,
-		TCPEstablished: true,
-		FileLocks:      true,
-		LinkRemap:      true,
-		GhostLimit:     preflight.MostDeleted,
-		ExternalUnix:   true,
-		LogLevel:       criuLogLevel(c.order.Debug),
-		NoManifest:     true,
-		LeaveMemory:    c.order.Feed, // as it should be; see Dump
-		Log:            c.log,
+		ImagesDir:       images,
+		CRIU:            c.order.CRIU,
+		TCPEstablished:  !c.closes(),
+		TCPClose:        c.closes(),
+		TCPSkipInFlight: c.order.skipInFlight,
+		FileLocks:       true,
+		LinkRemap:       true,
+		GhostLimit:      preflight.MostDeleted,
+		ExternalUnix:    true,
+		LogLevel:        criuLogLevel(c.order.Debug),
+		NoManifest:      true,
+		LeaveMemory:     c.order.Feed, // as it should be; see Dump
+		Log:             c.log,
 	}
 }
 
@@ -348,7 +371,8 @@ func (c *container) Stdio(ctx context.Context) ([]byte, error) {
 
 // Destroy removes the container, whose processes may be alive and frozen.
 func (c *container) Destroy(ctx context.Context) error {
-	return c.Delete(ctx, true)
+	state := c.State()
+	return errors.Join(c.Delete(ctx, true), c.leaveNetwork(ctx, &state))
 }
 
 // Stop kills what is left of the container, which stays as one that has ended: --keep.
@@ -356,7 +380,8 @@ func (c *container) Stop(ctx context.Context) error {
 	if err := c.KillAll(ctx); err != nil {
 		return err
 	}
-	return c.mark("")
+	state := c.State()
+	return errors.Join(c.mark(""), c.leaveNetwork(ctx, &state))
 }
 
 // Revive makes a container run on that was left dumped.

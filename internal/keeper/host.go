@@ -121,6 +121,11 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	case err == nil:
 		h.log.Info("the id has been taken by another container", "container", m.Container, "move", m.Name)
 	}
+	n, networkErr := loadNetwork(h.order.Places, m.Name, h.log)
+	if n != nil && networkErr == nil {
+		networkErr = n.discard(ctx)
+	}
+	err = errors.Join(err, networkErr)
 	return errors.Join(err, restore.RemoveYards(h.order.logs(m.Container)), h.order.removeSpool(m.Name))
 }
 
@@ -179,7 +184,7 @@ func (h *host) release(ctx context.Context, c *runtime.Container, m journal.Move
 	if err := c.Thaw(ctx); err != nil {
 		return err
 	}
-	if err := h.connect(ctx, c); err != nil { // it is ours all the same
+	if err := h.connect(ctx, c, m); err != nil { // it is ours all the same
 		h.log.Error("the container runs without its network", "container", m.Container, "error", err)
 	}
 	return nil
@@ -198,7 +203,13 @@ func (h *host) awaitCRIU(ctx context.Context, c *runtime.Container) {
 	}
 }
 
-func (h *host) connect(ctx context.Context, c *runtime.Container) error {
+func (h *host) connect(ctx context.Context, c *runtime.Container, m journal.Move) error {
+	if n, err := loadNetwork(h.order.Places, m.Name, h.log); n != nil || err != nil {
+		if err == nil {
+			err = errors.Join(n.open(ctx, nil), n.done())
+		}
+		return err
+	}
 	network := c.State().Network
 	pid := c.InitPid()
 	if network == nil || pid == 0 {

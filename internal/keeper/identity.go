@@ -5,17 +5,19 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/netspace"
 	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/runtime"
 )
 
 // identity is what the source's runtime knows of a container beyond its config.json, and the peer's must know too.
 type identity struct {
-	Network *runtime.Network `json:"network,omitempty"`
-	LogFile string           `json:"log_file,omitempty"` // "" without a monitor
-	Notify  bool             `json:"notify,omitempty"`   // it has a NOTIFY_SOCKET of the runtime
-	Created time.Time        `json:"created"`
-	Volumes []volume         `json:"volumes,omitempty"`
+	Network   *runtime.Network `json:"network,omitempty"`
+	Namespace *netspace.Record `json:"namespace,omitempty"` // its network namespace, if the peer makes it
+	LogFile   string           `json:"log_file,omitempty"`  // "" without a monitor
+	Notify    bool             `json:"notify,omitempty"`    // it has a NOTIFY_SOCKET of the runtime
+	Created   time.Time        `json:"created"`
+	Volumes   []volume         `json:"volumes,omitempty"`
 
 	Binds []preflight.Bind `json:"binds,omitempty"` // mounts that do not travel
 

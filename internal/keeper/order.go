@@ -32,11 +32,20 @@ type Order struct {
 	Keep           bool                   `json:"keep,omitempty"`
 	Retry          time.Duration          `json:"retry"`
 	Volumes        string                 `json:"volumes"`
+	TCP            string                 `json:"tcp,omitempty"` // TCPEstablished or TCPClose; empty: as the address moves along or not
 	Debug          bool                   `json:"debug,omitempty"`
+
+	skipInFlight bool // connections that the program does not accept are left behind
 
 	// Besides is the memory, in bytes, of containers that come to the peer before this one. Check alone asks for it.
 	Besides uint64 `json:"-"`
 }
+
+// What becomes of TCP connections.
+const (
+	TCPEstablished = "established" // they go on
+	TCPClose       = "close"       // they end: the program reads the end of them, and at the source their other ends are told
+)
 
 // How --volumes treats the bind mounts of a container.
 const (

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -41,6 +42,8 @@ type place struct {
 	feedLimit uint64 // of so many bytes
 	full      bool   // the disk was too small: what came of the tree is in the way
 	images    string
+	network   *network     // nil without a network namespace by path
+	lost      []netip.Addr // its addresses that do not come along
 	prepared  *runtime.Prepared
 	memory    *feeding // nil when it comes with the images
 	client    *restore.Client
@@ -149,47 +152,56 @@ func (p *place) closeTargets(ctx context.Context, durable bool) error {
 }
 
 // Prepare does all that needs no images, so that none of it falls into the freeze.
-func (p *place) Prepare(ctx context.Context) error {
+func (p *place) Prepare(ctx context.Context) ([]*wire.Finding, error) {
 	p.spec.Root.Path = "rootfs"
 	for _, v := range p.identity.Volumes {
 		p.spec.Mounts[v.Mount].Source = filepath.Join(p.treePath(v.Tree), v.Path)
 	}
 	if err := p.findVolumes(); err != nil {
-		return err
+		return nil, err
 	}
 	if err := p.writeConfig(); err != nil {
-		return err
+		return nil, err
+	}
+	findings, err := p.makeNetwork(ctx)
+	if err != nil {
+		return nil, err
 	}
 	plan, err := runtime.Parse(p.bundle, p.spec, &runtime.PlanOptions{
 		Network: p.identity.Network, NoSeccompFlags: p.identity.NoSeccompFlags,
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := os.MkdirAll(p.host.order.logs(p.hello.GetContainer()), 0o700); err != nil {
-		return fmt.Errorf("make directory for logs: %w", err)
+		return nil, fmt.Errorf("make directory for logs: %w", err)
 	}
 	if p.images, err = p.host.order.spool(p.hello.GetMove()); err != nil {
-		return err
+		return nil, err
 	}
-	o := &runtime.PrepareOptions{Arrival: p.hello.GetMove(), Notify: p.identity.Notify}
+	o := &runtime.PrepareOptions{Arrival: p.hello.GetMove(), Notify: p.identity.Notify, OwnsNetwork: p.network != nil && p.network.Made}
 	if p.prepared, err = p.runtime.Prepare(ctx, p.hello.GetContainer(), plan, o); err != nil {
-		return err
+		return nil, err
 	}
+	completed, err := p.completeNetwork()
+	if err != nil {
+		return nil, err
+	}
+	findings = append(findings, completed...)
 	if p.identity.LogFile != "" {
 		if p.stdio, err = monitor.NewStdio(p.terminal()); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if p.feeds {
 		dir := p.host.order.logs(p.hello.GetContainer())
 		later := handover.Mode(p.hello.GetMode()).Later()
 		if p.memory, err = startFeeding(ctx, dir, p.prepared.StateDir(), p.feedLimit, later, p.host.log); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	p.client, err = restore.Start(context.WithoutCancel(ctx), p.prepared, p.restoreOptions())
-	return err
+	return findings.ToWire(), err
 }
 
 func (p *place) terminal() bool { return p.spec.Process != nil && p.spec.Process.Terminal }
@@ -212,6 +224,7 @@ func (p *place) restoreOptions() *restore.Options {
 		WorkDir:        p.host.order.logs(p.hello.GetContainer()),
 		CRIU:           p.host.order.CRIU,
 		TCPEstablished: p.hello.GetTcpEstablished(),
+		TCPClose:       !p.hello.GetTcpEstablished(),
 		FileLocks:      true,
 		ExternalUnix:   true,
 		AutoDedup:      true, // the memory of the images becomes the container's, instead of being held twice
@@ -298,6 +311,11 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 			return nil, err
 		}
 	}
+	if closed, err := image.Disconnect(p.images, p.lost); err != nil {
+		return nil, err
+	} else if closed > 0 {
+		p.host.log.Info("connections are closed: their address did not come along", "number", closed)
+	}
 	o := p.restoreOptions()
 	o.Client, p.client = p.client, nil
 	p.gate, err = restore.Begin(ctx, p.prepared, o)
@@ -306,7 +324,6 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 
 // Open lets the container run: the journal first, then the network, then its first instruction.
 func (p *place) Open(ctx context.Context, running func() error) error {
-	l := p.prepared.Link()
 	stalled := p.stalled()
 	c, err := p.gate.Open(ctx, func() error {
 		if p.memory != nil {
@@ -317,16 +334,7 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 		if err := running(); err != nil {
 			return err
 		}
-		if l == nil {
-			return nil
-		}
-		if err := l.Join(); err != nil { // it is ours already: without a network is better than not at all
-			p.host.log.Error("the container runs without its network", "error", err)
-			return nil
-		}
-		// Under a millisecond, and only here: the namespace that it comes from is closed when Open returns.
-		p.announce(context.WithoutCancel(ctx), l, stalled)
-		_ = failpoint.Hit(context.WithoutCancel(ctx), failpoint.PeerNetwork)
+		p.connect(context.WithoutCancel(ctx), stalled)
 		return nil
 	})
 	p.running = c
@@ -339,6 +347,27 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 		}
 	}
 	return err
+}
+
+// connect gives the container its network. It is ours already: without one is better than not at all.
+func (p *place) connect(ctx context.Context, stalled []link.Stalled) {
+	l := p.prepared.Link()
+	switch {
+	case p.network != nil:
+		if err := p.network.open(ctx, stalled); err != nil {
+			p.host.log.Error("the container runs without its network", "error", err)
+		}
+	case l == nil:
+		return
+	default:
+		if err := l.Join(); err != nil {
+			p.host.log.Error("the container runs without its network", "error", err)
+			return
+		}
+		// Under a millisecond, and only here: the namespace that it comes from is closed when Open returns.
+		p.announce(ctx, l, stalled)
+	}
+	_ = failpoint.Hit(ctx, failpoint.PeerNetwork)
 }
 
 // announce makes the network and the other ends of connections notice at once that the container is here. They would in
@@ -368,6 +397,9 @@ func (p *place) stalled() []link.Stalled {
 // finish clears up after a container that runs: what the service need not wait for. The lock is left to whoever goes on.
 func (p *place) finish(ctx context.Context) error {
 	err := errors.Join(p.closeTargets(ctx, true), os.RemoveAll(p.images))
+	if p.network != nil {
+		err = errors.Join(err, p.network.done())
+	}
 	if p.memory != nil {
 		err = errors.Join(err, p.memory.finish(ctx, p.running))
 	}
@@ -389,6 +421,9 @@ func (p *place) Discard(ctx context.Context) error {
 	}
 	if p.prepared != nil {
 		err = errors.Join(err, p.prepared.Discard(ctx))
+	}
+	if p.network != nil {
+		err = errors.Join(err, p.network.discard(ctx))
 	}
 	if p.memory != nil { // after the processes
 		err = errors.Join(err, p.memory.close())

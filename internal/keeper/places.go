@@ -12,11 +12,13 @@ import (
 	"github.com/livemigrate/migrate/transport"
 )
 
-// Places are the directories of a host that moves use.
+// Places are the directories of a host that moves use, and its program for networks.
 type Places struct {
 	Root     string // state root of the runtime
 	Journals string // survives a reboot
 	Bundles  string // peer: where containers are received
+
+	NetworkHook string // program that connects network namespaces; "" for none
 }
 
 // Defaults of a host.

@@ -96,6 +96,7 @@ func (m *mover) run(ctx context.Context) *report.Result {
 		case isPassing(attempt.Err) && unlucky < unluckyTimes:
 			unlucky++
 			record.Warn("it could not be dumped at that moment and ran on; trying again: " + attempt.Result.Error)
+			m.leaveInFlight(record, attempt.Err, unlucky)
 		case worthAnother(attempt, !broken.IsZero()) && time.Since(broken) <= m.order.Retry:
 			record.Warn("the link broke while the container ran on; trying again: " + attempt.Result.Error)
 		default:
@@ -119,6 +120,19 @@ func isPassing(err error) bool {
 	}
 	failed, ok := errors.AsType[*checkpoint.Error](err)
 	return ok && failed.Passing()
+}
+
+// acceptTimes is how often a program is given a second to accept the connections that wait for it. CRIU can't save those.
+const acceptTimes = 2
+
+// leaveInFlight leaves connections behind that the program does not accept: their other ends learn it when they send.
+func (m *mover) leaveInFlight(record *report.Recorder, err error, unlucky int) {
+	failed, ok := errors.AsType[*checkpoint.Error](err)
+	if !ok || !failed.InFlight() || unlucky < acceptTimes || m.order.skipInFlight {
+		return
+	}
+	m.order.skipInFlight = true
+	record.Warn("connections that its program does not accept do not move: their other ends are reset when they send")
 }
 
 const retryPause = time.Second

@@ -28,6 +28,13 @@ func (p Places) sweep(log *slog.Logger) {
 			log.Warn("images stay", "error", err)
 		}
 	}
+	marks, _ := filepath.Glob(p.networkMark("*"))
+	for _, mark := range marks {
+		move := strings.TrimSuffix(filepath.Base(mark), networkSuffix)
+		if info, err := os.Stat(mark); err == nil && time.Since(info.ModTime()) > oldMark && p.over(move) {
+			_ = os.Remove(mark)
+		}
+	}
 	sockets, _ := filepath.Glob(p.socketOf("*"))
 	for _, socket := range sockets {
 		if isDead(socket) {
@@ -35,6 +42,9 @@ func (p Places) sweep(log *slog.Logger) {
 		}
 	}
 }
+
+// oldMark is the age up to which the source of a move that has ended here may still ask, and the container is connected then.
+const oldMark = time.Hour
 
 // over tells whether a move has ended here, on either side, and no process is at work on it.
 func (p Places) over(move string) bool {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"github.com/mdlayher/packet"
@@ -24,15 +25,24 @@ var announceAgain = [...]time.Duration{50 * time.Millisecond, 200 * time.Millise
 // every switch on their way has learned the port. They are repeated in the background until ctx is done, 200 ms later
 // at the latest. Call it after Join; it needs no process in the namespace to be running.
 func (l *Link) Announce(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	conn, frames, err := l.openAnnouncement()
+	prefixes, err := l.config.prefixes()
 	if err != nil {
 		return fmt.Errorf("announce %q: %w", l.config.HostEnd, err)
 	}
+	return Announce(ctx, l.ns, l.config.iface(), prefixes)
+}
+
+// Announce is that for any Ethernet interface of a network namespace, and the addresses that it has.
+func Announce(ctx context.Context, ns *os.File, name string, prefixes []netip.Prefix) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	conn, frames, err := openAnnouncement(ns, name, prefixes)
+	if err != nil {
+		return fmt.Errorf("announce %q: %w", name, err)
+	}
 	if err := send(conn, frames); err != nil {
-		return errors.Join(fmt.Errorf("announce %q: %w", l.config.HostEnd, err), conn.Close())
+		return errors.Join(fmt.Errorf("announce %q: %w", name, err), conn.Close())
 	}
 	go repeat(ctx, conn, frames)
 	return nil
@@ -40,15 +50,11 @@ func (l *Link) Announce(ctx context.Context) error {
 
 // openAnnouncement makes the frames, and a raw socket on the container's end. A socket stays in the namespace that it was
 // made in, so the repetitions need not enter it.
-func (l *Link) openAnnouncement() (conn *packet.Conn, frames [][]byte, err error) {
-	prefixes, err := l.config.prefixes()
-	if err != nil {
-		return nil, nil, err
-	}
-	err = netns.Do(l.ns, func() error {
-		ifi, err := net.InterfaceByName(l.config.iface())
+func openAnnouncement(ns *os.File, name string, prefixes []netip.Prefix) (conn *packet.Conn, frames [][]byte, err error) {
+	err = netns.Do(ns, func() error {
+		ifi, err := net.InterfaceByName(name)
 		if err != nil {
-			return fmt.Errorf("find %q in the container's network namespace: %w", l.config.iface(), err)
+			return fmt.Errorf("find %q in the container's network namespace: %w", name, err)
 		}
 		for _, prefix := range prefixes {
 			frames = append(frames, announcements(ifi.HardwareAddr, prefix.Addr())...)

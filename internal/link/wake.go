@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 
 	"github.com/livemigrate/migrate/internal/sys/netns"
@@ -28,11 +29,16 @@ const wakeTimes = 8
 //
 // Call it after Announce. Connections of IPv6, and those whose local address is not the link's, are left alone.
 func (l *Link) Wake(ctx context.Context, connections []Stalled) error {
+	return Wake(ctx, l.ns, connections)
+}
+
+// Wake is that for any network namespace.
+func Wake(ctx context.Context, ns *os.File, connections []Stalled) error {
 	if len(connections) == 0 || ctx.Err() != nil {
 		return ctx.Err()
 	}
 	var socket net.PacketConn
-	err := netns.Do(l.ns, func() (err error) {
+	err := netns.Do(ns, func() (err error) {
 		socket, err = new(net.ListenConfig).ListenPacket(ctx, "ip4:icmp", "")
 		return err
 	})

@@ -48,25 +48,27 @@ const (
 	Unrestorable Code = "unrestorable"  // network devices, mounts that cannot be made again
 	ReadOnlyRoot Code = "readonly-root" // a root without the directory that CRIU needs
 	BindMount    Code = "bind-mount"    // a directory or file that must be at the peer, or may not go there
-	HostNetwork  Code = "host-network"  // connections are bound to this host's addresses
+	HostNetwork  Code = "host-network"  // sockets are bound to this host's addresses
+	Connections  Code = "connections"   // TCP connections that are closed
 )
 
 // What the peer is not fit for.
 const (
-	Machine      Code = "machine"       // another architecture
-	Processor    Code = "processor"     // instructions are missing
-	Configured   Code = "configuration" // a config.json that no container can be made of
-	IDTaken      Code = "id-taken"      // it has a container of this id
-	Bridge       Code = "bridge"        // of the container's link
-	DiskSpace    Code = "disk-space"
-	MemorySpace  Code = "memory-space"
-	MemoryLimit  Code = "memory-limit"  // of a cgroup
-	ProcessLimit Code = "process-limit" // of a cgroup, or the kernel's
-	LogFile      Code = "log-file"      // it cannot be written
-	FileMissing  Code = "file-missing"  // a file that does not travel, and is open or mapped
-	FileDiffers  Code = "file-differs"
-	KernelOlder  Code = "kernel-older"
-	NotShared    Code = "not-shared" // a directory or file that both hosts should have, and each has its own
+	Machine          Code = "machine"           // another architecture
+	Processor        Code = "processor"         // instructions are missing
+	Configured       Code = "configuration"     // a config.json that no container can be made of
+	IDTaken          Code = "id-taken"          // it has a container of this id
+	Bridge           Code = "bridge"            // of the container's link
+	NetworkNamespace Code = "network-namespace" // one that its config names by path, or what is in it
+	DiskSpace        Code = "disk-space"
+	MemorySpace      Code = "memory-space"
+	MemoryLimit      Code = "memory-limit"  // of a cgroup
+	ProcessLimit     Code = "process-limit" // of a cgroup, or the kernel's
+	LogFile          Code = "log-file"      // it cannot be written
+	FileMissing      Code = "file-missing"  // a file that does not travel, and is open or mapped
+	FileDiffers      Code = "file-differs"
+	KernelOlder      Code = "kernel-older"
+	NotShared        Code = "not-shared" // a directory or file that both hosts should have, and each has its own
 )
 
 // Codes are all of them.
@@ -75,8 +77,8 @@ func Codes() []Code {
 		Privileges, CRIUMissing, CRIUOld, Tracing, Tracker, Userfaultfd, OpenFiles, PipeSize, ImageSpace,
 		CopiedMemory, DeletedFile, PinnedMemory, IOUring, OwnUserfaultfd, OpenFile, Device, OutsideFile, WatchedOverlay, UnixSocket,
 		SocketKind, MPTCP, PipeMode, NestedNamespace, Traced, DeadLeader, Unrelated, Uninterruptible, ForeignLimits, SeccompNotify, SecurityLabel,
-		NotRunning, Arriving, Unrestorable, ReadOnlyRoot, BindMount, HostNetwork,
-		Machine, Processor, Configured, IDTaken, Bridge, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile,
+		NotRunning, Arriving, Unrestorable, ReadOnlyRoot, BindMount, HostNetwork, Connections,
+		Machine, Processor, Configured, IDTaken, Bridge, NetworkNamespace, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile,
 		FileMissing, FileDiffers, KernelOlder, NotShared,
 	}
 }

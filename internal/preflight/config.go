@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/sys/fs"
+	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -53,14 +55,34 @@ func SubjectOf(c *runtime.Container) (*Subject, error) {
 	plan := c.Plan()
 	s := &Subject{
 		Pids: pids, Init: c.InitPid(), Binds: make(map[string]string), Cgroups: c.State().CgroupPaths,
-		Host: plan.Network == nil && !plan.Private(specs.NetworkNamespace) && plan.NamespacePath(specs.NetworkNamespace) == "",
 	}
+	if s.Host, err = SharesNetwork(c); err != nil {
+		return nil, err
+	}
+	s.Path = !s.Host && plan.NamespacePath(specs.NetworkNamespace) != ""
 	for _, m := range plan.Spec.Mounts {
 		if m.Type == "tmpfs" {
 			s.Tmpfs = append(s.Tmpfs, m.Destination)
 		}
 	}
 	return s, nil
+}
+
+// SharesNetwork tells whether a container is in its host's network namespace, by a path or without one.
+func SharesNetwork(c *runtime.Container) (bool, error) {
+	plan := c.Plan()
+	if plan.Network != nil || plan.Private(specs.NetworkNamespace) {
+		return false, nil
+	}
+	theirs, err := netns.InodeOfProcess(c.InitPid())
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil // it has just ended
+	}
+	if err != nil {
+		return false, err
+	}
+	ours, err := netns.InodeOfProcess(os.Getpid())
+	return ours == theirs, err
 }
 
 // judgeLabels compares the container's security labels with what this host, the peer, has of such modules. Of AppArmor it

@@ -310,8 +310,8 @@ func TestSocketTablesAreRead(t *testing.T) {
 		"  1: B80D01200000000000000000010000A0:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000 0 0 12 1": {"2001:db8::a000:1", "12"},
 		"  sl  local_address": {"invalid IP", ""},
 	} {
-		if address, inode := parseSocket(line); address.String() != want[0] || inode != want[1] {
-			t.Errorf("%q: %v, %q", line, address, inode)
+		if s := parseSocket(line); s.local.String() != want[0] || s.inode != want[1] {
+			t.Errorf("%q: %+v", line, s)
 		}
 	}
 }

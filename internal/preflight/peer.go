@@ -12,20 +12,23 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/internal/link"
+	"github.com/livemigrate/migrate/internal/netspace"
 	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
 // Arrival is a container that is to come to this host.
 type Arrival struct {
-	Spec    *specs.Spec
-	Needs   *Needs
-	Network *link.Config      // of its link; nil without one
-	LogFile string            // that its monitor is to write; "" without one
-	Binds   []Bind            // those that do not, as the source has them
-	Travels map[int]bool      // mounts of the spec whose contents come along, by index
-	Bundles string            // where it is received
-	Files   uint64            // bytes of files that come and are not here yet
-	Cgroups map[string]string // where its cgroups will be, by controller
+	Spec      *specs.Spec
+	Needs     *Needs
+	Network   *link.Config      // of its link; nil without one
+	Namespace *netspace.Record  // its network namespace, where this host makes it
+	Hooked    bool              // this host has a hook for networks
+	LogFile   string            // that its monitor is to write; "" without one
+	Binds     []Bind            // those that do not, as the source has them
+	Travels   map[int]bool      // mounts of the spec whose contents come along, by index
+	Bundles   string            // where it is received
+	Files     uint64            // bytes of files that come and are not here yet
+	Cgroups   map[string]string // where its cgroups will be, by controller
 }
 
 // Arrive tells what this host, the peer, lacks for the container, but for what Host and CRIU tell.
@@ -36,11 +39,14 @@ func Arrive(a *Arrival) Findings {
 			f.add(Blocker, Bridge, "", "%v", err)
 		}
 	}
+	f = append(f, a.judgeNamespace()...)
 	f = append(f, a.judgeBinds()...)
 	f = append(f, a.judgeSpace()...)
 	f = append(f, a.judgeLog()...)
 	f = append(f, judgeFiles(a.Needs.Files)...)
-	f = append(f, judgeAddresses(a.Needs.Addresses)...)
+	if a.Namespace == nil { // otherwise they are made
+		f = append(f, judgeAddresses(a.Needs.Addresses)...)
+	}
 	appArmor, profiles, selinux := labelsOfHost()
 	f = append(f, judgeLabels(a.Needs.Labels, appArmor, profiles, selinux)...)
 	return append(f, a.judgeLimits()...)

@@ -13,10 +13,13 @@ import (
 
 // Subject is the container whose processes are looked at.
 type Subject struct {
-	Pids  []int             // all of them
-	Init  int               // the first
-	Binds map[string]string // bind mounts that do not travel: destination in the container, source on the host
-	Host  bool              // it shares the host's network
+	Pids   []int             // all of them
+	Init   int               // the first
+	Binds  map[string]string // bind mounts that do not travel: destination in the container, source on the host
+	Host   bool              // it shares the host's network
+	Path   bool              // its network namespace has a path
+	Keeps  bool              // its TCP connections are to be kept, whatever comes along
+	Closes bool              // they are to be closed
 
 	Cgroups map[string]string // the directories of its cgroup by controller; "" is cgroup v2
 	Tmpfs   []string          // destinations of the file systems in memory that are its own
@@ -29,7 +32,7 @@ type Needs struct {
 	Copied             uint64   // of them, what CRIU copies while it stands still
 	PipeSize           int      // of the largest pipe, in bytes
 	Labels             []string // AppArmor's or SELinux's
-	Addresses          []string // of this host, that its sockets are bound to
+	Addresses          []string // that its sockets are bound to, where those may not come along
 	Files              []File   // open or mapped, that do not travel
 }
 
@@ -67,9 +70,10 @@ func Scan(ctx context.Context, s *Subject) (*Needs, Findings, error) {
 	bytes += ghosts
 	needs.Copied = bytes
 	needs.Memory = max(c.memory(), bytes)
-	if s.Host {
+	if s.Host || s.Path {
 		needs.Addresses = c.addresses()
 	}
+	findings = append(findings, c.judgeConnections()...)
 	needs.Files = c.files()
 	slices.Sort(needs.Labels)
 	needs.Labels = slices.Compact(needs.Labels)

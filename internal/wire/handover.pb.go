@@ -404,20 +404,20 @@ type Hello struct {
 	Move           string                 `protobuf:"bytes,2,opt,name=move,proto3" json:"move,omitempty"`           // name of the move, 32 hexadecimal digits
 	Container      string                 `protobuf:"bytes,3,opt,name=container,proto3" json:"container,omitempty"` // container id
 	MigrateVersion string                 `protobuf:"bytes,4,opt,name=migrate_version,json=migrateVersion,proto3" json:"migrate_version,omitempty"`
-	Kernel         string                 `protobuf:"bytes,5,opt,name=kernel,proto3" json:"kernel,omitempty"`                                // uname -r
-	Machine        string                 `protobuf:"bytes,6,opt,name=machine,proto3" json:"machine,omitempty"`                              // uname -m
-	CriuVersion    uint32                 `protobuf:"varint,7,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`  // 10000*major + 100*minor + sublevel
-	Cpuinfo        []byte                 `protobuf:"bytes,8,opt,name=cpuinfo,proto3" json:"cpuinfo,omitempty"`                              // CRIU's cpuinfo.img of the source
-	Config         []byte                 `protobuf:"bytes,9,opt,name=config,proto3" json:"config,omitempty"`                                // config.json as the container runs it
-	Identity       []byte                 `protobuf:"bytes,10,opt,name=identity,proto3" json:"identity,omitempty"`                           // Identity, JSON: what the runtime's state holds beyond the config
-	MemoryBytes    uint64                 `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"` // resident in the container now
-	Trees          []*Tree                `protobuf:"bytes,12,rep,name=trees,proto3" json:"trees,omitempty"`                                 // what is synchronised, in order
-	Mode           string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                   // auto, stop-copy, pre-copy, post-copy or hybrid: which pages are at the peer when it resumes there
-	TcpEstablished bool                   `protobuf:"varint,14,opt,name=tcp_established,json=tcpEstablished,proto3" json:"tcp_established,omitempty"`
-	Source         string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`                   // name of the sending host, for messages
-	Check          bool                   `protobuf:"varint,16,opt,name=check,proto3" json:"check,omitempty"`                    // would it be taken? nothing is reserved, and the peer hangs up after its answer
-	Needs          *Needs                 `protobuf:"bytes,17,opt,name=needs,proto3" json:"needs,omitempty"`                     // what the peer's preflight compares
-	RetryMs        uint64                 `protobuf:"varint,18,opt,name=retry_ms,json=retryMs,proto3" json:"retry_ms,omitempty"` // so long it makes a link again that breaks between rounds of memory; 0: it does not
+	Kernel         string                 `protobuf:"bytes,5,opt,name=kernel,proto3" json:"kernel,omitempty"`                                         // uname -r
+	Machine        string                 `protobuf:"bytes,6,opt,name=machine,proto3" json:"machine,omitempty"`                                       // uname -m
+	CriuVersion    uint32                 `protobuf:"varint,7,opt,name=criu_version,json=criuVersion,proto3" json:"criu_version,omitempty"`           // 10000*major + 100*minor + sublevel
+	Cpuinfo        []byte                 `protobuf:"bytes,8,opt,name=cpuinfo,proto3" json:"cpuinfo,omitempty"`                                       // CRIU's cpuinfo.img of the source
+	Config         []byte                 `protobuf:"bytes,9,opt,name=config,proto3" json:"config,omitempty"`                                         // config.json as the container runs it
+	Identity       []byte                 `protobuf:"bytes,10,opt,name=identity,proto3" json:"identity,omitempty"`                                    // Identity, JSON: what the runtime's state holds beyond the config
+	MemoryBytes    uint64                 `protobuf:"varint,11,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`          // resident in the container now
+	Trees          []*Tree                `protobuf:"bytes,12,rep,name=trees,proto3" json:"trees,omitempty"`                                          // what is synchronised, in order
+	Mode           string                 `protobuf:"bytes,13,opt,name=mode,proto3" json:"mode,omitempty"`                                            // auto, stop-copy, pre-copy, post-copy or hybrid: which pages are at the peer when it resumes there
+	TcpEstablished bool                   `protobuf:"varint,14,opt,name=tcp_established,json=tcpEstablished,proto3" json:"tcp_established,omitempty"` // connections are in the images; otherwise they are closed
+	Source         string                 `protobuf:"bytes,15,opt,name=source,proto3" json:"source,omitempty"`                                        // name of the sending host, for messages
+	Check          bool                   `protobuf:"varint,16,opt,name=check,proto3" json:"check,omitempty"`                                         // would it be taken? nothing is reserved, and the peer hangs up after its answer
+	Needs          *Needs                 `protobuf:"bytes,17,opt,name=needs,proto3" json:"needs,omitempty"`                                          // what the peer's preflight compares
+	RetryMs        uint64                 `protobuf:"varint,18,opt,name=retry_ms,json=retryMs,proto3" json:"retry_ms,omitempty"`                      // so long it makes a link again that breaks between rounds of memory; 0: it does not
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -1140,6 +1140,7 @@ func (*Prepare) Descriptor() ([]byte, []int) {
 
 type Prepared struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
+	Findings      []*Finding             `protobuf:"bytes,1,rep,name=findings,proto3" json:"findings,omitempty"` // what the peer could only tell by making it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1172,6 +1173,13 @@ func (x *Prepared) ProtoReflect() protoreflect.Message {
 // Deprecated: Use Prepared.ProtoReflect.Descriptor instead.
 func (*Prepared) Descriptor() ([]byte, []int) {
 	return file_handover_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *Prepared) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
 }
 
 // PagesSent ends a round of memory: so many page frames are on the lanes since the last PagesSent.
@@ -2048,9 +2056,9 @@ const file_handover_proto_rawDesc = "" +
 	"TreeSynced\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\rR\x05index\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\t\n" +
-	"\aPrepare\"\n" +
-	"\n" +
-	"\bPrepared\";\n" +
+	"\aPrepare\"@\n" +
+	"\bPrepared\x124\n" +
+	"\bfindings\x18\x01 \x03(\v2\x18.migrate.wire.v1.FindingR\bfindings\";\n" +
 	"\tPagesSent\x12\x16\n" +
 	"\x06frames\x18\x01 \x01(\x04R\x06frames\x12\x16\n" +
 	"\x06forget\x18\x02 \x01(\bR\x06forget\"A\n" +
@@ -2165,15 +2173,16 @@ var file_handover_proto_depIdxs = []int32{
 	2,  // 21: migrate.wire.v1.Hello.needs:type_name -> migrate.wire.v1.Needs
 	3,  // 22: migrate.wire.v1.Needs.files:type_name -> migrate.wire.v1.SharedFile
 	4,  // 23: migrate.wire.v1.Offer.findings:type_name -> migrate.wire.v1.Finding
-	25, // 24: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
-	15, // 25: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
-	25, // 26: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
-	4,  // 27: migrate.wire.v1.Failure.findings:type_name -> migrate.wire.v1.Finding
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	4,  // 24: migrate.wire.v1.Prepared.findings:type_name -> migrate.wire.v1.Finding
+	25, // 25: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
+	15, // 26: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
+	25, // 27: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
+	4,  // 28: migrate.wire.v1.Failure.findings:type_name -> migrate.wire.v1.Finding
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_handover_proto_init() }

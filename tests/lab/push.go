@@ -39,6 +39,7 @@ type PushResult struct {
 	Phases     map[string]float64 `json:"phases"` // ms
 	Bytes      int64              `json:"bytes"`  // of the last progress
 	Error      string             `json:"error"`
+	Warnings   []string           `json:"warnings"`
 	Slowed     struct {
 		CPU int     `json:"cpu_percent"`
 		MS  float64 `json:"ms"`

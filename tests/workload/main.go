@@ -4,6 +4,7 @@
 //	workload files     files written, renamed, linked and deleted without a pause
 //	workload memory N  N MB of incompressible memory; --rate R random pages rewritten a second, --shared, --half, --forks N
 //	workload kinds     every kind of memory under constant change, in processes and threads that come and go
+//	workload sockets   sockets of each kind with data on the way, and the host's names; one argument: where to send datagrams
 //	workload beat N    as memory N, and each millisecond the time goes into the file /beat
 //
 // Each keeps in its memory what the world should look like. On TCP port 7000 it answers every line "check" with "ok N", N
@@ -14,7 +15,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -50,7 +50,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want a verb: tree, files, memory, kinds or beat")
+		return fmt.Errorf("want a verb: tree, files, memory, kinds, sockets or beat")
 	}
 	switch args[0] {
 	case "tree":
@@ -87,6 +87,12 @@ func run(args []string) error {
 			return err
 		}
 		return answer(beat)
+	case "sockets":
+		sockets, err := startSockets(args[1:])
+		if err != nil {
+			return err
+		}
+		return answer(sockets)
 	case "member":
 		return member(args[1], args[2:]...)
 	case "true":
@@ -103,10 +109,7 @@ func answer(c checker) error {
 	}
 	counts, _ := c.(counter)
 	go echo(udp, counts)
-	// Go listens with MPTCP where the kernel has it, and CRIU dumps no socket of that protocol.
-	var config net.ListenConfig
-	config.SetMultipathTCP(false)
-	listener, err := config.Listen(context.Background(), "tcp", ":"+strconv.Itoa(port))
+	listener, err := listen(":" + strconv.Itoa(port))
 	if err != nil {
 		return err
 	}

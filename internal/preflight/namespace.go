@@ -1,0 +1,50 @@
+package preflight
+
+import (
+	"errors"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/livemigrate/migrate/internal/netspace"
+	"github.com/livemigrate/migrate/internal/sys/netns"
+)
+
+// judgeNamespace finds what is in the way of a network namespace by path.
+func (a *Arrival) judgeNamespace() Findings {
+	var f Findings
+	switch path := namespacePath(a.Spec); {
+	case path == "":
+		if a.Namespace != nil {
+			if err := a.Namespace.Validate(); err != nil {
+				f.add(Blocker, NetworkNamespace, "", "%v", err)
+			}
+		}
+	case a.Namespace == nil: // it is the source's own
+		if is, err := netns.IsAt(path); err != nil || !is {
+			f.add(Blocker, NetworkNamespace, "give the container --network, or no path", "its network namespace %s is its host's, and is not on this host", path)
+		}
+	case a.Namespace.Path != path:
+		f.add(Blocker, NetworkNamespace, "", "the record of its network is of %q, and its config names %q", a.Namespace.Path, path)
+	default:
+		if err := a.Namespace.Fit(a.Hooked); err != nil {
+			cure := "let serve have a --network-hook, or make that bridge on this host"
+			if errors.Is(err, netspace.ErrOther) {
+				cure = "remove what is there, or give it those addresses: the container's engine may have left it"
+			}
+			f.add(Blocker, NetworkNamespace, cure, "%v", err)
+		}
+	}
+	return f
+}
+
+func namespacePath(spec *specs.Spec) string {
+	if spec.Linux == nil {
+		return ""
+	}
+	for _, ns := range spec.Linux.Namespaces {
+		if ns.Type == specs.NetworkNamespace {
+			return ns.Path
+		}
+	}
+	return ""
+}
