@@ -11,14 +11,6 @@ import (
 	"time"
 )
 
-const (
-	// defaultHeartbeat is how often each side sends a heartbeat.
-	defaultHeartbeat = 2 * time.Second
-	// defaultSilence is how long nothing may come before the peer counts as gone: five heartbeats, so that a host under
-	// full load, or a moment's loss, ends nothing.
-	defaultSilence = 10 * time.Second
-)
-
 // control is the control lane. Its frames are read ahead by a goroutine, so that heartbeats are seen, and a dead peer
 // noticed, while the caller is busy with the data lanes.
 type control struct {

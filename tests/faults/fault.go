@@ -27,7 +27,7 @@ var errNothing = errors.New("nothing there")
 var faults = []fault{
 	{name: "cut", what: "connections are reset, and new ones for half a second", do: cut, lasts: 500 * time.Millisecond, undo: restore},
 	{name: "hiccup", what: "packets are dropped for half a second", do: unplug, lasts: 500 * time.Millisecond, undo: plug},
-	{name: "stalled", what: "packets are dropped until both sides have given each other up", do: unplug, lasts: 12 * time.Second, undo: plug},
+	{name: "stalled", what: "packets are dropped until both sides have given each other up", do: unplug, lasts: 5 * time.Second, undo: plug},
 	{name: "altered", what: "bytes are altered on the wire", do: alter, lasts: 300 * time.Millisecond, undo: restore},
 	{name: "push", what: "kill -9 of push", do: killPush},
 	{name: "serve", what: "kill -9 of serve, which is started again", do: killServe, lasts: 200 * time.Millisecond, undo: serveAgain},
