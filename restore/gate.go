@@ -65,9 +65,11 @@ func (g *Gate) Open(ctx context.Context, running func() error) (*runtime.Contain
 
 // resume answers post-restore with yes and follows CRIU to its end. The container is returned once running has succeeded.
 func (g *Gate) resume(ctx context.Context, running func() error) (c *runtime.Container, err error) {
-	// From the answer on CRIU lets the tasks run, whatever becomes of this process: it must not before they are frozen.
-	if err := g.client.Hold(); err != nil {
-		return nil, err
+	if running != nil {
+		// From the answer on CRIU lets the tasks run, whatever becomes of this process: it must not before they are frozen.
+		if err := g.client.Hold(); err != nil {
+			return nil, err
+		}
 	}
 	err = g.call.Accept(ctx)
 	for err == nil {

@@ -39,8 +39,10 @@ var faults = []fault{
 	{name: "feeder", what: "kill -9 of the peer's feeder", do: killFeeder},
 	{name: "reboot-source", what: "the source's host reboots", do: reboot(source), lasts: 300 * time.Millisecond, undo: bootAgain},
 	{name: "reboot", what: "the peer's host reboots", do: reboot(peer), lasts: 300 * time.Millisecond, undo: bootAgain},
-	{name: "disk", what: "the peer's spool is full", do: fillSpool, lasts: 700 * time.Millisecond, undo: emptySpool},
-	{name: "memory", what: "the peer's memory limit is hit", do: limitMemory, lasts: 700 * time.Millisecond, undo: unlimitMemory},
+	{name: "disk-source", what: "the source's spool is full", do: fillSpool(source), lasts: 700 * time.Millisecond, undo: emptySpool(source)},
+	{name: "disk", what: "the peer's spool is full", do: fillSpool(peer), lasts: 700 * time.Millisecond, undo: emptySpool(peer)},
+	{name: "memory-source", what: "the source's memory limit is hit", do: limitMemory(source), lasts: 700 * time.Millisecond, undo: unlimitMemory(source)},
+	{name: "memory", what: "the peer's memory limit is hit", do: limitMemory(peer), lasts: 700 * time.Millisecond, undo: unlimitMemory(peer)},
 	{name: "clock", what: "the clock that journals go by is set back an hour, on both hosts", do: setClocks, lasts: 300 * time.Millisecond, undo: nil},
 }
 

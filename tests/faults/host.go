@@ -135,47 +135,56 @@ func bootAgain(ctx context.Context, c *cell) error {
 	return c.world.serve(ctx)
 }
 
-// fillSpool leaves no byte where B's spool, its state and its sockets are.
-func fillSpool(ctx context.Context, c *cell) (err error) {
-	for range 10 { // what has been written meanwhile is more than a size that was right before
-		var s syscall.Statfs_t
-		if err := syscall.Statfs(root(c.world.B, "/run"), &s); err != nil {
-			return err
+// fillSpool leaves no byte where the host's spool, its state and its sockets are.
+func fillSpool(at side) func(context.Context, *cell) error {
+	return func(ctx context.Context, c *cell) (err error) {
+		for range 10 { // what has been written meanwhile is more than a size that was right before
+			var s syscall.Statfs_t
+			if err := syscall.Statfs(root(at(c.world), "/run"), &s); err != nil {
+				return err
+			}
+			used := (s.Blocks - s.Bfree) * uint64(s.Bsize) >> 10
+			if _, err = at(c.world).Run(ctx, "mount", "-o", fmt.Sprintf("remount,size=%dk", max(used, 4)), "/run"); err == nil {
+				return nil
+			}
 		}
-		used := (s.Blocks - s.Bfree) * uint64(s.Bsize) >> 10
-		if _, err = c.world.B.Run(ctx, "mount", "-o", fmt.Sprintf("remount,size=%dk", max(used, 4)), "/run"); err == nil {
-			return nil
-		}
-	}
-	return err
-}
-
-func emptySpool(ctx context.Context, c *cell) error {
-	_, err := c.world.B.Run(ctx, "mount", "-o", "remount,size=50%", "/run")
-	return err
-}
-
-// limitMemory takes from B what can be taken back, and lets it have no more.
-func limitMemory(_ context.Context, c *cell) error {
-	for step := int64(8 << 20); step >= 64<<10; {
-		if err := c.world.memoryLimit(strconv.FormatInt(c.world.B.MemoryBytes()-step, 10)); errors.Is(err, errNothing) {
-			return err
-		} else if err != nil {
-			step /= 2
-		}
-	}
-	return nil
-}
-
-func unlimitMemory(ctx context.Context, c *cell) error {
-	if err := c.world.memoryLimit("-1"); err != nil {
 		return err
 	}
-	return c.world.serve(ctx)
 }
 
-func (w *world) memoryLimit(limit string) error {
-	file := w.B.MemoryLimitFile()
+func emptySpool(at side) func(context.Context, *cell) error {
+	return func(ctx context.Context, c *cell) error {
+		_, err := at(c.world).Run(ctx, "mount", "-o", "remount,size=50%", "/run")
+		return err
+	}
+}
+
+// limitMemory takes from the host what can be taken back, and lets it have no more.
+func limitMemory(at side) func(context.Context, *cell) error {
+	return func(_ context.Context, c *cell) error {
+		h := at(c.world)
+		for step := int64(8 << 20); step >= 64<<10; {
+			if err := memoryLimit(h, strconv.FormatInt(h.MemoryBytes()-step, 10)); errors.Is(err, errNothing) {
+				return err
+			} else if err != nil {
+				step /= 2
+			}
+		}
+		return nil
+	}
+}
+
+func unlimitMemory(at side) func(context.Context, *cell) error {
+	return func(ctx context.Context, c *cell) error {
+		if err := memoryLimit(at(c.world), "-1"); err != nil {
+			return err
+		}
+		return c.world.serve(ctx)
+	}
+}
+
+func memoryLimit(h *lab.Host, limit string) error {
+	file := h.MemoryLimitFile()
 	if file == "" {
 		return errNothing
 	}

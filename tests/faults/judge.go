@@ -125,6 +125,9 @@ func (c *cell) expect(want string) *verdict {
 	if at == atNone && want == atPeer && c.lostThere() {
 		return &verdict{at: "", why: "moved, and lost with the peer's host"}
 	}
+	if at == atNone && want == atSource && c.killedHere() {
+		return &verdict{at: "", why: "the kernel ended it at the source"}
+	}
 	if at != want {
 		return wrongf("push exits with %d, and the container runs %s", c.push.Cmd.ProcessState.ExitCode(), at)
 	}
@@ -134,6 +137,12 @@ func (c *cell) expect(want string) *verdict {
 // lostThere: the container was the peer's, and its host went down or ended it.
 func (c *cell) lostThere() bool {
 	return c.step.late && (c.fault.name == "reboot" || c.fault.name == "memory")
+}
+
+// killedHere: the source's kernel ended the container, which it may where there is no memory left.
+func (c *cell) killedHere() bool {
+	out, _ := c.world.A.Run(context.Background(), "migrate", "state", containerID)
+	return c.fault.name == "memory-source" && strings.Contains(out, `"stopped"`)
 }
 
 // unknown: the source is frozen, and resolve ends that.
@@ -203,7 +212,7 @@ func (c *cell) abandoned(ctx context.Context) *verdict {
 	case atBoth:
 		return wrongf("both copies run")
 	case atNone:
-		if c.lostThere() {
+		if c.lostThere() || c.killedHere() {
 			return &verdict{}
 		}
 		return c.unknown(ctx)
