@@ -36,6 +36,7 @@ func (w *world) killAll(h *lab.Host) error {
 	sshd, _ := os.ReadFile(root(h, "/run/sshd.pid"))
 	stays := []string{strconv.Itoa(h.Holder()), strings.TrimSpace(string(sshd))}
 	w.standStill(h)
+	defer w.thaw(h)
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		pids := slices.DeleteFunc(h.Pids(), func(pid string) bool { return slices.Contains(stays, pid) })
 		if len(pids) == 0 {
