@@ -3,12 +3,15 @@ package netspace_test
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/netspace"
 	"github.com/livemigrate/migrate/internal/sys/netns"
@@ -104,19 +107,19 @@ func TestWhatIsMadeOfARecordIsAsItWas(t *testing.T) {
 		if again := read(t, path); !reflect.DeepEqual(again, record) {
 			t.Errorf("made: %+v\nof:   %+v", again, record)
 		}
-		if reachable("10.1.0.5:1") {
+		if reachable("10.1.0.5:1", 0) {
 			t.Error("it is reachable before it has joined")
 		}
 		if err := netspace.Join(space.NS); err != nil {
 			t.Fatal(err)
 		}
-		if !reachable("10.1.0.5:1") {
+		if !reachable("10.1.0.5:1", 10*time.Second) {
 			t.Error("it is not reachable")
 		}
 		if err := netspace.Cut(space.NS); err != nil {
 			t.Fatal(err)
 		}
-		if reachable("10.1.0.5:2") {
+		if reachable("10.1.0.5:2", 0) {
 			t.Error("it is reachable after it was cut off")
 		}
 		if err := space.Remove(); err != nil {
@@ -128,10 +131,21 @@ func TestWhatIsMadeOfARecordIsAsItWas(t *testing.T) {
 	})
 }
 
-// reachable tells whether the address says that nobody listens.
-func reachable(address string) bool {
-	out, err := exec.Command("timeout", "0.5", "bash", "-c", "exec 3<>/dev/tcp/"+strings.ReplaceAll(address, ":", "/")).CombinedOutput()
-	return err == nil || strings.Contains(string(out), "refused")
+// reachable tells whether the address says, within the time, that nobody listens.
+func reachable(address string, within time.Duration) bool {
+	for end := time.Now().Add(within); ; {
+		// An address that is one is dialled by this goroutine, on the thread that is in the namespace.
+		conn, err := net.DialTimeout("tcp", address, 300*time.Millisecond)
+		if err == nil {
+			conn.Close()
+		}
+		switch {
+		case err == nil || errors.Is(err, syscall.ECONNREFUSED):
+			return true
+		case time.Now().After(end):
+			return false
+		}
+	}
 }
 
 func TestFitNamesWhatIsInTheWay(t *testing.T) {
@@ -160,7 +174,12 @@ func TestFitNamesWhatIsInTheWay(t *testing.T) {
 			"a process's":           {&netspace.Record{Path: "/proc/1/ns/net"}, true, netspace.ErrOther},
 			"a path that climbs":    {&netspace.Record{Path: dir + "/../x"}, true, netspace.ErrInvalid},
 			"a parameter elsewhere": {&netspace.Record{Path: dir + "/new", Sysctls: map[string]string{"net/../kernel/core_pattern": "x"}}, true, netspace.ErrInvalid},
-			"an interface's name":   {&netspace.Record{Path: dir + "/new", Links: []netspace.Link{{Name: "a/b"}}}, true, netspace.ErrInvalid},
+			"an interface's name":   {&netspace.Record{Path: dir + "/new", Links: []netspace.Link{{Name: "a/b", Type: "veth"}}}, true, netspace.ErrInvalid},
+			"a kind of interface":   {&netspace.Record{Path: dir + "/new", Links: []netspace.Link{{Name: "a", Type: "$(id)"}}}, true, netspace.ErrInvalid},
+			"a route by a word":     {&netspace.Record{Path: dir + "/new", Routes: []netspace.Route{{To: "default", Family: 4, Hops: []netspace.NextHop{{Via: "$(id)"}}}}}, true, netspace.ErrInvalid},
+			"a route to a word":     {&netspace.Record{Path: dir + "/new", Routes: []netspace.Route{{To: "there", Family: 4}}}, true, netspace.ErrInvalid},
+			"a rule of no family":   {&netspace.Record{Path: dir + "/new", Rules: []netspace.Rule{{Family: 5}}}, true, netspace.ErrInvalid},
+			"a neighbour's name":    {&netspace.Record{Path: dir + "/new", Neighbours: []netspace.Neighbour{{Dev: "eth0", IP: "x", MAC: "02:00:00:00:00:01"}}}, true, netspace.ErrInvalid},
 		} {
 			if err := c.record.Fit(c.hooked); !errors.Is(err, c.want) {
 				t.Errorf("%s: %v, want %v", name, err, c.want)

@@ -15,11 +15,7 @@ package netspace
 
 import (
 	"errors"
-	"fmt"
-	"net"
 	"net/netip"
-	"path/filepath"
-	"strings"
 )
 
 var (
@@ -95,56 +91,6 @@ type Neighbour struct {
 	Dev string `json:"dev"`
 	IP  string `json:"ip"`
 	MAC string `json:"mac"`
-}
-
-const (
-	maxName = 15      // IFNAMSIZ less the final zero byte
-	maxPath = 1024    // of the namespace
-	maxAll  = 1 << 13 // links, routes and so on, each
-)
-
-// Validate finds what no kernel could have told. A record comes from another host.
-func (r *Record) Validate() error {
-	if len(r.Links) > maxAll || len(r.Routes) > maxAll || len(r.Rules) > maxAll || len(r.Neighbours) > maxAll || len(r.Sysctls) > maxAll {
-		return fmt.Errorf("%w: more than %d of a kind", ErrInvalid, maxAll)
-	}
-	for _, l := range r.Links {
-		if err := l.validate(); err != nil {
-			return err
-		}
-	}
-	for key := range r.Sysctls {
-		if !validSysctl(key) {
-			return fmt.Errorf("%w: sysctl %.100q", ErrInvalid, key)
-		}
-	}
-	return nil
-}
-
-func validPath(path string) bool {
-	return filepath.IsAbs(path) && filepath.Clean(path) == path && len(path) <= maxPath && !strings.ContainsRune(path, 0)
-}
-
-func (l *Link) validate() error {
-	if !validName(l.Name) || l.Bridge != "" && !validName(l.Bridge) {
-		return fmt.Errorf("%w: interface %.40q on bridge %.40q", ErrInvalid, l.Name, l.Bridge)
-	}
-	if l.MAC != "" {
-		if _, err := net.ParseMAC(l.MAC); err != nil {
-			return fmt.Errorf("%w: interface %s: %w", ErrInvalid, l.Name, err)
-		}
-	}
-	for _, address := range l.Addresses {
-		if _, err := netip.ParsePrefix(address); err != nil {
-			return fmt.Errorf("%w: interface %s: %w", ErrInvalid, l.Name, err)
-		}
-	}
-	return nil
-}
-
-// validName is the kernel's dev_valid_name, and refuses '%' too: the kernel would fill in a number.
-func validName(name string) bool {
-	return name != "" && len(name) <= maxName && name != "." && name != ".." && !strings.ContainsAny(name, "/:% \t\n\v\f\r\x00")
 }
 
 // Addresses are those that others know the container by, without the length of their prefixes.

@@ -74,7 +74,10 @@ func (r *reader) links() error {
 		recorded := Link{Name: a.Name, Type: l.Type(), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0}
 		if a.Flags&net.FlagLoopback != 0 {
 			recorded.Type = loopback
-		} else if len(a.HardwareAddr) > 0 {
+		} else if recorded.Type == "" {
+			recorded.Type = "device" // as netlink's library calls one of hardware
+		}
+		if recorded.Type != loopback && len(a.HardwareAddr) > 0 {
 			recorded.MAC = a.HardwareAddr.String()
 		}
 		if recorded.Bridge, err = r.bridgeOf(l); err != nil {

@@ -5,13 +5,12 @@ import (
 	"io"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 )
 
-// TestConnectionsOfTheHostsNetworkEnd: its address stays, so that they could only hang. Who has them is said before.
-func TestConnectionsOfTheHostsNetworkEnd(t *testing.T) {
-	w := newWorld(t, time.Minute)
+// hostsNetwork stays with its address, so that connections could only hang: they end, and who has them is said before.
+func (w *world) hostsNetwork() {
+	t := w.t
 	w.startSockets(w.A, inNamespace(""), nil)
 	conn, err := w.C.Dial(w.ctx, w.A.IP+":7000")
 	if err != nil {
@@ -35,4 +34,5 @@ func TestConnectionsOfTheHostsNetworkEnd(t *testing.T) {
 		t.Errorf("rules at the source: %q", rules)
 	}
 	figure("host network", "connections are closed, with a warning that names their process; the client is told, and served by the peer's address")
+	w.exec(w.B, "migrate", "delete", "--force", "web")
 }

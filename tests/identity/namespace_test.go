@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -98,7 +99,7 @@ func (w *world) startRedis(h *lab.Host, config func(map[string]any), args ...str
 
 // TestNamespaceByPathComesAlong: what an engine has set up is there again, at the same path, and the connections go on.
 func TestNamespaceByPathComesAlong(t *testing.T) {
-	w := newWorld(t, 2*time.Minute, "--network-hook", "/srv/network-hook")
+	w := newWorld(t, 5*time.Minute, "--network-hook", "/srv/network-hook")
 	for _, h := range []*lab.Host{w.A, w.B} {
 		w.exec(h, "install", filepath.Join(lab.Repo(), "tests/identity/testdata/network-hook"), "/srv/network-hook")
 	}
@@ -113,6 +114,14 @@ func TestNamespaceByPathComesAlong(t *testing.T) {
 	t.Run("with another address", func(t *testing.T) {
 		w.t = t
 		w.renumberedNamespace()
+	})
+	t.Run("the host's own", func(t *testing.T) {
+		w.t = t
+		w.hostsNetwork()
+	})
+	t.Run("when keepers are killed", func(t *testing.T) {
+		w.t = t
+		w.killedKeepers()
 	})
 	t.Run("prepared by an engine", func(t *testing.T) {
 		w.t = t
@@ -208,6 +217,51 @@ func (w *world) renumberedNamespace() {
 	figure("--network-hook that gives another address", "connections from the old one are closed, those over the loopback and unix sockets go on; push says so")
 	w.exec(w.B, "migrate", "delete", "--force", "web")
 	w.exec(w.A, "ip", "netns", "del", "web")
+}
+
+// killedKeepers leave nothing cut off that should not be, and nothing behind.
+func (w *world) killedKeepers() {
+	w.namespace(w.A, "web", "10.77.0.108/24")
+	w.startRedis(w.A, inNamespace("/run/netns/web"))
+	client := w.converse("10.77.0.108:6379", "n")
+	kill := func(pids []int) {
+		w.t.Helper()
+		if len(pids) == 0 {
+			w.t.Fatal("no keeper is there")
+		}
+		for _, pid := range pids {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+	}
+	for _, c := range []struct {
+		phase string
+		host  *lab.Host
+	}{{"precopy", w.B}, {"restore", w.A}} {
+		move, err := w.A.Push(w.ctx, "--retry", "0", "web", w.tls(w.B))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if !move.Until(c.phase) {
+			w.t.Fatalf("it has ended before %s: %s", c.phase, move.Result.Error)
+		}
+		kill(c.host.Keepers())
+		if code, err := move.Wait(time.Minute); code != 1 || err != nil {
+			w.t.Fatalf("killed in %s: exit status %d, %v: %s", c.phase, code, err, move.Result.Error)
+		}
+		w.unharmed(client)
+	}
+	away := w.push(w.A, w.B, "web").DowntimeMS
+	w.unharmed(client)
+	if left := w.exec(w.B, "sh", "-c", "ls /run/migrate-handover | grep network; ip netns exec web nft list tables"); left != "" {
+		w.t.Errorf("what is left at the peer: %s", left)
+	}
+	w.exec(w.B, "migrate", "delete", "--force", "web")
+	if left := w.exec(w.B, "ip", "netns", "list"); left != "" {
+		w.t.Errorf("namespaces at the peer: %s", left)
+	}
+	w.exec(w.A, "ip", "netns", "del", "web")
+	figure("network namespace by path, keepers killed", "at the peer before the stop, at the source in it: connected again, %d answers; then moved, away %.0f ms, nothing left",
+		client.Answers(), away)
 }
 
 // preparedNamespace is there already with the right address, on either host: of two owners only one may ever answer.

@@ -130,7 +130,7 @@ func (w *world) inside(h *lab.Host) string {
 
 // TestSocketsComeAlong: of each kind, with data on the way, and what the container set in its network while it ran.
 func TestSocketsComeAlong(t *testing.T) {
-	w := newWorld(t, 2*time.Minute)
+	w := newWorld(t, 4*time.Minute)
 	w.sendBack(":9000")
 	w.startSockets(w.A, func(config map[string]any) {
 		config["linux"].(map[string]any)["sysctl"] = map[string]string{"net.core.somaxconn": "777", "net.ipv4.ip_unprivileged_port_start": "80"}
