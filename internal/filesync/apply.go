@@ -24,6 +24,10 @@ type applier struct {
 	needs map[string]struct{}
 	ops   int64
 	temps int
+	// inPlace: an incremental pass, of which the last one is made while the container stands still.
+	inPlace bool
+	// broken: the pass ends because the source is gone, or gives up. Nothing is wrong with what it has sent.
+	broken bool
 }
 
 // level is a directory that operations were in lately.
@@ -187,9 +191,13 @@ func (a *applier) tempName() string {
 	return a.t.temp + strconv.Itoa(a.temps)
 }
 
-// place renames what was made into its place; a directory that stands there goes.
+// place renames what was made into its place; what stands there goes. It changes places with that first: a file that is renamed
+// over another ext4 and btrfs begin to write to the disk at once, a millisecond each, which in the frozen window is downtime.
 func place(dir *fs.Dir, temp, name string) error {
-	err := dir.Rename(temp, name)
+	if err := dir.Exchange(temp, name); err == nil {
+		return dir.RemoveAll(temp)
+	}
+	err := dir.Rename(temp, name) // nothing is there, or the filesystem exchanges nothing
 	if errors.Is(err, syscall.EISDIR) || errors.Is(err, syscall.EEXIST) || errors.Is(err, syscall.ENOTEMPTY) {
 		if err = dir.RemoveAll(name); err == nil {
 			err = dir.Rename(temp, name)

@@ -20,6 +20,11 @@ func (a *applier) file(o *operation) error {
 	if err != nil {
 		return a.lost(o.path, err)
 	}
+	if a.inPlace {
+		if done, err := a.overwrite(dir, name, o); done || err != nil {
+			return err
+		}
+	}
 	temp := a.tempName()
 	f, err := dir.Create(temp)
 	if err != nil {
@@ -28,6 +33,37 @@ func (a *applier) file(o *operation) error {
 	defer f.Close()
 	_, err = f.Write(o.content)
 	return a.install(dir, temp, name, f, o, err)
+}
+
+// overwrite writes a small file into the one that is there, which takes a fraction of making another. Like a patch, it leaves a
+// mix when it breaks off, that no digest vouches for. A file with more names may have lost some at the source.
+func (a *applier) overwrite(dir *fs.Dir, name string, o *operation) (done bool, err error) {
+	st, err := dir.Stat(name)
+	if err != nil || !st.IsRegular() || st.Nlink != 1 {
+		return false, nil // what is the matter with it shows when it is made anew
+	}
+	f, err := dir.OpenWrite(name)
+	if err != nil {
+		return false, nil
+	}
+	defer f.Close()
+	r, known := a.t.index.get(st.Ino)
+	if known {
+		r.flags |= flagRacy
+		a.t.index.put(r)
+	}
+	if _, err := f.WriteAt(o.content, 0); err != nil {
+		return true, err
+	}
+	if err := f.Truncate(int64(len(o.content))); err != nil {
+		return true, err
+	}
+	a.stats.Files++
+	a.t.bases.drop(o.path)
+	if st, err = fs.StatFile(f); err != nil { // writing may have taken rights and capabilities away
+		return true, err
+	}
+	return true, a.adorn(dir, name, o, r, &st)
 }
 
 // install gives a finished file its attributes and its place; err is how writing went.
@@ -300,19 +336,34 @@ func (a *applier) finish(o *operation) error {
 	return nil
 }
 
-// discard drops a large file that will not be finished.
+// leastKept is from how many chunks on the beginning of a file is kept.
+const leastKept = 4
+
+// discard drops a large file that will not be finished, or keeps what has come of it: under its name, so that the next listing
+// says what that is, and the source goes on behind it.
 func (a *applier) discard() error {
 	in := a.open
 	if in == nil {
 		return nil
 	}
 	a.open = nil
+	if in.file == nil { // skipped
+		return in.dir.Close()
+	}
+	whole := in.next
+	if in.short {
+		whole-- // the last one counts with the end
+	}
 	var err error
-	if in.temp != "" {
+	switch {
+	case in.temp == "" && (!a.broken || whole < int64(len(in.known.chunks))): // a mix
+	case in.temp != "" && (!a.broken || whole < leastKept):
 		err = in.dir.Unlink(in.temp)
+	default:
+		err = in.file.Truncate(whole * chunkSize)
+		if in.temp != "" {
+			err = errors.Join(err, place(in.dir, in.temp, in.name))
+		}
 	}
-	if in.file != nil {
-		err = errors.Join(err, in.file.Close())
-	}
-	return errors.Join(err, in.dir.Close())
+	return errors.Join(err, in.file.Close(), in.dir.Close())
 }

@@ -93,10 +93,11 @@ func (l *lister) digest(n *node) (record, error) {
 		return r, err
 	}
 	defer f.Close()
-	d, _, err := l.read.digest(f, &n.st)
+	d, chunks, err := l.read.digest(f, &n.st)
 	if err != nil {
 		return r, fmt.Errorf("list %s: %w", n.path, err)
 	}
+	l.t.bases.put(n.path, d, chunks) // it may be what came of a file before the link broke
 	r = newRecord(&n.st)
 	r.digest = d
 	if !n.st.Ctime.Before(now.Add(-racyWindow)) {

@@ -203,7 +203,9 @@ func (p *pass) large(f *os.File, n *node, in *intent, m *meta, rec *record) (dig
 			p.s.bases.put(n.path, digest, list)
 			return digest, after.Unchanged(&n.st), p.same(n, in, m, digest)
 		}
+		known = beginning(list, in.digest)
 	}
+	p.expect(n, rec)
 	digest, opened, err := p.stream(f, n, known)
 	if err != nil {
 		return digest, false, err

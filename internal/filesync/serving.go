@@ -46,6 +46,7 @@ func (v *serving) run(ctx context.Context) error {
 		return v.giveUp(ctx, err)
 	}
 	v.apply = newApplier(v.t, &v.stats)
+	v.apply.inPlace = pass == passIncremental
 	if pass == passFull {
 		v.stats.Full, v.t.based = true, false
 		if err := v.t.index.begin(); err != nil {
@@ -54,6 +55,7 @@ func (v *serving) run(ctx context.Context) error {
 		v.list(ctx)
 	}
 	err = v.receive(ctx)
+	v.apply.broken = isBroken(ctx, err)
 	if err = errors.Join(err, v.apply.close()); err != nil {
 		var spoken *PeerError
 		if errors.As(err, &spoken) {
@@ -147,6 +149,13 @@ type channelError struct{ err error }
 
 func (e *channelError) Error() string { return e.err.Error() }
 func (e *channelError) Unwrap() error { return e.err }
+
+// isBroken tells a source that is gone, or has given up, from what is wrong on this side or with what it sends.
+func isBroken(ctx context.Context, err error) bool {
+	var channel *channelError
+	var peer *PeerError
+	return ctx.Err() != nil || errors.As(err, &channel) || errors.As(err, &peer)
+}
 
 // giveUp tells the source why, and reads on until it has stopped, so that the channel can be used again.
 func (v *serving) giveUp(ctx context.Context, cause error) error {

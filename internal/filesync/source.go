@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/fs"
@@ -195,6 +196,7 @@ func firstKey(m map[string]struct{}) string {
 
 // bases remembers the chunks of the large files that the peer has, within a budget.
 type bases struct {
+	mu     sync.Mutex // at the peer the listing fills it while changes are applied
 	of     map[string]*base
 	chunks int
 }
@@ -202,6 +204,8 @@ type bases struct {
 const maxBaseChunks = 256 << 10 // 8 MiB of digests, 256 GiB of files
 
 func (b *bases) get(path string, digest Digest) *base {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	if e := b.of[path]; e != nil && e.digest == digest {
 		return e
 	}
@@ -209,7 +213,9 @@ func (b *bases) get(path string, digest Digest) *base {
 }
 
 func (b *bases) put(path string, digest Digest, list []Digest) {
-	b.drop(path)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.remove(path)
 	if len(list) < 2 || b.chunks+len(list) > maxBaseChunks {
 		return
 	}
@@ -221,6 +227,12 @@ func (b *bases) put(path string, digest Digest, list []Digest) {
 }
 
 func (b *bases) drop(path string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.remove(path)
+}
+
+func (b *bases) remove(path string) {
 	if e := b.of[path]; e != nil {
 		b.chunks -= len(e.chunks)
 		delete(b.of, path)

@@ -82,7 +82,8 @@ func (l Limits) withDefaults() Limits {
 }
 
 // Serve takes part in one Pass or Delta and returns when it is applied, or given up by either side. Nothing is synced to the
-// disk: see Sync. After an error the tree is a mix of old and new files, each of them whole; another full pass mends it.
+// disk: see Sync. After an error the tree is a mix of old and new files, each of them whole but for the one that an incremental pass was
+// writing; another full pass mends it.
 func (t *Target) Serve(ctx context.Context, ch Channel) (Stats, error) {
 	start := time.Now()
 	v := &serving{t: t, ch: ch}

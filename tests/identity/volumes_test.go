@@ -117,10 +117,8 @@ func (w *world) end(h *lab.Host) {
 		w.t.Error(err)
 	}
 	for _, h := range []*lab.Host{w.A, w.B} {
-		for _, dir := range []string{webBundle, "/var/lib/migrate/bundles/web"} {
-			if err := os.RemoveAll(h.Path(dir)); err != nil {
-				w.t.Error(err)
-			}
+		if err := os.RemoveAll(h.Path(webBundle)); err != nil {
+			w.t.Error(err)
 		}
 	}
 }
@@ -187,7 +185,7 @@ func volumesComeAlong(t *testing.T, w *world) {
 		t.Error("the volume in the rootfs is another directory")
 	}
 	counted(t, root+"/data/log")
-	if secret, err := filepath.Glob(w.B.Path("/var/lib/migrate/bundles/web/volumes") + "/*/secret"); err != nil || len(secret) > 0 {
+	if secret, err := filepath.Glob(w.B.Path(webBundle+"/volumes") + "/*/secret"); err != nil || len(secret) > 0 {
 		t.Errorf("a file went along that was not bound: %v", secret)
 	}
 	figure("volumes: directories, files, nested, twice", "%d names of each kind the same; %d bytes sent; away %.0f ms", len(data)+len(rootfs)+len(memory), result.BytesSent, result.DowntimeMS)

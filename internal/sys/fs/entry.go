@@ -48,6 +48,11 @@ func (d *Dir) Rename(old, name string) error {
 	return wrap("rename", name, unix.Renameat2(d.fd, old, d.fd, name, 0))
 }
 
+// Exchange swaps two names, whatever they are of, at once.
+func (d *Dir) Exchange(a, b string) error {
+	return wrap("exchange", b, unix.Renameat2(d.fd, a, d.fd, b, unix.RENAME_EXCHANGE))
+}
+
 // Unlink removes a name that is no directory.
 func (d *Dir) Unlink(name string) error {
 	return wrap("unlink", name, unix.Unlinkat(d.fd, name, 0))
