@@ -279,7 +279,7 @@ func overlayComesAlong(t *testing.T, w *world) {
 
 func (w *world) mustWait(path string) {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if st, err := os.Stat(path); err == nil && st.Size() > 0 {
 			return
 		}
