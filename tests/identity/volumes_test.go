@@ -131,7 +131,7 @@ func volumesComeAlong(t *testing.T, w *world) {
 	}
 	w.mustMake(w.A, "/srv/data/sub/inner", "/srv/conf/app.conf", "/srv/conf/other.conf", "/srv/conf/secret", webBundle+"/hosts")
 	everyKind(t, w.A.Path("/srv/data"))
-	script := fmt.Sprintf(`mkdir /data/gone; head -c %dM /dev/urandom >/data/gone/a; truncate -s %s /data/gone/b; echo end >>/data/gone/b; `+
+	script := fmt.Sprintf(`mkdir /data/gone; dd if=/dev/urandom of=/data/gone/a bs=1M count=%d; truncate -s %s /data/gone/b; echo end >>/data/gone/b; `+
 		`exec 3>>/data/log 4<>/etc/app.conf 5<>/data/gone/a 6<>/data/gone/b; rm /data/gone/*; `, ghost, sparse) +
 		`n=0; while :; do n=$((n+1)); echo $n >&3; echo $n >/own/n; sleep 0.02; done`
 	w.bundle(w.A, script, func(s *specs.Spec) {
@@ -158,6 +158,9 @@ func volumesComeAlong(t *testing.T, w *world) {
 	}
 	w.mustWait(root + "/data/log")
 	deleted := w.in(w.A, "sh", "-c", deletedFiles)
+	if want := fmt.Sprintf("\n%d 0\n", ghost<<20); !strings.Contains(deleted, want) || !strings.HasSuffix(deleted, "sparse") {
+		t.Fatalf("what is deleted is %q", deleted)
+	}
 	changing := []string{"log", "own/n", "own", "gone"} // CRIU makes the deleted files anew, and deletes them: "gone" has another time
 	data, inner, rootfs, memory := look(t, root+"/data", changing...), look(t, root+"/inner"), look(t, root+"/var", changing...), look(t, root+"/memory")
 
