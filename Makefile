@@ -15,7 +15,7 @@ COMMIT  := $(shell git rev-parse HEAD 2>/dev/null)
 # PID 1 of a container or a small machine may reap late; tini -s reaps what the tests' process trees leave.
 REAPER  := tini -s --
 
-.PHONY: setup build program test test-vm test-strangers test-faults test-identity lint fuzz bench bench-runtime soak-runtime soak-memory demo man install dist clean
+.PHONY: setup build program test test-vm test-strangers test-faults test-identity lint fuzz bench bench-runtime soak soak-runtime soak-memory demo man install dist clean
 
 setup:
 	@scripts/setup
@@ -84,6 +84,12 @@ bench: build
 bench-runtime: build
 	go build -o bin/bench-runtime ./tests/bench/runtimes
 	$(REAPER) bin/bench-runtime $(BENCH_FLAGS)
+
+# A hundred moves of a redis under load, and twenty containers drained there and back; a short form is part of make test.
+SOAK_FLAGS ?=
+soak: build
+	go build -o bin/soak-moves ./tests/soak/moves
+	$(REAPER) bin/soak-moves $(SOAK_FLAGS)
 
 soak-runtime: build
 	go build -o bin/soak ./tests/soak

@@ -28,6 +28,7 @@ var errNotResumed = errors.New("criu ended without pre-resume")
 // Gate is a restored container that has not run yet. It must be ended by Open or by Abort, once.
 type Gate struct {
 	*attempt
+	wrote time.Duration
 }
 
 // Pid is the container's init, a child of this process.
@@ -95,17 +96,22 @@ func (g *Gate) resume(ctx context.Context, running func() error) (c *runtime.Con
 	return c, err
 }
 
+// Wrote is how long the container's state took to be written in Open.
+func (g *Gate) Wrote() time.Duration { return g.wrote }
+
 // adopt makes the stopped processes the container.
 func (g *Gate) adopt(ctx context.Context, running func() error) (*runtime.Container, error) {
 	if err := failpoint.Hit(ctx, failpoint.PeerResume); err != nil {
 		return nil, err
 	}
+	began := time.Now()
 	c, err := g.prepared.Adopt(ctx, g.pid, &runtime.AdoptOptions{
 		ExternalDescriptors: g.stdio(),
 		Created:             g.options.Created,
 		LogFile:             g.options.LogFile,
 		MonitorPid:          g.options.MonitorPid,
 	})
+	g.wrote = time.Since(began)
 	if err != nil {
 		return nil, err
 	}

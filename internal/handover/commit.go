@@ -47,12 +47,16 @@ const verdictLimit = resumeLimit + undoLimit + 5*time.Second
 func (p *Push) await(ctx context.Context) (verdict, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, verdictLimit, fmt.Errorf("the peer did not say within %v whether it has the container", verdictLimit))
 	defer cancel()
-	return readVerdict(ctx, p.talk)
+	m, err := p.talk.receive(ctx)
+	p.written += time.Duration(min(m.GetDone().GetJournalUs(), uint64(verdictLimit.Microseconds()))) * time.Microsecond
+	return verdictOf(m, err)
 }
 
 // readVerdict waits for the peer's word.
-func readVerdict(ctx context.Context, t *talk) (verdict, error) {
-	m, err := t.receive(ctx)
+func readVerdict(ctx context.Context, t *talk) (verdict, error) { return verdictOf(t.receive(ctx)) }
+
+// verdictOf is the peer's word, or why there is none.
+func verdictOf(m *wire.Message, err error) (verdict, error) {
 	switch {
 	case err != nil:
 		return undecided, err
@@ -106,7 +110,7 @@ func askOnce(ctx context.Context, dial Dial, move string) (verdict, error) {
 // finish ends a move whose COMMIT was sent.
 func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 	result := p.result(report.Moved)
-	result.DowntimeMS = p.Record.Downtime()
+	result.DowntimeMS, result.JournalMS = p.Record.Downtime(), report.Milliseconds(p.written)
 	p.Record.Leave()
 	p.endTurn()
 	_ = failpoint.Hit(ctx, failpoint.SourceDone)

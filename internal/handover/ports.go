@@ -220,4 +220,6 @@ type Gate interface {
 	// Open lets it run. running is called at the last moment before its first instruction: when running fails, or CRIU
 	// fails before, everything is killed and the error returned. When Open returns nil the container runs.
 	Open(ctx context.Context, running func() error) error
+	// Wrote is how long the container's state took to be written in Open.
+	Wrote() time.Duration
 }

@@ -50,10 +50,11 @@ type Push struct {
 	before  stopped // in attempts before this one
 	lost    bool    // the first session's link
 
-	barriers uint64    // of rounds of memory, that the peer has acknowledged
-	broke    time.Time // when the link did that the rounds went on without; zero: it has not
-	thawed   float64   // downtime until a failed move's container ran on, in ms
-	next     func()    // ends its turn; nil before that
+	barriers uint64        // of rounds of memory, that the peer has acknowledged
+	broke    time.Time     // when the link did that the rounds went on without; zero: it has not
+	thawed   float64       // downtime until a failed move's container ran on, in ms
+	next     func()        // ends its turn; nil before that
+	written  time.Duration // that both hosts have waited for records, while the container stood still
 
 	blockers   []report.Finding
 	told       []report.Round // of memory
@@ -94,9 +95,11 @@ func (p *Push) Run(ctx context.Context) *Attempt {
 	if err != nil {
 		return p.keep(settled, because(ctx, err), &undo)
 	}
+	spent := p.Journal.Spent()
 	if err := p.Journal.Append(journal.CommitSent, ""); err != nil { // 7
 		return p.keep(settled, err, &undo)
 	}
+	p.written = p.Journal.Spent() - spent
 	undo.Disarm()
 	verdict, err := p.commit(settled)
 	return p.finish(settled, verdict, err) // 8, 9

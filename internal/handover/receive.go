@@ -258,7 +258,7 @@ const resumeLimit = 20 * time.Second
 
 // resume is the peer's part after COMMIT: nobody can call it off any more.
 func (r *Receive) resume(ctx context.Context) error {
-	began := time.Now()
+	began, spent := time.Now(), r.journal.Spent()
 	// Not worth a wait for the disk: after a power cut the container is gone, and without "running" this side says so.
 	if err := r.journal.Note(journal.Committed, ""); err != nil {
 		return err
@@ -285,7 +285,8 @@ func (r *Receive) resume(ctx context.Context) error {
 		r.Log.Error("the container is ours, but its start was not clean", "error", err)
 	}
 	_ = failpoint.Hit(ctx, failpoint.PeerOpened)
-	done := &wire.Done{ResumeUs: uint64(time.Since(began).Microseconds())}
+	written := r.journal.Spent() - spent + r.gate.Wrote()
+	done := &wire.Done{ResumeUs: uint64(time.Since(began).Microseconds()), JournalUs: uint64(written.Microseconds())}
 	if d := r.debtor.Load(); d != nil {
 		done.OwedPages = max(1, d.debt.Missing()) // the last word is not said yet
 	}

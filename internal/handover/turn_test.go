@@ -68,3 +68,13 @@ func TestEachStopHasItsTurn(t *testing.T) {
 		})
 	}
 }
+
+// Both hosts wait for a disk while the container stands still; the result says for how long.
+func TestTheWaitForRecordsIsTold(t *testing.T) {
+	w := newWorld(t)
+	w.link = newCable(-1)
+	result := w.push(t.Context(), true)
+	if result.Outcome != report.Moved || result.JournalMS < 2 || result.JournalMS > 1000 {
+		t.Errorf("got %+v", result)
+	}
+}

@@ -309,6 +309,8 @@ func (p twinPlace) Restore(ctx context.Context, _ []byte) (Gate, error) {
 	return p, nil
 }
 
+func (p twinPlace) Wrote() time.Duration { return 2 * time.Millisecond }
+
 func (p twinPlace) Open(ctx context.Context, journalRunning func() error) error {
 	err := p.step("open")
 	switch p.hangAt {

@@ -96,6 +96,7 @@ type Journal struct {
 	end    int64
 	last   Step
 	failed error // of an earlier record: what is on the disk is not known any more
+	spent  time.Duration
 }
 
 // Create starts the journal of a move and writes its first record, durably. dir is made when missing.
@@ -183,6 +184,8 @@ func (j *Journal) Note(step Step, detail string) error {
 }
 
 func (j *Journal) append(r Record, durable bool) error {
+	began := time.Now()
+	defer func() { j.spent += time.Since(began) }()
 	if j.failed != nil {
 		return fmt.Errorf("write journal: an earlier record was lost: %w", j.failed)
 	}
@@ -223,6 +226,9 @@ func (j *Journal) write(record []byte, durable bool) error {
 
 // Last is the step of the newest record.
 func (j *Journal) Last() Step { return j.last }
+
+// Spent is how long records have taken to be written, and where that was waited for, to be on the disk.
+func (j *Journal) Spent() time.Duration { return j.spent }
 
 // Close gives the lock up. The file stays.
 func (j *Journal) Close() error { return j.file.Close() }

@@ -112,7 +112,7 @@ func (c *container) ask(ctx context.Context) (answer, error) {
 	}
 	check := &handover.Check{
 		Move: attemptName(newMove(), 0), Container: c, Mode: c.order.Mode, Log: c.log,
-		Dial: dial(dialer, &transport.ConnectOptions{Token: transport.NewToken(), Log: c.log}, 1),
+		Dial: c.order.inTurn(dial(dialer, &transport.ConnectOptions{Token: transport.NewToken(), Log: c.log}, noLanes), c.log),
 	}
 	found, offer, err := check.Run(ctx)
 	return answer{found, offer}, err

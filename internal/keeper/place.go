@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -321,6 +322,9 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 	p.gate, err = restore.Begin(ctx, p.prepared, o)
 	return p, err
 }
+
+// Wrote is how long the container's state took to be written in Open.
+func (p *place) Wrote() time.Duration { return p.gate.Wrote() }
 
 // Open lets the container run: the journal first, then the network, then its first instruction.
 func (p *place) Open(ctx context.Context, running func() error) error {

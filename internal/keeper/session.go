@@ -17,6 +17,9 @@ type session struct {
 // filesLane is how many lanes a session has besides those for images.
 const filesLane = 1
 
+// noLanes as the number of lanes for images makes a session of a question: it has none at all.
+const noLanes = -filesLane
+
 // Proof is the digest of the token, which is a secret.
 func (s session) Proof() string {
 	token := s.Token()

@@ -199,7 +199,7 @@ func (m *mover) attempt(ctx context.Context, record *report.Recorder) (*handover
 	push := &handover.Push{
 		Move:      name,
 		Container: c,
-		Dial:      dial(dialer, options, m.order.Lanes),
+		Dial:      m.order.inTurn(dial(dialer, options, m.order.Lanes), m.log),
 		Journal:   j,
 		Images:    images,
 		Retry:     m.order.Retry,

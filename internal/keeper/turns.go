@@ -4,8 +4,11 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"strings"
 	"syscall"
 	"time"
+
+	"github.com/livemigrate/migrate/internal/handover"
 )
 
 // How long a move waits for the stops of others: an outcome that is unknown may take long to become known.
@@ -14,10 +17,26 @@ const (
 	yieldLimit = time.Second
 )
 
-// turns is the handover's Turns: a lock on the directory of moves, which ends with the process that has it.
+// turns is the handover's Turns: a lock on a directory, which ends with the process that has it.
 type turns struct {
 	dir string
 	log *slog.Logger
+}
+
+// inTurn lets one move at a time open its connections over ssh: each has several, and an sshd drops what it is asked for by
+// strangers all at once (MaxStartups, 10 by default).
+func (o *Order) inTurn(dial handover.Dial, log *slog.Logger) handover.Dial {
+	if !strings.HasPrefix(o.Peer, "ssh:") {
+		return dial
+	}
+	doors := turns{o.logs(""), log}
+	return func(ctx context.Context, why handover.Why) (handover.Session, error) {
+		if why == handover.ToMove {
+			next, _ := doors.Take(ctx)
+			defer next()
+		}
+		return dial(ctx, why)
+	}
 }
 
 // Take implements handover.Turns.

@@ -102,6 +102,7 @@ type Result struct {
 	Outcome     Outcome           `json:"outcome"`
 	Mode        string            `json:"mode"`        // as it came out: stop-copy, or pre-copy with rounds
 	DowntimeMS  float64           `json:"downtime_ms"` // from the freeze to DONE
+	JournalMS   float64           `json:"journal_ms"`  // of it, the wait on both hosts until what ends the move is written
 	TotalMS     float64           `json:"total_ms"`
 	BytesSent   uint64            `json:"bytes_sent"`
 	MemoryBytes uint64            `json:"memory_bytes"`

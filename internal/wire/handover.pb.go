@@ -1550,6 +1550,7 @@ type Done struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ResumeUs      uint64                 `protobuf:"varint,1,opt,name=resume_us,json=resumeUs,proto3" json:"resume_us,omitempty"`    // from Commit to running
 	OwedPages     uint64                 `protobuf:"varint,2,opt,name=owed_pages,json=owedPages,proto3" json:"owed_pages,omitempty"` // it lacks so many still
+	JournalUs     uint64                 `protobuf:"varint,3,opt,name=journal_us,json=journalUs,proto3" json:"journal_us,omitempty"` // of resume_us, what was waited for until records were written
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1594,6 +1595,13 @@ func (x *Done) GetResumeUs() uint64 {
 func (x *Done) GetOwedPages() uint64 {
 	if x != nil {
 		return x.OwedPages
+	}
+	return 0
+}
+
+func (x *Done) GetJournalUs() uint64 {
+	if x != nil {
+		return x.JournalUs
 	}
 	return 0
 }
@@ -2081,11 +2089,13 @@ const file_handover_proto_rawDesc = "" +
 	"\x05Ready\x12\x1d\n" +
 	"\n" +
 	"restore_us\x18\x01 \x01(\x04R\trestoreUs\"\b\n" +
-	"\x06Commit\"B\n" +
+	"\x06Commit\"a\n" +
 	"\x04Done\x12\x1b\n" +
 	"\tresume_us\x18\x01 \x01(\x04R\bresumeUs\x12\x1d\n" +
 	"\n" +
-	"owed_pages\x18\x02 \x01(\x04R\towedPages\"#\n" +
+	"owed_pages\x18\x02 \x01(\x04R\towedPages\x12\x1d\n" +
+	"\n" +
+	"journal_us\x18\x03 \x01(\x04R\tjournalUs\"#\n" +
 	"\vPageRequest\x12\x14\n" +
 	"\x05slots\x18\x01 \x03(\x04R\x05slots\"&\n" +
 	"\fRoundsStored\x12\x16\n" +

@@ -35,6 +35,7 @@ type PushResult struct {
 	Mode       string             `json:"mode"`
 	DowntimeMS float64            `json:"downtime_ms"`
 	TotalMS    float64            `json:"total_ms"`
+	JournalMS  float64            `json:"journal_ms"`
 	BytesSent  uint64             `json:"bytes_sent"`
 	Phases     map[string]float64 `json:"phases"` // ms
 	Bytes      int64              `json:"bytes"`  // of the last progress
