@@ -8,7 +8,29 @@ import (
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
+
+// monitorFlags are those of the verbs that leave a monitor.
+type monitorFlags struct {
+	logFile     string
+	interactive bool
+}
+
+func (f *monitorFlags) add(flags *pflag.FlagSet) {
+	flags.StringVar(&f.logFile, "log-file", "", "with --detach: append the container's output to this file, which a monitor looks after")
+	flags.BoolVarP(&f.interactive, "interactive", "i", false, "with --log-file: keep standard input open, for attach")
+}
+
+func (f *monitorFlags) check(detach bool) error {
+	switch {
+	case f.logFile != "" && !detach:
+		return errors.New("--log-file needs --detach")
+	case f.interactive && f.logFile == "":
+		return errors.New("--interactive needs --detach and --log-file: in the foreground standard input is open")
+	}
+	return nil
+}
 
 // runMonitored has a monitor make the container, and returns when its program runs.
 func runMonitored(ctx context.Context, g *globals, rt *runtime.Runtime, id string, plan *runtime.Plan, f *runFlags) error {
@@ -34,7 +56,7 @@ func runMonitored(ctx context.Context, g *globals, rt *runtime.Runtime, id strin
 		return err
 	}
 	_, err = monitor.Spawn(ctx, "/proc/self/exe", args, &monitor.Config{
-		ID: id, StateDir: dir, LogFile: f.logFile, Terminal: plan.Spec.Process.Terminal,
+		ID: id, StateDir: dir, LogFile: f.monitor.logFile, Terminal: plan.Spec.Process.Terminal, Interactive: f.monitor.interactive,
 	})
 	return err
 }

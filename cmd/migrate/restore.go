@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -21,7 +20,7 @@ type restoreFlags struct {
 	process     processFlags
 	options     restore.Options
 	noSubreaper bool
-	logFile     string
+	monitor     monitorFlags
 }
 
 // add also serves the hidden verb of the monitor.
@@ -63,7 +62,7 @@ func newRestoreCommand(g *globals) *cobra.Command {
 	flags.StringVar(&f.process.consoleSocket, "console-socket", "", "path to an AF_UNIX socket which will receive a file descriptor referencing the master end of the console's pseudoterminal")
 	f.process.addDetach(flags)
 	flags.BoolVar(&f.noSubreaper, "no-subreaper", false, "disable the use of the subreaper used to reap reparented processes")
-	flags.StringVar(&f.logFile, "log-file", "", "with --detach: append the container's output to this file, which a monitor looks after")
+	f.monitor.add(flags)
 	return cmd
 }
 
@@ -81,10 +80,10 @@ func restoreContainer(cmd *cobra.Command, g *globals, id string, f *restoreFlags
 		return 0, err
 	}
 	ctx := cmd.Context()
-	switch {
-	case f.logFile != "" && !f.process.detach:
-		return 0, errors.New("--log-file needs --detach")
-	case f.logFile != "":
+	if err := f.monitor.check(f.process.detach); err != nil {
+		return 0, err
+	}
+	if f.monitor.logFile != "" {
 		return 0, restoreMonitored(cmd, g, rt, id, terminal, f)
 	}
 	if err := f.process.check(terminal && !f.options.ShellJob); err != nil {

@@ -32,7 +32,7 @@ func restoreMonitored(cmd *cobra.Command, g *globals, rt *runtime.Runtime, id st
 		return err
 	}
 	_, err = monitor.Spawn(cmd.Context(), "/proc/self/exe", append(append(g.args(), "restore-monitor"), given(cmd)...), &monitor.Config{
-		ID: id, StateDir: dir, LogFile: f.logFile, Terminal: terminal,
+		ID: id, StateDir: dir, LogFile: f.monitor.logFile, Terminal: terminal, Interactive: f.monitor.interactive,
 	})
 	return err
 }

@@ -221,6 +221,7 @@ func buildCommit() string {
 // commands lists every verb, each in the file of its name.
 func commands(g *globals) []*cobra.Command {
 	return []*cobra.Command{
+		newAttachCommand(g),
 		newCheckCommand(g),
 		newCheckpointCommand(g),
 		newCreateCommand(g),

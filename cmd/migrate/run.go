@@ -18,7 +18,7 @@ type runFlags struct {
 	bundle      bundleFlags
 	keep        bool
 	noSubreaper bool
-	logFile     string
+	monitor     monitorFlags
 }
 
 func newRunCommand(g *globals) *cobra.Command {
@@ -42,7 +42,7 @@ func newRunCommand(g *globals) *cobra.Command {
 	flags := cmd.Flags()
 	flags.BoolVar(&f.keep, "keep", false, "do not delete the container after it exits")
 	flags.BoolVar(&f.noSubreaper, "no-subreaper", false, "disable the use of the subreaper used to reap reparented processes")
-	flags.StringVar(&f.logFile, "log-file", "", "with --detach: append the container's output to this file, which a monitor looks after")
+	f.monitor.add(flags)
 	return cmd
 }
 
@@ -58,10 +58,11 @@ func runContainer(ctx context.Context, g *globals, id string, f *runFlags) (stat
 	if err != nil {
 		return 0, err
 	}
+	if err := f.monitor.check(f.process.detach); err != nil {
+		return 0, err
+	}
 	switch {
-	case f.logFile != "" && !f.process.detach:
-		return 0, errors.New("--log-file needs --detach")
-	case f.logFile != "":
+	case f.monitor.logFile != "":
 		return 0, runMonitored(ctx, g, rt, id, plan, f)
 	case f.process.detach:
 		return 0, runDetached(ctx, g, rt, id, plan, f)

@@ -33,8 +33,13 @@ func (p *place) look(ctx context.Context) (*wire.Offer, error) {
 	if p.identity, err = decode[identity]("identity", p.hello.GetIdentity()); err != nil {
 		return nil, err
 	}
+	p.giveLog()
 	if p.spec.Root == nil || p.spec.Linux == nil {
 		return nil, append(f, preflight.Misfit(preflight.Blocker, preflight.Configured, "", "its config.json has no root or is not for Linux")...).Refusal()
+	}
+	if p.identity.Foreign {
+		f = append(f, preflight.Misfit(preflight.Warning, preflight.ForeignStdio, "read it there; \"migrate attach\" shows it, and gives input",
+			"its standard streams belong to the program that started it, which stays behind: here its output goes on in %s", p.identity.LogFile)...)
 	}
 	f = append(f, preflight.Kernels(p.hello.GetKernel(), kernelRelease())...)
 	if _, err := p.runtime.Load(p.hello.GetContainer()); !errors.Is(err, runtime.ErrNotExist) && !p.host.unsettled(p.hello.GetContainer()) {
@@ -121,6 +126,13 @@ func (p *place) travels() (map[int]bool, error) {
 		return nil, fmt.Errorf("%w: of %d trees volumes use %d", wire.ErrMalformed, len(p.hello.GetTrees()), len(used))
 	}
 	return travels, nil
+}
+
+// giveLog is for a container whose streams stay behind with an engine: it gets a monitor here.
+func (p *place) giveLog() {
+	if p.identity.Foreign && p.identity.LogFile == "" {
+		p.identity.LogFile = p.host.order.logs(p.hello.GetContainer() + ".stdio.log")
+	}
 }
 
 // makeLog makes the container's log as its owner would want it.

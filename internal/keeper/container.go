@@ -141,7 +141,7 @@ func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, er
 	}
 	who := identity{
 		Network: state.Network, Namespace: c.namespace, LogFile: state.LogFile, Notify: state.Notify, Created: state.Created,
-		NoSeccompFlags: state.Plan.NoSeccompFlags, Volumes: c.volumes(),
+		NoSeccompFlags: state.Plan.NoSeccompFlags, Volumes: c.volumes(), Input: c.hasPipe(0), Foreign: c.foreignStdio(),
 	}
 	if who.Binds, err = c.markBinds(); err != nil {
 		return nil, nil, err
@@ -272,12 +272,13 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 	o := c.dumpOptions(dir)
 	o.WorkDir = c.order.logs(c.ID())
 	o.LeaveMemory = c.memory != nil
-	o.BeforeFreeze = func(context.Context) error {
+	o.BeforeFreeze = func(ctx context.Context) error {
 		// Tasks without processor time take until the next period to stand still; CRIU saves the quota; and whoever thaws
 		// the container should not have to think of it.
 		if err := c.FullSpeed(); err != nil {
 			return err
 		}
+		c.tellMonitor(ctx, monitor.Hold)
 		gates.Freezing()
 		return nil
 	}
@@ -334,6 +335,7 @@ func (c *container) released() error {
 	if err != nil || status == runtime.Paused {
 		return errors.Join(handover.ErrStillFrozen, err)
 	}
+	c.tellMonitor(context.Background(), monitor.Release)
 	return errors.Join(c.fullSpeed(), c.mark(""))
 }
 
@@ -351,32 +353,27 @@ type held struct {
 // Linked tells that CRIU has linked deleted files to names in the rootfs or a volume.
 func (h *held) Linked() (bool, error) { return image.HasLinkRemaps(h.images) }
 
+// Commit ends it: the container runs at the peer.
+func (h *held) Commit(ctx context.Context) error {
+	h.container.sayMoved(ctx)
+	return h.Held.Commit(ctx)
+}
+
 // Rollback makes it run on.
 func (h *held) Rollback(ctx context.Context) error {
 	return errors.Join(h.Held.Rollback(ctx), h.container.released())
 }
 
-// Stdio has the monitor bring all output into the log: what is in a pipe would be lost with it.
-func (c *container) Stdio(ctx context.Context) ([]byte, error) {
-	var s stdio
-	if c.State().LogFile != "" {
-		offset, err := monitor.Drain(ctx, c.StateDir())
-		if err != nil && !errors.Is(err, monitor.ErrNoMonitor) {
-			return nil, err
-		}
-		s.LogOffset = offset
-	}
-	return json.Marshal(s)
-}
-
 // Destroy removes the container, whose processes may be alive and frozen.
 func (c *container) Destroy(ctx context.Context) error {
+	c.sayMoved(ctx)
 	state := c.State()
 	return errors.Join(c.Delete(ctx, true), c.leaveNetwork(ctx, &state))
 }
 
 // Stop kills what is left of the container, which stays as one that has ended: --keep.
 func (c *container) Stop(ctx context.Context) error {
+	c.sayMoved(ctx)
 	if err := c.KillAll(ctx); err != nil {
 		return err
 	}

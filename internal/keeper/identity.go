@@ -15,6 +15,8 @@ type identity struct {
 	Network   *runtime.Network `json:"network,omitempty"`
 	Namespace *netspace.Record `json:"namespace,omitempty"` // its network namespace, if the peer makes it
 	LogFile   string           `json:"log_file,omitempty"`  // "" without a monitor
+	Input     bool             `json:"input,omitempty"`     // its standard input is a pipe
+	Foreign   bool             `json:"foreign,omitempty"`   // its pipes, or its terminal, are held by whoever started it
 	Notify    bool             `json:"notify,omitempty"`    // it has a NOTIFY_SOCKET of the runtime
 	Created   time.Time        `json:"created"`
 	Volumes   []volume         `json:"volumes,omitempty"`
@@ -34,6 +36,10 @@ type volume struct {
 // stdio is what can only be known once the container stands still.
 type stdio struct {
 	LogOffset int64 `json:"log_offset"` // bytes that the container had written to its log, on all hosts
+	// Output is in its pipes and nobody has read it; Input it has not read itself, and InputEnded tells that no more comes.
+	Output     []byte `json:"output,omitempty"`
+	Input      []byte `json:"input,omitempty"`
+	InputEnded bool   `json:"input_ended,omitempty"`
 }
 
 func decode[T any](what string, data []byte) (*T, error) {

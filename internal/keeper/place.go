@@ -190,7 +190,7 @@ func (p *place) Prepare(ctx context.Context) ([]*wire.Finding, error) {
 	}
 	findings = append(findings, completed...)
 	if p.identity.LogFile != "" {
-		if p.stdio, err = monitor.NewStdio(p.terminal()); err != nil {
+		if p.stdio, err = monitor.NewStdio(p.terminal(), p.identity.Input); err != nil {
 			return nil, err
 		}
 	}
@@ -304,6 +304,11 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 		return nil, err
 	}
 	p.offset = s.LogOffset
+	if p.stdio != nil {
+		if err := p.stdio.Fill(s.Output, s.Input, s.InputEnded); err != nil {
+			return nil, err
+		}
+	}
 	if err := p.findVolumes(); err != nil { // the last delta may have changed them
 		return nil, err
 	}

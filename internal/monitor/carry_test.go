@@ -12,7 +12,7 @@ import (
 
 // More than a pipe holds is written while nobody else reads; what comes after Stop is the monitor's.
 func TestCarrierTakesOutputUntilItIsStopped(t *testing.T) {
-	stdio, err := monitor.NewStdio(false)
+	stdio, err := monitor.NewStdio(false, false)
 	if err != nil {
 		t.Fatal(err)
 	}

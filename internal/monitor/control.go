@@ -16,8 +16,7 @@ import (
 )
 
 // The control socket is monitor.sock in the state directory. A client sends one request, a JSON object on one line; the
-// monitor answers with one, and closes. A later operation may go on with the connection after the answer, as attaching a
-// terminal would.
+// monitor answers with one, and closes. "attach" goes on with frames after the answer.
 //
 //	-> {"version":1,"op":"drain"}
 //	<- {"version":1,"offset":4711}     or {"version":1,"error":"..."}
@@ -27,19 +26,26 @@ const (
 	maxRequest     = 4096
 	requestTimeout = 10 * time.Second
 
-	opDrain  = "drain"
-	opOffset = "offset"
+	opAttach  = "attach"
+	opDrain   = "drain"
+	opHold    = "hold"
+	opMoved   = "moved"
+	opOffset  = "offset"
+	opRelease = "release"
 )
 
 type request struct {
 	Version int    `json:"version"`
 	Op      string `json:"op"`
+	To      string `json:"to,omitempty"` // of moved
 }
 
 type response struct {
-	Version int    `json:"version"`
-	Offset  int64  `json:"offset"`
-	Error   string `json:"error,omitempty"`
+	Version  int    `json:"version"`
+	Offset   int64  `json:"offset"`
+	Terminal bool   `json:"terminal,omitempty"` // of attach: as in Attachment
+	Input    bool   `json:"input,omitempty"`
+	Error    string `json:"error,omitempty"`
 }
 
 // ErrNoMonitor: the container was started without one, or it has ended. Nothing of ours owns its standard streams.
@@ -49,22 +55,43 @@ var ErrNoMonitor = errors.New("container has no monitor")
 // and returns the offset behind it. With the container frozen that is all there is: nothing is left in a pipe to be lost
 // with it. ErrNoMonitor when there is none.
 func Drain(ctx context.Context, stateDir string) (offset int64, err error) {
-	return ask(ctx, stateDir, opDrain)
+	return ask(ctx, stateDir, request{Op: opDrain})
 }
 
 // Offset is how many bytes the container has written so far, as far as the monitor has read: on all hosts that it lived
 // on, and with those that the log could not take. ErrNoMonitor when there is none.
 func Offset(ctx context.Context, stateDir string) (offset int64, err error) {
-	return ask(ctx, stateDir, opOffset)
+	return ask(ctx, stateDir, request{Op: opOffset})
 }
 
-func ask(ctx context.Context, stateDir, op string) (int64, error) {
-	answer, err := exchange(ctx, stateDir, request{Version: controlVersion, Op: op})
+// Hold keeps back what attached clients type, until Release: the container is about to stop, and what it gets after it was
+// looked at is lost with it. ErrNoMonitor when there is none.
+func Hold(ctx context.Context, stateDir string) error {
+	_, err := ask(ctx, stateDir, request{Op: opHold})
+	return err
+}
+
+// Release undoes Hold: the container runs on here.
+func Release(ctx context.Context, stateDir string) error {
+	_, err := ask(ctx, stateDir, request{Op: opRelease})
+	return err
+}
+
+// Moved tells attached clients on which host the container is now, and ends their connections. The container here must have
+// been drained, and is about to be removed. ErrNoMonitor when there is none.
+func Moved(ctx context.Context, stateDir, to string) error {
+	_, err := ask(ctx, stateDir, request{Op: opMoved, To: to})
+	return err
+}
+
+func ask(ctx context.Context, stateDir string, r request) (int64, error) {
+	r.Version = controlVersion
+	answer, err := exchange(ctx, stateDir, r)
 	if err != nil {
-		return 0, fmt.Errorf("ask monitor to %s: %w", op, err)
+		return 0, fmt.Errorf("ask monitor to %s: %w", r.Op, err)
 	}
 	if answer.Error != "" {
-		return 0, fmt.Errorf("ask monitor to %s: %s", op, answer.Error)
+		return 0, fmt.Errorf("ask monitor to %s: %s", r.Op, answer.Error)
 	}
 	return answer.Offset, nil
 }
@@ -156,12 +183,13 @@ func inheritListener(fd int) (*net.UnixListener, error) {
 type control struct {
 	listener *net.UnixListener
 	output   *output
+	audience *audience
 }
 
 // serve returns when the listener is closed.
 func (c *control) serve() {
 	for {
-		conn, err := c.listener.Accept()
+		conn, err := c.listener.AcceptUnix()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -173,39 +201,74 @@ func (c *control) serve() {
 	}
 }
 
-func (c *control) handle(conn net.Conn) {
+func (c *control) handle(conn *net.UnixConn) {
 	defer conn.Close()
 	if err := conn.SetDeadline(time.Now().Add(requestTimeout)); err != nil {
 		return
 	}
+	// A client says no more before the answer.
 	line, err := bufio.NewReader(io.LimitReader(conn, maxRequest)).ReadBytes('\n')
 	if err != nil {
 		return
 	}
+	r, err := parseRequest(line)
 	answer := response{Version: controlVersion}
-	answer.Offset, err = c.perform(line)
+	switch {
+	case err != nil:
+	case r.Op == opAttach:
+		var g *guest
+		if g, err = c.admit(conn); err == nil {
+			c.audience.attend(g)
+			return
+		}
+	default:
+		answer.Offset, err = c.perform(r)
+	}
 	if err != nil {
 		answer.Error = err.Error()
 	}
 	_ = json.NewEncoder(conn).Encode(answer) // the client sees it for itself
 }
 
-func (c *control) perform(line []byte) (offset int64, err error) {
-	var r request
+func parseRequest(line []byte) (r request, err error) {
 	if err := json.Unmarshal(line, &r); err != nil {
-		return 0, fmt.Errorf("read request: %w", err)
+		return r, fmt.Errorf("read request: %w", err)
 	}
 	if r.Version != controlVersion {
-		return 0, fmt.Errorf("the monitor speaks version %d, not %d", controlVersion, r.Version)
+		return r, fmt.Errorf("the monitor speaks version %d, not %d", controlVersion, r.Version)
 	}
-	switch r.Op {
-	case opDrain:
+	return r, nil
+}
+
+func (c *control) admit(conn *net.UnixConn) (*guest, error) {
+	if c.output.source == nil {
+		return nil, errors.New("the container has standard streams of its own")
+	}
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return nil, err
+	}
+	in := c.audience.input
+	return c.output.admit(conn, response{
+		Version: controlVersion, Input: in != nil, Terminal: in != nil && in.terminal,
+	})
+}
+
+func (c *control) perform(r request) (offset int64, err error) {
+	in := c.audience.input
+	switch {
+	case r.Op == opDrain:
 		return c.output.drain()
-	case opOffset:
-		return c.output.position(), nil
+	case r.Op == opMoved:
+		c.audience.dismiss(frame{frameMoved, []byte(r.To)})
+	case r.Op == opHold && in != nil:
+		in.hold()
+	case r.Op == opRelease && in != nil:
+		in.release()
+	case r.Op == opHold, r.Op == opRelease, r.Op == opOffset:
 	default:
 		return 0, fmt.Errorf("the monitor knows no %q", r.Op)
 	}
+	return c.output.position(), nil
 }
 
 // close ends the service and removes the socket, which may be gone with its directory.

@@ -63,6 +63,11 @@ func become(exe string, args []string, c Config, stdio *Stdio) (err error) {
 		if c.Inherited.Output, err = descriptor.Inherit(stdio.output); err != nil {
 			return err
 		}
+		if stdio.input != nil {
+			if c.Inherited.Input, err = descriptor.Inherit(stdio.input); err != nil {
+				return err
+			}
+		}
 	}
 	config, err := c.pipe()
 	if err != nil {

@@ -15,6 +15,10 @@
 // What the container writes is appended to the log as it is, standard output and error through one pipe so that their
 // order is true. The container is never stopped by a log that cannot be written, as on a full disk: what does not fit is
 // dropped, and a line in the log says how much as soon as there is space again. SIGHUP reopens the log, after a rotation.
+//
+// Attach joins a container over the control socket: a client sees what is written from then on, and what it sends becomes
+// the input of a container that has a terminal, or whose standard input is a pipe that the monitor keeps open. A client that
+// does not read misses output; it stops neither the container nor the log.
 package monitor
 
 import (
@@ -41,7 +45,9 @@ type Config struct {
 	StateDir string `json:"state_dir"` // the container's; the control socket and the exit status are here
 	LogFile  string `json:"log_file"`  // made absolute by Spawn and Exec
 	Terminal bool   `json:"terminal,omitempty"`
-	InitPid  int    `json:"init_pid,omitempty"` // of Exec: a child of the process
+	// Interactive: of Spawn, without a terminal. Standard input is a pipe that attached clients write to, and not empty.
+	Interactive bool `json:"interactive,omitempty"`
+	InitPid     int  `json:"init_pid,omitempty"` // of Exec: a child of the process
 	// Offset is how much the container has written before, on other hosts: offsets go on from here.
 	Offset int64 `json:"offset,omitempty"`
 	// Listening is called by Exec, nil for none: whoever asks this monitor from now on is answered, a moment later.
@@ -54,6 +60,7 @@ type Config struct {
 type Inherited struct {
 	Answer  int `json:"answer,omitempty"`  // Spawn: where the result goes
 	Output  int `json:"output,omitempty"`  // Exec: the pipe's read end, or the terminal's master
+	Input   int `json:"input,omitempty"`   // Exec: the write end of standard input, where that is a pipe
 	Log     int `json:"log,omitempty"`     // Exec
 	Control int `json:"control,omitempty"` // Exec: the listening control socket
 }
@@ -82,7 +89,7 @@ func ReadConfig(fd int) (*Config, error) {
 		return nil, fmt.Errorf("read monitor configuration: %w", err)
 	}
 	inherited := c.Inherited
-	for _, fd := range []int{inherited.Answer, inherited.Output, inherited.Log, inherited.Control} {
+	for _, fd := range []int{inherited.Answer, inherited.Output, inherited.Input, inherited.Log, inherited.Control} {
 		if fd == 0 {
 			continue
 		}
@@ -131,6 +138,7 @@ type monitor struct {
 	state   *os.Root // of the state directory: another container may take its name before this one is through
 	exit    *os.File
 	output  *output
+	clients audience
 	control *control
 	ended   chan struct{} // closed when init has ended
 	rotated chan os.Signal
@@ -146,8 +154,8 @@ func (m *monitor) begin(ctx context.Context, container Container) (err error) {
 	if err != nil {
 		return err
 	}
-	m.output = &output{log: log, ended: m.ended}
-	stdio, err := NewStdio(m.config.Terminal)
+	m.output = &output{log: log, ended: m.ended, show: &m.clients}
+	stdio, err := NewStdio(m.config.Terminal, m.config.Interactive)
 	if err != nil {
 		return err
 	}
@@ -173,7 +181,7 @@ func (m *monitor) begin(ctx context.Context, container Container) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := m.open(source, listener); err != nil {
+	if err := m.open(source, stdio.input, listener); err != nil {
 		return errors.Join(err, unlisten(listener, m.config.StateDir))
 	}
 	if err := container.Start(ctx); err != nil {
@@ -186,23 +194,30 @@ func (m *monitor) begin(ctx context.Context, container Container) (err error) {
 func (m *monitor) adopt() error {
 	inherited := m.config.Inherited
 	m.initPid = m.config.InitPid
-	m.output = &output{log: inheritLog(m.config.LogFile, inherited.Log, m.config.Offset), ended: m.ended}
+	m.output = &output{log: inheritLog(m.config.LogFile, inherited.Log, m.config.Offset), ended: m.ended, show: &m.clients}
 	listener, err := inheritListener(inherited.Control)
 	if err != nil {
 		return err
 	}
-	var source *os.File
+	var source, stdin *os.File
 	if inherited.Output != 0 {
 		source, err = descriptor.Pollable(inherited.Output, "output")
 		if err != nil {
 			return err
 		}
 	}
-	return m.open(source, listener)
+	if inherited.Input != 0 {
+		stdin, err = descriptor.Pollable(inherited.Input, "input")
+		if err != nil {
+			return err
+		}
+	}
+	return m.open(source, stdin, listener)
 }
 
-// open starts to read the output, unless the container has standard streams of its own, and to answer.
-func (m *monitor) open(source *os.File, listener *net.UnixListener) (err error) {
+// open starts to read the output, unless the container has standard streams of its own, and to answer. stdin is nil unless
+// it is a pipe.
+func (m *monitor) open(source, stdin *os.File, listener *net.UnixListener) (err error) {
 	m.state, err = os.OpenRoot(m.config.StateDir)
 	if err != nil {
 		return fmt.Errorf("open state directory: %w", err)
@@ -217,7 +232,13 @@ func (m *monitor) open(source *os.File, listener *net.UnixListener) (err error) 
 		}
 		m.reading.Go(m.output.read)
 	}
-	m.control = &control{listener: listener, output: m.output}
+	switch {
+	case m.config.Terminal && source != nil:
+		m.clients.input = &input{file: source, terminal: true}
+	case stdin != nil:
+		m.clients.input = &input{file: stdin}
+	}
+	m.control = &control{listener: listener, output: m.output, audience: &m.clients}
 	go m.control.serve()
 	return nil
 }
@@ -242,6 +263,7 @@ func (m *monitor) stay() error {
 	close(m.ended)
 	go m.reapOrphans()
 	m.reading.Wait()
+	m.clients.exit(exit)
 	return errors.Join(err, waitErr, m.output.close(), m.control.close(m.state), m.exit.Close(), m.state.Close())
 }
 

@@ -3,6 +3,7 @@ package monitor
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -24,6 +25,7 @@ type output struct {
 
 	mu     sync.Mutex // held from a read to the end of its write, so that nothing is ever in between
 	log    *logFile
+	show   *audience // nil without one
 	source *os.File
 	raw    syscall.RawConn
 	buffer []byte
@@ -86,6 +88,7 @@ func (o *output) pump(fd uintptr) error {
 		switch {
 		case n > 0:
 			o.log.write(o.buffer[:n])
+			o.show.show(o.buffer[:n])
 			if o.over.Load() {
 				return syscall.EAGAIN
 			}
@@ -94,6 +97,14 @@ func (o *output) pump(fd uintptr) error {
 			return err
 		}
 	}
+}
+
+// admit lets a client have all that comes behind the offset that it is told.
+func (o *output) admit(conn *net.UnixConn, answer response) (*guest, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	answer.Offset = o.log.offset
+	return o.show.admit(conn, answer)
 }
 
 func (o *output) position() int64 {

@@ -59,7 +59,7 @@ func runMonitor(verb, script, fd string) error {
 // becomeMonitor does what a keeper does with a container that came to it: it is the parent of its init, and holds its
 // pipes. Its own Config came the same way, for simplicity.
 func becomeMonitor(ctx context.Context, script string, c *monitor.Config) error {
-	stdio, err := monitor.NewStdio(c.Terminal)
+	stdio, err := monitor.NewStdio(c.Terminal, c.Interactive)
 	if err != nil {
 		return err
 	}

@@ -10,23 +10,26 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
+	"github.com/livemigrate/migrate/internal/sys/pipe"
 )
 
 // Stdio is both sides of a container's standard streams.
 type Stdio struct {
-	// The container's ends, in blocking mode: nil with a terminal. Input is /dev/null; Stdout and Stderr are one pipe, so
-	// that the order of what is written to them is kept. A process inherits them, or CRIU gets them as inherit_fd.
+	// The container's ends, in blocking mode: nil with a terminal. Stdin is /dev/null, or a pipe when it is interactive;
+	// Stdout and Stderr are one pipe, so that the order of what is written to them is kept. A process inherits them, or CRIU
+	// gets them as inherit_fd.
 	Stdin, Stdout, Stderr *os.File
 	// ConsoleSocket is the path of the socket that takes the terminal's master by SCM_RIGHTS: empty without a terminal.
 	ConsoleSocket string
 
 	output  *os.File // the pipe's read end, or the master once it has arrived
+	input   *os.File // the write end of standard input; nil unless it is a pipe
 	console *net.UnixListener
 }
 
-// NewStdio makes pipes, or with a terminal the socket that its master is sent to. The caller closes the Stdio, unless it
-// becomes a monitor with it (Exec).
-func NewStdio(terminal bool) (_ *Stdio, err error) {
+// NewStdio makes pipes, or with a terminal the socket that its master is sent to. Standard input has no end when it is
+// interactive, and is empty otherwise. The caller closes the Stdio, unless it becomes a monitor with it (Exec).
+func NewStdio(terminal, interactive bool) (_ *Stdio, err error) {
 	s := &Stdio{}
 	defer func() {
 		if err != nil {
@@ -37,7 +40,11 @@ func NewStdio(terminal bool) (_ *Stdio, err error) {
 		err = s.listen()
 		return s, err
 	}
-	s.Stdin, err = os.Open(os.DevNull)
+	if interactive {
+		s.Stdin, s.input, err = os.Pipe()
+	} else {
+		s.Stdin, err = os.Open(os.DevNull)
+	}
 	if err != nil {
 		return s, err
 	}
@@ -46,8 +53,11 @@ func NewStdio(terminal bool) (_ *Stdio, err error) {
 		return s, err
 	}
 	s.Stderr = s.Stdout
-	// Programs do not expect standard output to say "try again".
+	// Programs do not expect their standard streams to say "try again".
 	err = descriptor.Block(s.Stdout)
+	if err == nil && interactive {
+		err = descriptor.Block(s.Stdin)
+	}
 	return s, err
 }
 
@@ -62,14 +72,38 @@ func (s *Stdio) listen() error {
 	return err
 }
 
-// Chown gives the pipe to the container's user, so that it can open /dev/stdout anew. The runtime does this for a process
+// Chown gives the pipes to the container's user, so that it can open /dev/stdout anew. The runtime does this for a process
 // it starts; a restored one needs it from whoever restores it.
 func (s *Stdio) Chown(uid, gid int) error {
 	if s.Stdout == nil {
 		return nil
 	}
-	if err := s.Stdout.Chown(uid, gid); err != nil {
-		return fmt.Errorf("give standard output to the container's user: %w", err)
+	err := s.Stdout.Chown(uid, gid)
+	if s.input != nil {
+		err = errors.Join(err, s.Stdin.Chown(uid, gid))
+	}
+	if err != nil {
+		return fmt.Errorf("give standard streams to the container's user: %w", err)
+	}
+	return nil
+}
+
+// Fill puts into the pipes what was in the container's before it came here: output that nobody has read, which comes first in
+// the log, and input that it has not read itself. ended tells that no more input comes.
+func (s *Stdio) Fill(output, input []byte, ended bool) error {
+	var err error
+	if s.Stdout != nil {
+		err = pipe.Put(s.Stdout, output)
+	}
+	if s.input != nil {
+		err = errors.Join(err, pipe.Put(s.input, input))
+		if ended {
+			err = errors.Join(err, s.input.Close())
+			s.input = nil
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("fill standard streams: %w", err)
 	}
 	return nil
 }
@@ -129,9 +163,11 @@ func (s *Stdio) closeContainerEnds() error {
 // Close closes both sides. The container is cut off: its next write ends it by SIGPIPE.
 func (s *Stdio) Close() error {
 	err := s.closeContainerEnds()
-	if s.output != nil {
-		err = errors.Join(err, s.output.Close())
-		s.output = nil
+	for _, end := range []**os.File{&s.output, &s.input} {
+		if *end != nil {
+			err = errors.Join(err, (*end).Close())
+			*end = nil
+		}
 	}
 	return err
 }

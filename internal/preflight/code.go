@@ -65,6 +65,7 @@ const (
 	MemoryLimit      Code = "memory-limit"  // of a cgroup
 	ProcessLimit     Code = "process-limit" // of a cgroup, or the kernel's
 	LogFile          Code = "log-file"      // it cannot be written
+	ForeignStdio     Code = "foreign-stdio" // pipes or a terminal of an engine, which stays behind
 	FileMissing      Code = "file-missing"  // a file that does not travel, and is open or mapped
 	FileDiffers      Code = "file-differs"
 	KernelOlder      Code = "kernel-older"
@@ -78,7 +79,7 @@ func Codes() []Code {
 		CopiedMemory, DeletedFile, PinnedMemory, IOUring, OwnUserfaultfd, OpenFile, Device, OutsideFile, WatchedOverlay, UnixSocket,
 		SocketKind, MPTCP, PipeMode, NestedNamespace, Traced, DeadLeader, Unrelated, Uninterruptible, ForeignLimits, SeccompNotify, SecurityLabel,
 		NotRunning, Arriving, Unrestorable, ReadOnlyRoot, BindMount, HostNetwork, Connections,
-		Machine, Processor, Configured, IDTaken, Bridge, NetworkNamespace, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile,
+		Machine, Processor, Configured, IDTaken, Bridge, NetworkNamespace, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile, ForeignStdio,
 		FileMissing, FileDiffers, KernelOlder, NotShared,
 	}
 }

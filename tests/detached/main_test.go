@@ -112,7 +112,7 @@ func keep(text string) error {
 	if err != nil {
 		return err
 	}
-	stdio, err := monitor.NewStdio(spec.Process.Terminal)
+	stdio, err := monitor.NewStdio(spec.Process.Terminal, false)
 	if err != nil {
 		return err
 	}

@@ -6,8 +6,9 @@
 //	workload kinds     every kind of memory under constant change, in processes and threads that come and go
 //	workload sockets   sockets of each kind with data on the way, and the host's names; one argument: where to send datagrams
 //	workload beat N    as memory N, and each millisecond the time goes into the file /beat
+//	workload lines     numbered lines on standard output and error
 //
-// Each keeps in its memory what the world should look like. On TCP port 7000 it answers every line "check" with "ok N", N
+// Each but lines keeps in its memory what the world should look like. On TCP port 7000 it answers every line "check" with "ok N", N
 // counting the answers on that connection, or with what differs; beat answers "write" with "ok N", N counting these over all
 // connections. On UDP port 7000 it sends every datagram back, one of 16
 // bytes with how many pages it has written in the last eight, if it counts them.
@@ -50,7 +51,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want a verb: tree, files, memory, kinds, sockets or beat")
+		return fmt.Errorf("want a verb: tree, files, memory, kinds, sockets, beat or lines")
 	}
 	switch args[0] {
 	case "tree":
@@ -93,6 +94,8 @@ func run(args []string) error {
 			return err
 		}
 		return answer(sockets)
+	case "lines":
+		return lines(args[1:])
 	case "member":
 		return member(args[1], args[2:]...)
 	case "true":

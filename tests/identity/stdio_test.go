@@ -1,0 +1,212 @@
+package identity
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/livemigrate/migrate/tests/lab"
+)
+
+// writing is how a container writes its numbered lines, and who reads them.
+type writing struct {
+	every, pause time.Duration
+	length       int
+	reader       string // of the pipes of a container without a monitor: a shell's script. Empty: it has one
+}
+
+func (w *writing) flags() []string {
+	return []string{"lines", "-every", w.every.String(), "-pause", w.pause.String(), "-length", strconv.Itoa(w.length)}
+}
+
+// TestStandardStreams: a container writes numbered lines while it is moved to and fro, and while moves fail. The logs of
+// both hosts one after the other are what it has written. Another one has a terminal.
+func TestStandardStreams(t *testing.T) {
+	kinds := map[string]*writing{
+		"fast":    {},
+		"long":    {every: 50 * time.Millisecond, length: 100_000},                                                    // more than a pipe holds: a write is stopped half-way
+		"unread":  {every: time.Millisecond, length: 1000, reader: "until [ -e /srv/read ]; do sleep 0.1; done; cat"}, // its pipe is full
+		"engine":  {every: time.Millisecond, reader: "cat"},                                                           // somebody else reads, at first
+		"partial": {every: 5 * time.Millisecond, pause: 5 * time.Millisecond},                                         // stopped in the middle of a line
+		"busy":    {every: time.Millisecond, length: 80},
+		"both":    {pause: time.Millisecond, length: 100_000},
+	}
+	names, moves, limit := []string{"long", "unread"}, 2, 3*time.Minute
+	if *long {
+		names, moves, limit = append(names, "fast", "engine", "partial", "busy", "both"), 6, 10*time.Minute
+	}
+	w := newWorld(t, limit)
+	for _, name := range names {
+		t.Run(name, func(t *testing.T) {
+			j := &journey{world: w, t: t, id: name, at: w.A, logs: map[*lab.Host]*os.File{}, text: numbered{length: kinds[name].length}}
+			j.travel(kinds[name], moves)
+		})
+	}
+	t.Run("terminal", func(t *testing.T) { (&journey{world: w, t: t, id: "tty", at: w.A}).attach() })
+}
+
+// journey is a container on its way.
+type journey struct {
+	*world
+	t      *testing.T
+	id     string
+	at     *lab.Host
+	logs   map[*lab.Host]*os.File // read so far
+	text   numbered
+	failed int
+}
+
+func (j *journey) travel(how *writing, moves int) {
+	bundle := "/srv/bundles/" + j.id
+	j.must(j.A.Bundle(j.ctx, "workload", bundle, how.flags()...))
+	engine := func() string { return "" }
+	if how.reader != "" {
+		engine = j.startEngine(how.reader, bundle)
+	} else {
+		j.must(j.A.Start(j.ctx, "migrate", "run", "--detach", "--log-file", "/srv/"+j.id+".log", "--bundle", bundle, j.id))
+	}
+	for n := range moves {
+		time.Sleep(300 * time.Millisecond)
+		from, to := j.at, j.other()
+		j.fail(to)
+		j.push(from, to, j.id)
+		j.at = to
+		if n == 0 && how.reader != "" {
+			j.text.follow(j.t, engine())
+		} else {
+			j.text.follow(j.t, j.news(from, how))
+		}
+	}
+	time.Sleep(300 * time.Millisecond)
+	_, err := j.at.Run(j.ctx, "migrate", "kill", j.id, "TERM")
+	j.must(err)
+	j.awaitEnd()
+	j.text.end(j.t, j.news(j.at, how))
+	figure("numbered log lines, "+j.id, "%d lines, 0 lost, 0 doubled; %d moves, and %d that failed", 2*j.text.count, moves, j.failed)
+}
+
+func (j *journey) must(err error) {
+	j.t.Helper()
+	if err != nil {
+		j.t.Fatal(err)
+	}
+}
+
+func (j *journey) other() *lab.Host {
+	if j.at == j.A {
+		return j.B
+	}
+	return j.A
+}
+
+// startEngine starts the container as an engine would, which has the other ends of its pipes. The function ends the reading and
+// returns all that was read.
+func (j *journey) startEngine(reader, bundle string) func() string {
+	j.t.Helper()
+	cmd := j.A.Command(j.ctx, "sh", "-c", `migrate run --detach --bundle "$1" "$2" 2>&1 </dev/null | { `+reader+`; } >/srv/engine.log`, "-", bundle, j.id)
+	j.must(cmd.Start())
+	for range 100 {
+		if _, err := j.A.Run(j.ctx, "migrate", "state", j.id); err == nil {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return func() string {
+		j.must(os.WriteFile(j.A.Path("/srv/read"), nil, 0o600))
+		j.must(cmd.Wait())
+		text, err := os.ReadFile(j.A.Path("/srv/engine.log"))
+		j.must(err)
+		return string(text)
+	}
+}
+
+// fail begins a move and kills the peer's half of it while the container stands still.
+func (j *journey) fail(to *lab.Host) {
+	j.t.Helper()
+	push, err := j.at.Push(j.ctx, j.id, j.tls(to))
+	j.must(err)
+	push.Until("dump")
+	for _, pid := range to.Keepers() {
+		_ = syscall.Kill(pid, syscall.SIGKILL)
+	}
+	if code, err := push.Wait(time.Minute); code != 1 || err != nil || push.Result.Outcome != "kept" {
+		j.t.Fatalf("a move whose peer is killed: exit status %d, %v, %+v", code, err, push.Result)
+	}
+	j.failed++
+}
+
+// news is what a host's log has got since the last time. A container whose pipes were somebody else's has a log of the peer's
+// making.
+func (j *journey) news(h *lab.Host, how *writing) string {
+	j.t.Helper()
+	if j.logs[h] == nil {
+		path := h.Path("/srv/" + j.id + ".log")
+		if how.reader != "" {
+			path = h.Path("/var/lib/migrate/log/" + j.id + ".stdio.log")
+		}
+		f, err := os.Open(path)
+		j.must(err)
+		j.t.Cleanup(func() { f.Close() })
+		j.logs[h] = f
+	}
+	text, err := io.ReadAll(j.logs[h])
+	j.must(err)
+	return string(text)
+}
+
+// awaitEnd: the monitor is there until the log has everything.
+func (j *journey) awaitEnd() {
+	j.t.Helper()
+	socket := filepath.Join("/proc", strconv.Itoa(j.at.Holder()), "root/run/migrate", j.id, "monitor.sock")
+	for range 200 {
+		if _, err := os.Lstat(socket); errors.Is(err, os.ErrNotExist) {
+			return
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	j.t.Fatalf("%s does not end", j.id)
+}
+
+// numbered compares text with what workload's lines writes, as it comes.
+type numbered struct {
+	length int
+	count  int    // pairs of lines that have come
+	want   string // the rest of the pair that is coming
+}
+
+func (n *numbered) follow(t *testing.T, got string) {
+	t.Helper()
+	for got != "" {
+		if n.want == "" {
+			n.count++
+			for _, name := range []string{"out", "err"} {
+				text := fmt.Sprintf("%s %d", name, n.count)
+				n.want += text + strings.Repeat(".", max(0, n.length-len(text))) + "\n"
+			}
+		}
+		k := min(len(got), len(n.want))
+		if got[:k] != n.want[:k] {
+			t.Fatalf("at pair %d comes %.200q, want %.200q", n.count, got, n.want)
+		}
+		got, n.want = got[k:], n.want[k:]
+	}
+}
+
+func (n *numbered) end(t *testing.T, got string) {
+	t.Helper()
+	at := strings.LastIndex(got, "end ")
+	if at < 0 {
+		t.Fatalf("the last line is missing: ...%q", got[max(0, len(got)-200):])
+	}
+	n.follow(t, got[:at])
+	if last := fmt.Sprintf("end %d\n", n.count); got[at:] != last || n.want != "" || n.count < 5 {
+		t.Errorf("the last line is %q, want %q and before it %.200q", got[at:], last, n.want)
+	}
+}
