@@ -13,7 +13,6 @@ var hints = []struct {
 	{[]string{"In-flight connection (l)"}, "a connection is not accepted yet: give --tcp-skip-in-flight to drop it, its client tries again"},
 	{[]string{"Can't get 1:34 opt"}, "this CRIU is too old for this kernel: use 4.2 or newer"},
 	{[]string{"External socket"}, "a unix socket whose peer is outside of the container: give --ext-unix-sk"},
-	{[]string{"Ext stream not supported"}, "a connected unix stream leads out of the container and cannot be kept: close it first"},
 	{[]string{"Can't dump half of stream unix connection"}, "a connected unix stream leads out of the container and cannot be kept: close it first"},
 	{[]string{"file locks are hold"}, "give --file-locks"},
 	{[]string{"Found dangling tty"}, "a terminal of outside is the container's own: give --shell-job, or run it with a terminal of its own"},
@@ -30,25 +29,28 @@ var hints = []struct {
 	{[]string{"doesn't have a proper root mount"}, "a mount that config.json does not name came into the container later: unmount it first"},
 	{[]string{"No mapping for", "mountpoint"}, "config.json does not name this mount of the checkpoint: restore with the bundle it was taken from"},
 	{[]string{"Nested mount namespaces are not supported"}, "a process inside has a mount namespace of its own together with a user namespace: stop it first"},
+	{[]string{"anon_inode:[io_uring]"}, "CRIU cannot save io_uring: have the program do without"},
+	{[]string{"Unknown shit"}, "the process maps a kind of file that CRIU cannot save: unmap it first"},
 	{[]string{"Unsupported mapping found"}, "the process maps device memory (a GPU, io_uring?) that CRIU cannot save"},
 	{[]string{"send_fds failed (-22)"}, "the kernel hands out no descriptor of this kind, which is io_uring's: have the program do without"},
 	{[]string{"Can't dump file", "of that type"}, "this kind of open file cannot be saved: close it first"},
+	{[]string{"SysVIPC shmem map", "doesn't live in IPC ns"}, "the process shares System V memory with the host: give the container an ipc namespace of its own"},
 	{[]string{"Sysv shmem", "hole not supported"}, "a System V shared memory segment is mapped in part only, which CRIU cannot save"},
-	{[]string{"multipathtcp=0"}, "CRIU cannot save MPTCP sockets: run the program with GODEBUG=multipathtcp=0"},
 	{[]string{"Unsupported proto 262"}, "CRIU cannot save MPTCP sockets: for a Go program run it with GODEBUG=multipathtcp=0"},
 	{[]string{"Unsupported proto"}, "a socket of a protocol that CRIU cannot save: close it first"},
 	{[]string{"Unsupported socket family"}, "a socket of a family that CRIU cannot save: close it first"},
+	{[]string{"Unknown socket collected"}, "a socket of a family (vsock?) that CRIU cannot save: close it first"},
 	{[]string{"Control messages in queue"}, "a unix socket holds descriptors that nobody has received yet: try again in a moment"},
 	{[]string{"The packetized mode for pipes"}, "a pipe in packet mode (O_DIRECT) cannot be saved"},
 	{[]string{"Can't get rlimit"}, "a process of another user needs CAP_SYS_RESOURCE here: run the container in a user namespace"},
 	{[]string{"Zombies with threads"}, "a process with threads was just ending: try again in a moment"},
 	{[]string{"Unable to freeze cgroup"}, "a process did not stop in time (uninterruptible I/O?): try again"},
 	{[]string{"Timeout reached"}, "a process did not stop in time (uninterruptible I/O?): try again"},
-	{[]string{"CPU", "not supported on host"}, "this machine's CPU lacks what the container uses: restore on one that has it"},
+	{[]string{"PU feature", "not supported on host"}, "this machine's CPU lacks what the container uses: restore on one that has it"},
 	{[]string{"CPU xfeatures"}, "this machine's CPU lacks what the container uses: restore on one that has it"},
 	{[]string{"CPU instruction capabilities do not match"}, "this machine's CPU lacks what the container uses: restore on one that has it"},
 	{[]string{"Unable to open an userfaultfd descriptor"}, "user namespaces may not use userfaultfd here: set the sysctl vm.unprivileged_userfaultfd=1, or do without --lazy-pages"},
-	{[]string{"Can't open", "timens", "Permission denied"}, "the user namespace's root cannot read the image directory: make its parents searchable"},
+	{[]string{"Unable to open timens", "Permission denied"}, "the user namespace's root cannot read the image directory: make its parents searchable"},
 	{[]string{"One or more namespaces doesn't belong"}, "a namespace given by path must belong to the container's user namespace"},
 	{[]string{"Namespaces dumping finished with error"}, "see the log for the namespace that could not be saved"},
 	{[]string{"Pid", "do not match expected"}, "a pid of the checkpoint is taken: give the container a pid namespace of its own"},
@@ -72,14 +74,22 @@ var hints = []struct {
 
 // Hint is what cures the cause, or nothing when it is not known.
 func Hint(cause string) string {
+	if i := match(cause); i >= 0 {
+		return hints[i].hint
+	}
+	return ""
+}
+
+// match is the place in hints of the first that fits, or -1.
+func match(cause string) int {
 next:
-	for _, h := range hints {
+	for i, h := range hints {
 		for _, fragment := range h.fragments {
 			if !strings.Contains(cause, fragment) {
 				continue next
 			}
 		}
-		return h.hint
+		return i
 	}
-	return ""
+	return -1
 }
