@@ -18,8 +18,12 @@ type ServeOptions struct {
 	Bundles      string       // containers are received in directories here; default /var/lib/migrate/bundles
 	Certificates Certificates // for tls://
 	Allow        []string     // the names of the certificates that may connect; empty: all of the authority
+	Limits       Limits
 	Bound        func(string) // called with the address once connections are accepted; nil is fine
 }
+
+// Limits are what peers may take of a host that receives. Zero fields are no limits, but for Moves: 16.
+type Limits = keeper.Limits
 
 // Serve receives containers until ctx ends. To a move that is under way its end is a lost link: before COMMIT the source
 // runs on and may try again, later it asks how the move ended once there is a Serve again. Each is held by a process of its
@@ -65,7 +69,7 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 			return errors.Join(fmt.Errorf("accept: %w", err), acceptor.Close())
 		}
 		connections.Go(func() {
-			if err := router.Route(ctx, conn); err != nil && ctx.Err() == nil {
+			if err := router.Route(ctx, conn, peer); err != nil && ctx.Err() == nil {
 				router.Log.Warn("connection ended", "peer", peer, "error", err)
 			}
 		})
@@ -73,12 +77,13 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 }
 
 // Receive serves one connection: what ssh starts on the peer, with the connection on standard input and output.
-func Receive(ctx context.Context, conn net.Conn, host Host, bundles string) error {
-	router, err := newRouter(&ServeOptions{Host: host, Bundles: bundles})
+// Of the options Host, Bundles and Limits count.
+func Receive(ctx context.Context, conn net.Conn, o *ServeOptions) error {
+	router, err := newRouter(&ServeOptions{Host: o.Host, Bundles: o.Bundles, Limits: o.Limits})
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
-	return router.Route(ctx, conn)
+	return router.Route(ctx, conn, "standard input")
 }
 
 func newRouter(o *ServeOptions) (*keeper.Router, error) {
@@ -111,8 +116,15 @@ func newRouter(o *ServeOptions) (*keeper.Router, error) {
 		}
 		args = append(args, "--tls-cert", c.Cert, "--tls-key", c.Key, "--tls-ca", c.CA)
 	}
+	if l := o.Limits; l.Moves < 0 || l.Size < 0 || l.Time < 0 {
+		return nil, fmt.Errorf("limits of %d moves, %d bytes, %v: want none below 0", l.Moves, l.Size, l.Time)
+	}
+	if o.Limits.Moves == 0 {
+		o.Limits.Moves = keeper.DefaultMoves
+	}
+	args = append(args, fmt.Sprint("--max-moves=", o.Limits.Moves), fmt.Sprint("--max-size=", o.Limits.Size), fmt.Sprint("--max-time=", o.Limits.Time))
 	for _, name := range o.Allow {
 		args = append(args, "--allow="+name)
 	}
-	return &keeper.Router{Places: places, Program: host.Program, Args: args, Log: host.Log}, nil
+	return &keeper.Router{Places: places, Program: host.Program, Args: args, Moves: o.Limits.Moves, Log: host.Log}, nil
 }

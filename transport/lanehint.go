@@ -60,11 +60,20 @@ func peekLane(ctx context.Context, conn net.Conn) string {
 		return ""
 	}
 	hello := make([]byte, maxSealed)
-	for {
+	ctx, cancel := context.WithTimeout(ctx, restPatience)
+	defer cancel()
+	for seen, wait := 0, time.Millisecond; ; wait = min(2*wait, longestWait) {
 		n, err := socket.Peek(ctx, tcp, hello)
 		if err != nil {
 			return ""
 		}
+		if n == seen { // no more than last time, and parsing is not for nothing
+			if !pause(ctx, wait) {
+				return ""
+			}
+			continue
+		}
+		seen = n
 		protocols, err := offered(hello[:n])
 		if err == nil {
 			return sessionOf(protocols)
@@ -72,11 +81,25 @@ func peekLane(ctx context.Context, conn net.Conn) string {
 		if !errors.Is(err, io.ErrUnexpectedEOF) || n == len(hello) {
 			return "" // no TLS, or an odd one: the handshake will say so
 		}
-		select { // the rest is on its way, and a peek does not wait for it
-		case <-time.After(time.Millisecond):
-		case <-ctx.Done():
+		if !pause(ctx, wait) { // the rest is on its way, and a peek does not wait for it
 			return ""
 		}
+	}
+}
+
+const (
+	// restPatience bounds the wait for the first message. The handshake, which can tell that a caller is gone, waits longer.
+	restPatience = 2 * time.Second
+	longestWait  = 50 * time.Millisecond
+)
+
+// pause waits; false when ctx ends first.
+func pause(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-time.After(d):
+		return true
+	case <-ctx.Done():
+		return false
 	}
 }
 

@@ -2,10 +2,12 @@ package transport_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"net"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/pki"
 	"github.com/livemigrate/migrate/transport"
@@ -103,4 +105,40 @@ func TestLanesCanBeDivertedBeforeTheirHandshake(t *testing.T) {
 	if err := theirs.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
 	}
+}
+
+// A caller whose first message is longer on its way than a look waits for it, is one whose packets were lost, and comes in.
+func TestLateCallerIsNotRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	authority(t, dir)
+	here := issue(t, dir, pki.Request{Name: "here", Hosts: []string{"127.0.0.1"}})
+	address := transport.Address{Scheme: transport.TLS, Host: "127.0.0.1", Port: freePort(t)}
+	acceptor, err := transport.Listen(address, &transport.ListenOptions{
+		Certificates: here, Divert: func(string, net.Conn) bool { return false },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer acceptor.Close()
+	pair, err := tls.LoadX509KeyPair(here.Cert, here.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := net.Dial("tcp", "127.0.0.1:"+address.Port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	time.Sleep(2500 * time.Millisecond)
+	// Whom it has called is not what this is about.
+	caller := tls.Client(raw, &tls.Config{Certificates: []tls.Certificate{pair}, InsecureSkipVerify: true}) //nolint:gosec // as said
+	if err := caller.HandshakeContext(t.Context()); err != nil {
+		t.Fatalf("the handshake of a late caller: %v", err)
+	}
+	conn, peer, err := acceptor.AcceptConn(t.Context())
+	if err != nil || peer != "here" {
+		t.Fatalf("a late caller: %q, %v", peer, err)
+	}
+	conn.Close()
 }

@@ -29,5 +29,6 @@ func newKeeperCommand(g *globals) *cobra.Command {
 	networkHookFlag(flags, &order.NetworkHook)
 	tlsFlags(flags, &order.Certificates)
 	allowFlag(flags, &order.Allow)
+	limitFlags(flags, &order.Limits)
 	return cmd
 }

@@ -10,7 +10,7 @@ import (
 )
 
 func newReceiveCommand(g *globals) *cobra.Command {
-	var bundles string
+	var opts migrate.ServeOptions
 	cmd := &cobra.Command{
 		Use:   "receive",
 		Short: "Serve one connection on standard input and output (what ssh starts on the peer)",
@@ -20,10 +20,12 @@ func newReceiveCommand(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return migrate.Receive(cmd.Context(), conn, g.host(), bundles)
+			opts.Host = g.host()
+			return migrate.Receive(cmd.Context(), conn, &opts)
 		},
 	}
-	bundlesFlag(cmd.Flags(), &bundles)
+	bundlesFlag(cmd.Flags(), &opts.Bundles)
+	limitFlags(cmd.Flags(), &opts.Limits)
 	networkHookFlag(cmd.Flags(), &g.networkHook)
 	return cmd
 }

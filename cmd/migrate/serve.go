@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/livemigrate/migrate"
+	"github.com/livemigrate/migrate/internal/keeper"
 )
 
 func newServeCommand(g *globals) *cobra.Command {
@@ -27,7 +30,30 @@ func newServeCommand(g *globals) *cobra.Command {
 	networkHookFlag(flags, &g.networkHook)
 	tlsFlags(flags, &opts.Certificates)
 	allowFlag(flags, &opts.Allow)
+	limitFlags(flags, &opts.Limits)
 	return cmd
+}
+
+// limitFlags are what peers may take of this host.
+func limitFlags(flags *pflag.FlagSet, l *migrate.Limits) {
+	flags.IntVar(&l.Moves, "max-moves", keeper.DefaultMoves, "receive so many containers at once (0: the default)")
+	flags.Var((*size)(&l.Size), "max-size", "receive no container whose files and memory take more than this, such as 64G (default no limit)")
+	flags.DurationVar(&l.Time, "max-time", 0, "end a move that is not committed after so long (default no limit)")
+}
+
+// size is a flag's number of bytes.
+type size int64
+
+func (s *size) String() string { return strconv.FormatInt(int64(*s), 10) }
+func (s *size) Type() string   { return "size" }
+
+func (s *size) Set(text string) error {
+	n, err := parseSize(text)
+	if err != nil || n < 0 {
+		return errors.Join(fmt.Errorf("want a size such as 64G"), err)
+	}
+	*s = size(n)
+	return nil
 }
 
 func allowFlag(flags *pflag.FlagSet, names *[]string) {

@@ -68,6 +68,9 @@ func OpenTarget(root string, o *TargetOptions) (*Target, error) {
 	return t, nil
 }
 
+// Limit sets other limits for the passes to come.
+func (t *Target) Limit(l Limits) { t.limit = l.withDefaults() }
+
 func (l Limits) withDefaults() Limits {
 	if l.Operations == 0 {
 		l.Operations = 50_000_000

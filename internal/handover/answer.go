@@ -40,9 +40,9 @@ func (d *Desk) Receives(r *Receive) {
 // that "aborted" is true. A container that lacks memory gets it over this session. The caller closes the session.
 func (d *Desk) Answer(ctx context.Context, session Session) error {
 	var told ear
-	t := newTalk(ctx, session.Control(), told.hear)
+	t := newPeersTalk(ctx, session.Control(), told.hear)
 	defer t.close()
-	ask, err := expect(ctx, t, (*wire.Message).GetAsk)
+	ask, err := firstWord(ctx, t, (*wire.Message).GetAsk)
 	if err != nil {
 		return err
 	}
@@ -67,6 +67,8 @@ func (d *Desk) Answer(ctx context.Context, session Session) error {
 	if err := t.send(ctx, verdict); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, greetLimit)
+	defer cancel()
 	_, _ = t.receive(ctx) // the source hangs up once it has read
 	return nil
 }

@@ -29,6 +29,8 @@ var (
 	errAbortedByPeer = errors.New("the source gave up")
 	// errStalled ends a transfer inside the freeze that does not move any more.
 	errStalled = errors.New("the transfer stands still")
+	// errSilentCaller ends a session that does not say what it is for.
+	errSilentCaller = fmt.Errorf("nothing was said within %v", greetLimit)
 	// errResumeTooLate ends a peer's half that hangs between COMMIT and "running".
 	errResumeTooLate = fmt.Errorf("the container did not resume within %v", resumeLimit)
 )

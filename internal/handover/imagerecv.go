@@ -14,8 +14,10 @@ import (
 // imageReceiver writes the chunks that arrive on the image lanes to the peer's image directory.
 type imageReceiver struct {
 	root *os.Root // no name of the peer leads out of it
+	most uint64   // bytes that may come; 0: what there is room for
 
 	mu    sync.Mutex
+	came  uint64 // bytes, and those that come again count again
 	files map[string]*imageFile
 	grown chan struct{} // has a token whenever something arrived
 }
@@ -26,13 +28,20 @@ type imageFile struct {
 	islands map[uint64]uint64 // what is there behind it, start to end: lanes overtake each other
 }
 
+// maxIslands is how many pieces of a file may be ahead of what they follow: lanes overtake each other by a few.
+const maxIslands = 1 << 12
+
 // add notes a range that was written.
-func (f *imageFile) add(start, end uint64) {
+func (f *imageFile) add(start, end uint64) error {
+	if len(f.islands) == maxIslands {
+		return fmt.Errorf("%w: an image in more than %d pieces", wire.ErrMalformed, maxIslands)
+	}
 	f.islands[start] = max(end, f.islands[start])
 	for next, ok := f.islands[f.whole]; ok; next, ok = f.islands[f.whole] {
 		delete(f.islands, f.whole)
 		f.whole = next
 	}
+	return nil
 }
 
 // missing is how many bytes of a size are still to come. Ranges that overlap, or reach beyond it, are refused: they would
@@ -51,12 +60,12 @@ func (f *imageFile) missing(size uint64) (uint64, error) {
 	return size - f.whole, nil
 }
 
-func newImageReceiver(dir string) (*imageReceiver, error) {
+func newImageReceiver(dir string, most uint64) (*imageReceiver, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open image directory: %w", err)
 	}
-	return &imageReceiver{root: root, files: make(map[string]*imageFile), grown: make(chan struct{}, 1)}, nil
+	return &imageReceiver{root: root, most: most, files: make(map[string]*imageFile), grown: make(chan struct{}, 1)}, nil
 }
 
 // take writes the chunk that a lane has brought.
@@ -73,6 +82,9 @@ func (r *imageReceiver) write(c wire.Chunk) error {
 	if err != nil {
 		return err
 	}
+	if err := r.count(uint64(len(c.Data))); err != nil {
+		return err
+	}
 	if _, err := file.WriteAt(c.Data, int64(c.Offset)); err != nil {
 		if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
 			return fmt.Errorf("write image %s: %w", c.Name, wire.ErrNoSpace)
@@ -80,11 +92,23 @@ func (r *imageReceiver) write(c wire.Chunk) error {
 		return fmt.Errorf("write image %s: %w", c.Name, err)
 	}
 	r.mu.Lock()
-	file.add(c.Offset, c.Offset+uint64(len(c.Data)))
+	err = file.add(c.Offset, c.Offset+uint64(len(c.Data)))
 	r.mu.Unlock()
+	if err != nil {
+		return err
+	}
 	select {
 	case r.grown <- struct{}{}:
 	default:
+	}
+	return nil
+}
+
+func (r *imageReceiver) count(bytes uint64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.came += bytes; r.most > 0 && r.came > r.most {
+		return fmt.Errorf("%w: more than %d bytes of images came (--max-size there)", wire.ErrFull, r.most)
 	}
 	return nil
 }

@@ -27,7 +27,9 @@ func TestImageIsCompleteWithoutHolesOnly(t *testing.T) {
 	} {
 		f := &imageFile{islands: map[uint64]uint64{}}
 		for _, s := range c.spans {
-			f.add(s[0], s[1])
+			if err := f.add(s[0], s[1]); err != nil {
+				t.Fatal(err)
+			}
 		}
 		missing, err := f.missing(10)
 		if errors.Is(err, wire.ErrMalformed) != c.refused || missing != c.missing {

@@ -20,6 +20,7 @@ type Receive struct {
 	Host     Host
 	Journals string // directory of the journals
 	Root     string // state root, for the journal
+	Limits   Limits
 	Log      *slog.Logger
 
 	session Session // nil for an adopted one
@@ -45,6 +46,12 @@ type Receive struct {
 	verdict *wire.Message // Done or Aborted, once it is recorded
 }
 
+// Limits are what one move may take of the peer. Zero fields are no limits.
+type Limits struct {
+	Images uint64        // bytes of images
+	Time   time.Duration // from Hello to Commit; what is committed is never ended
+}
+
 // Run receives the container that the session offers. It returns nil when the container runs here and is ours, and
 // otherwise after everything has been cleared up, with the reason. The session is closed.
 func (r *Receive) Run(ctx context.Context, session Session) error {
@@ -52,11 +59,12 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 	ctx, alarm := context.WithCancelCause(ctx)
 	defer alarm(nil)
 	r.bell, r.leg = newBell(alarm), ctx
-	r.session, r.proof, r.talk = session, session.Proof(), newTalk(ctx, session.Control(), r.bell.ring)
+	r.session, r.proof, r.talk = session, session.Proof(), newPeersTalk(ctx, session.Control(), r.bell.ring)
 	r.stop = func() { alarm(nil) }
 	defer r.hangUp()
 	var undo rollback
 
+	inTime := r.limit(alarm)
 	err := r.take(ctx, &undo) // 1 to 6
 	if errors.Is(err, errOnlyAsked) {
 		r.linger(settled)
@@ -66,6 +74,7 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 		_ = failpoint.Hit(ctx, failpoint.PeerReady)
 		_, err = expect(ctx, r.talk, (*wire.Message).GetCommit) // 7
 	}
+	inTime()
 	if err != nil {
 		return r.giveUp(settled, because(ctx, err), &undo)
 	}
@@ -80,6 +89,17 @@ func (r *Receive) Run(ctx context.Context, session Session) error {
 		r.linger(settled)
 	}
 	return r.close()
+}
+
+// limit ends a move that is not committed in time. inTime is to be called when it is.
+func (r *Receive) limit(alarm context.CancelCauseFunc) (inTime func()) {
+	if r.Limits.Time <= 0 {
+		return func() {}
+	}
+	timer := time.AfterFunc(r.Limits.Time, func() {
+		alarm(fmt.Errorf("%w: the move was not over within %v (--max-time there)", wire.ErrFull, r.Limits.Time))
+	})
+	return func() { timer.Stop() }
 }
 
 // take does all that the source may still call off: afterwards the container waits, restored, at the gate.
@@ -130,9 +150,19 @@ func (r *Receive) do(ctx context.Context, m *wire.Message) error {
 	return fmt.Errorf("%w: %T at the wrong moment", wire.ErrMalformed, m.GetBody())
 }
 
+// greetLimit bounds the wait for a session's first message, which says what it is for.
+const greetLimit = 20 * time.Second
+
+// firstWord is expect with that limit.
+func firstWord[B any](ctx context.Context, t *talk, get func(*wire.Message) *B) (*B, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, greetLimit, errSilentCaller)
+	defer cancel()
+	return expect(ctx, t, get)
+}
+
 func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 	var err error
-	if r.hello, err = expect(ctx, r.talk, (*wire.Message).GetHello); err != nil {
+	if r.hello, err = firstWord(ctx, r.talk, (*wire.Message).GetHello); err != nil {
 		return err
 	}
 	if got := r.hello.GetProtocol(); got != wire.Protocol {
@@ -204,7 +234,7 @@ func (r *Receive) prepare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("prepare: %w", err)
 	}
-	if r.images, err = newImageReceiver(r.place.Images()); err != nil {
+	if r.images, err = newImageReceiver(r.place.Images(), r.Limits.Images); err != nil {
 		return err
 	}
 	if r.feeds {

@@ -172,7 +172,7 @@ func TestPeerRefusesPagesThatWereNotAgreedOn(t *testing.T) {
 		t.Error("a frame too many passed")
 	}
 	w := newWorld(t)
-	images, err := newImageReceiver(w.images)
+	images, err := newImageReceiver(w.images, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,16 +14,25 @@ import (
 type talk struct {
 	control  Channel // to send, for several goroutines
 	inbox    chan *wire.Message
-	requests chan []uint64 // slots of pages that the peer's tasks wait for
+	requests chan []uint64 // slots of pages that the peer's tasks wait for; nil where nobody may ask
 	done     chan struct{} // closed when the lane is at its end
 	err      error         // why, readable once done is closed
 	stop     context.CancelFunc
 }
 
 func newTalk(ctx context.Context, control Channel, alarm context.CancelCauseFunc) *talk {
+	return beginTalk(ctx, control, make(chan []uint64, 64), alarm)
+}
+
+// newPeersTalk is the peer's, whom nobody asks for pages: requests that nobody takes would keep it from hearing of the end.
+func newPeersTalk(ctx context.Context, control Channel, alarm context.CancelCauseFunc) *talk {
+	return beginTalk(ctx, control, nil, alarm)
+}
+
+func beginTalk(ctx context.Context, control Channel, requests chan []uint64, alarm context.CancelCauseFunc) *talk {
 	ctx, stop := context.WithCancel(context.WithoutCancel(ctx))
 	t := &talk{
-		control: shareAll([]Channel{control})[0], inbox: make(chan *wire.Message, 8), requests: make(chan []uint64, 64),
+		control: shareAll([]Channel{control})[0], inbox: make(chan *wire.Message, 8), requests: requests,
 		done: make(chan struct{}), stop: stop,
 	}
 	go func() {
@@ -52,6 +61,8 @@ func (t *talk) read(ctx context.Context, alarm context.CancelCauseFunc) error {
 			alarm(m.GetFailure().Err())
 		case m.GetAbort() != nil:
 			alarm(fmt.Errorf("%w: %s", errAbortedByPeer, m.GetAbort().GetReason()))
+		case m.GetPageRequest() != nil && t.requests == nil:
+			return fmt.Errorf("%w: the source asks for pages", wire.ErrMalformed)
 		case m.GetPageRequest() != nil:
 			select {
 			case t.requests <- m.GetPageRequest().GetSlots():

@@ -13,6 +13,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/memory"
 	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
@@ -50,7 +51,7 @@ func (p *place) look(ctx context.Context) (*wire.Offer, error) {
 	if err != nil {
 		return nil, err
 	}
-	f = append(f, preflight.Arrive(arrival)...)
+	f = append(append(f, p.tooLarge()...), preflight.Arrive(arrival)...)
 	host, err := preflight.Host(ctx, p.hostOptions(arrival.Needs))
 	if err != nil {
 		return nil, err
@@ -63,6 +64,9 @@ func (p *place) look(ctx context.Context) (*wire.Offer, error) {
 	p.feeds = p.host.order.Feed && canFeed(p.spec)
 	if p.feedLimit, err = storeLimit(); err != nil {
 		return nil, err
+	}
+	if most := uint64(p.host.order.Limits.Size) / memory.PageSize * memory.PageSize; most > 0 {
+		p.feedLimit = min(p.feedLimit, most)
 	}
 	if err := f.Sort().Refusal(); err != nil {
 		return nil, err

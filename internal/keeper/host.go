@@ -70,6 +70,14 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 			err = errors.Join(err, p.lock.Close())
 		}
 	}()
+	if most := h.order.Limits.Moves; most > 0 {
+		if p.lock.slot, err = h.order.takeSlot(most); err != nil {
+			return nil, nil, err
+		}
+		if p.lock.slot == nil {
+			return nil, nil, allBusy(most)
+		}
+	}
 	if err := h.settleEarlier(ctx, hello.GetContainer()); err != nil {
 		return nil, nil, err
 	}

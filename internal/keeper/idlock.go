@@ -15,6 +15,7 @@ import (
 // idLock holds a container's id for the length of a move, so that two moves of one container can't meet.
 type idLock struct {
 	file *os.File
+	slot *slot // among the moves to this host; nil at the source, and where there is no limit
 }
 
 // lock takes an id. wire.ErrBusy when another move has it.
@@ -32,7 +33,7 @@ func (p Places) lock(id string) (*idLock, error) {
 			return nil, errors.Join(fmt.Errorf("%w: %s", wire.ErrBusy, id), file.Close())
 		}
 		if isFileAt(file, path) {
-			return &idLock{file}, nil
+			return &idLock{file: file}, nil
 		}
 		_ = file.Close() // its last owner removed it between our open and our lock
 	}
@@ -146,5 +147,5 @@ func isFileAt(file *os.File, path string) bool {
 
 // Close gives the id up and removes the file, while it is still ours.
 func (l *idLock) Close() error {
-	return errors.Join(os.Remove(l.file.Name()), l.file.Close())
+	return errors.Join(os.Remove(l.file.Name()), l.file.Close(), l.slot.Close())
 }

@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ type PeerOrder struct {
 	Socket        string                 // where it listens
 	Certificates  transport.Certificates // for lanes of tls:// that are handed over
 	Allow         []string               // the callers that may bring such lanes; empty: all of that authority
+	Limits        Limits
 	CRIU          string
 	SystemdCgroup bool
 	Feed          bool // take memory in pages
@@ -45,21 +47,23 @@ func RunPeer(ctx context.Context, o *PeerOrder) error {
 	defer closeLog()
 	leaveCgroups(log)
 	acceptor, err := openDoors(o, log)
-	if err := errors.Join(ready(line, err), line.Close(), err); err != nil {
-		return err
+	if err := errors.Join(ready(line, err), err); err != nil {
+		return errors.Join(err, line.Close())
 	}
+	defer func() { _ = line.Close() }() // until then the router counts it
 	hub := transport.NewHub(acceptor, &transport.HubOptions{
 		Admit: func(context.Context, transport.Preamble, string) error { return nil }, // the router has authenticated it
 		Log:   log,
 	})
 	defer func() { _ = hub.Close() }() // with its sockets
-	p := &peer{hub: hub, log: log, host: &host{order: o, log: log}, received: make(chan error, 1)}
+	p := &peer{line: line, hub: hub, log: log, host: &host{order: o, log: log}, received: make(chan error, 1)}
 	p.desk = &handover.Desk{Host: p.host, Journals: o.Journals, Log: log, Adopted: p.adopt}
 	return p.run(ctx)
 }
 
 // peer serves the sessions of one move.
 type peer struct {
+	line io.Closer // to the router, for which the move is over when it is closed
 	hub  *transport.Hub
 	host *host
 	desk *handover.Desk
@@ -95,7 +99,7 @@ func (p *peer) run(ctx context.Context) error {
 			})
 		case p.receive.Load() == nil:
 			p.idle.Stop()
-			receive := &handover.Receive{Host: p.host, Journals: p.host.order.Journals, Root: p.host.order.Root, Log: p.log}
+			receive := &handover.Receive{Host: p.host, Journals: p.host.order.Journals, Root: p.host.order.Root, Limits: p.host.order.Limits.handover(), Log: p.log}
 			p.receive.Store(receive)
 			p.desk.Receives(receive)
 			go func() {
@@ -125,6 +129,7 @@ func (p *peer) run(ctx context.Context) error {
 	if err := p.hub.Close(); err != nil {
 		p.log.Warn("stop listening", "error", err)
 	}
+	_ = p.line.Close() // what lives on is a monitor
 	return p.host.watch(ctx)
 }
 

@@ -39,6 +39,7 @@ type place struct {
 	bundle    string // <bundles>/<id>, where a container that was here before has left most of its files
 	fresh     bool   // the bundle directory is of this move
 	targets   map[int]*filesync.Target
+	came      int64  // bytes of files, in all passes
 	feeds     bool   // this host has offered to take pages,
 	feedLimit uint64 // of so many bytes
 	full      bool   // the disk was too small: what came of the tree is in the way
@@ -111,7 +112,9 @@ func (p *place) Sync(ctx context.Context, index int, ch handover.Channel) (uint6
 	if err != nil {
 		return 0, err
 	}
+	target.Limit(p.host.order.Limits.files(p.came))
 	stats, err := target.Serve(ctx, ch)
+	p.came += stats.Bytes
 	if errors.Is(err, filesync.ErrNoSpace) {
 		p.full = true
 		err = fmt.Errorf("%w: %w", wire.ErrNoSpace, err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/socket"
@@ -18,11 +19,15 @@ type Router struct {
 	Places  Places
 	Program string   // the migrate program
 	Args    []string // of the keeper, but for its socket
+	Moves   int      // how many containers are received at once, which bounds the keepers; 0: DefaultMoves
 	Log     *slog.Logger
+
+	keepers crowd
 }
 
-// Route reads the connection's preamble, finds the keeper and copies bytes until the connection ends. It closes conn.
-func (r *Router) Route(ctx context.Context, conn net.Conn) error {
+// Route reads the connection's preamble, finds the keeper and copies bytes until the connection ends. It closes conn. peer is
+// who has called.
+func (r *Router) Route(ctx context.Context, conn net.Conn, peer string) error {
 	defer func() { _ = conn.Close() }()
 	preamble, err := transport.ReadPreamble(ctx, conn)
 	if err != nil {
@@ -31,7 +36,7 @@ func (r *Router) Route(ctx context.Context, conn net.Conn) error {
 	if preamble.Kind == transport.KindLane && r.hand(r.Places.socket(preamble.Token), conn, string(preamble.Bytes())) {
 		return nil
 	}
-	keeper, err := r.reach(ctx, preamble)
+	keeper, err := r.reach(ctx, preamble, peer)
 	if err != nil {
 		return errors.Join(err, transport.WriteAnswer(ctx, conn, err))
 	}
@@ -43,7 +48,7 @@ func (r *Router) Route(ctx context.Context, conn net.Conn) error {
 }
 
 // reach connects to the keeper of a session. A lane never starts one: its session has one, or is over.
-func (r *Router) reach(ctx context.Context, p transport.Preamble) (net.Conn, error) {
+func (r *Router) reach(ctx context.Context, p transport.Preamble, peer string) (net.Conn, error) {
 	path := r.Places.socket(p.Token)
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", path)
@@ -53,16 +58,27 @@ func (r *Router) reach(ctx context.Context, p transport.Preamble) (net.Conn, err
 	if p.Kind == transport.KindLane {
 		return nil, fmt.Errorf("no session for this lane: %w", err)
 	}
-	if err := r.start(path); err != nil {
+	leave, err := r.keepers.enter(peer, r.Moves)
+	if err != nil {
 		return nil, err
 	}
+	if err := r.start(path, leave); err != nil {
+		return nil, err
+	}
+	r.Log.Info("session begins", "session", p.Token.PublicName(), "kind", p.Kind, "peer", peer)
 	return dialer.DialContext(ctx, "unix", path)
 }
 
 // startLimit bounds the wait for a keeper to listen.
 const startLimit = 15 * time.Second
 
-func (r *Router) start(path string) error {
+// start starts a keeper. over is called when its session is, which it says by closing its line.
+func (r *Router) start(path string, over func()) (err error) {
+	defer func() {
+		if err != nil {
+			over()
+		}
+	}()
 	if err := r.Places.make(); err != nil {
 		return err
 	}
@@ -70,14 +86,25 @@ func (r *Router) start(path string) error {
 	if err != nil {
 		return fmt.Errorf("start keeper: %w", err)
 	}
-	defer func() { _ = line.Close() }()
-	child, err := detach(r.Program, append(r.Args, path), theirs)
+	child, err := detach(r.Program, append(slices.Clip(r.Args), path), theirs)
 	if err != nil {
-		return err
+		return errors.Join(err, line.Close())
 	}
 	go r.reap(child) // if it ends before us
-	if err := line.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
-		return fmt.Errorf("start keeper: %w", err)
+	err = line.SetReadDeadline(time.Now().Add(startLimit))
+	if err == nil {
+		err = awaitReady(line)
 	}
-	return awaitReady(line)
+	if err == nil {
+		err = line.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		return errors.Join(err, line.Close())
+	}
+	go func() {
+		_, _ = line.Read(make([]byte, 1)) // it says no more
+		_ = line.Close()
+		over()
+	}()
+	return nil
 }

@@ -85,7 +85,7 @@ func openDoor(t *testing.T, r *Router, path string) *door {
 			if err != nil {
 				return
 			}
-			d.busy.Go(func() { _ = r.Route(d.ctx, conn) })
+			d.busy.Go(func() { _ = r.Route(d.ctx, conn, "peer") })
 		}
 	})
 	return d
@@ -164,7 +164,7 @@ func TestLaneWithoutASessionStartsNothing(t *testing.T) {
 		Program: "/nonexistent", Log: slog.New(slog.DiscardHandler),
 	}
 	ours, theirs := net.Pipe()
-	go func() { _ = router.Route(t.Context(), theirs) }()
+	go func() { _ = router.Route(t.Context(), theirs, "peer") }()
 	lane := transport.Preamble{Kind: transport.KindLane, Token: transport.NewToken(), Lanes: 1}
 	if err := transport.WritePreamble(t.Context(), ours, lane); err != nil {
 		t.Fatal(err)

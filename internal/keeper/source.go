@@ -140,7 +140,7 @@ const retryPause = time.Second
 // worthAnother tells whether an attempt failed for a link that may come back, at no cost to the container. The peer may
 // notice a broken link later than this side: until then it is busy with the attempt before.
 func worthAnother(a *handover.Attempt, broken bool) bool {
-	return a.LinkLost || broken && (a.Unreached || errors.Is(a.Err, wire.ErrBusy))
+	return a.LinkLost || broken && (a.Unreached || errors.Is(a.Err, wire.ErrBusy) || errors.Is(a.Err, wire.ErrFull))
 }
 
 // attempt is one move from its first word to its end. The error is that of a move that could not begin; what fails in

@@ -70,6 +70,8 @@ const (
 	FileDiffers      Code = "file-differs"
 	KernelOlder      Code = "kernel-older"
 	NotShared        Code = "not-shared" // a directory or file that both hosts should have, and each has its own
+	PeerBusy         Code = "peer-busy"  // it receives as many containers as it takes at once
+	TooLarge         Code = "too-large"  // for the peer's limit
 )
 
 // Codes are all of them.
@@ -80,6 +82,6 @@ func Codes() []Code {
 		SocketKind, MPTCP, PipeMode, NestedNamespace, Traced, DeadLeader, Unrelated, Uninterruptible, ForeignLimits, SeccompNotify, SecurityLabel,
 		NotRunning, Arriving, Unrestorable, ReadOnlyRoot, BindMount, HostNetwork, Connections,
 		Machine, Processor, Configured, IDTaken, Bridge, NetworkNamespace, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile, ForeignStdio,
-		FileMissing, FileDiffers, KernelOlder, NotShared,
+		FileMissing, FileDiffers, KernelOlder, NotShared, PeerBusy, TooLarge,
 	}
 }

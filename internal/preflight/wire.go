@@ -29,6 +29,8 @@ func (f Findings) Refusal() error {
 		cause = wire.ErrExists
 	case DiskSpace, MemorySpace, ImageSpace:
 		cause = wire.ErrNoSpace
+	case PeerBusy, TooLarge:
+		cause = wire.ErrFull
 	}
 	return &wire.RefusalError{Findings: f.ToWire(), Cause: cause}
 }

@@ -21,6 +21,9 @@ var (
 	ErrUnknownMove = errors.New("the peer knows no such move")
 	// ErrBusy: the peer is at another move of this container.
 	ErrBusy = errors.New("another move of this container is under way")
+	// ErrFull: the peer receives as many containers at once as it takes, or the container is larger than it takes. The text has
+	// the limit, which is its operator's.
+	ErrFull = errors.New("beyond the peer's limits")
 	// ErrDiedHere: the peer had the container, and its host was started anew since. Nobody but the user can weigh the frozen
 	// source against what came after: --force-source or --force-peer.
 	ErrDiedHere = errors.New("it was running here and died with the host, which was started anew since; " +
@@ -53,6 +56,7 @@ func codes() []code {
 		{"incompatible", ErrIncompatible},
 		{"unknown-move", ErrUnknownMove},
 		{"busy", ErrBusy},
+		{"full", ErrFull},
 		{"died-here", ErrDiedHere},
 		{"owed", ErrOwed},
 		{"ended", ErrEnded},

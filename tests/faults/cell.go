@@ -224,7 +224,7 @@ func (c *cell) clean(ctx context.Context, v *verdict) *verdict {
 	return wrongf("left behind: %s", strings.Join(left[:min(len(left), shown)], "; "))
 }
 
-// excused are the names of a keeper that was killed: its sockets, the file that its lock was on, and when the container is its
+// excused are the names of a keeper that was killed: its sockets, the files that its locks were on, and when the container is its
 // host's already, the images that it came from. They hold no pages, keep nobody out, and go when another keeper starts. They are
 // removed here, for the next cell.
 func (c *cell) excused(h *lab.Host, name string) bool {
@@ -233,7 +233,7 @@ func (c *cell) excused(h *lab.Host, name string) bool {
 	if killed && isFile && c.step.late && strings.Contains(path, "/migrate-images-") {
 		return os.RemoveAll(root(h, path)) == nil
 	}
-	if !killed || !isFile || !slices.Contains([]string{".sock", ".lane", ".lock"}, filepath.Ext(path)) {
+	if !killed || !isFile || !slices.Contains([]string{".sock", ".lane", ".lock", ".slot"}, filepath.Ext(path)) {
 		return false
 	}
 	return os.Remove(root(h, path)) == nil
