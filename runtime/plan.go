@@ -162,12 +162,23 @@ func (p *Plan) namespace(kind specs.LinuxNamespaceType) (path string, ok bool) {
 	return "", false
 }
 
-// HostRoot is who the container's root is on the host: the owner of pipes made for it. A user namespace joined by path
-// has its own maps, which are read from the kernel.
-func (p *Plan) HostRoot() (uid, gid int, err error) {
+// HostRoot is who the container's root is on the host: the owner of pipes made for it, until its program begins.
+func (p *Plan) HostRoot() (uid, gid int, err error) { return p.onHost(0) }
+
+// HostUser is who the container's program is on the host: the owner of its standard streams once it runs, since it may want to
+// open them again. Their group is the container's root's.
+func (p *Plan) HostUser() (uid, gid int, err error) {
+	if p.Spec.Process == nil {
+		return p.HostRoot()
+	}
+	return p.onHost(p.Spec.Process.User.UID)
+}
+
+// onHost maps a user, and root's group. A user namespace joined by path has its own maps, which are read from the kernel.
+func (p *Plan) onHost(user uint32) (uid, gid int, err error) {
 	path, ok := p.namespace(specs.UserNamespace)
 	if !ok {
-		return 0, 0, nil
+		return int(user), 0, nil
 	}
 	uids, gids := p.Spec.Linux.UIDMappings, p.Spec.Linux.GIDMappings
 	if path != "" {
@@ -175,7 +186,7 @@ func (p *Plan) HostRoot() (uid, gid int, err error) {
 			return 0, 0, err
 		}
 	}
-	if uid, err = hostID(uids, 0); err != nil {
+	if uid, err = hostID(uids, user); err != nil {
 		return 0, 0, fmt.Errorf("uid: %w", err)
 	}
 	if gid, err = hostID(gids, 0); err != nil {

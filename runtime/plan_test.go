@@ -313,6 +313,10 @@ func TestHostRootFollowsTheMaps(t *testing.T) {
 	if uid, gid, err := p.HostRoot(); uid != 100000 || gid != 200000 || err != nil {
 		t.Errorf("root is %d:%d, error %v", uid, gid, err)
 	}
+	spec.Process.User.UID = 10
+	if uid, gid, err := p.HostUser(); uid != 1 || gid != 200000 || err != nil {
+		t.Errorf("the program is %d:%d, error %v", uid, gid, err)
+	}
 	spec.Linux.GIDMappings = nil
 	if _, _, err := p.HostRoot(); err == nil {
 		t.Error("an unmapped root has a host id")

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,7 +45,7 @@ The exit status is the program's when it ends, and 0 after the detach keys, or w
 	flags := cmd.Flags()
 	flags.StringVar(&f.detachKeys, "detach-keys", "ctrl-p,ctrl-q", "keys that detach: letters, and ctrl-a to ctrl-z, ctrl-@, ctrl-[, ctrl-\\, ctrl-], ctrl-^, ctrl-_; none when empty")
 	flags.BoolVar(&f.noStdin, "no-stdin", false, "do not give the container input")
-	flags.BoolVar(&f.sigProxy, "sig-proxy", true, "without a terminal: pass signals on to the container's program")
+	flags.BoolVar(&f.sigProxy, "sig-proxy", true, "without a terminal: pass signals on to the container's program, if it is given input; SIGHUP never")
 	return cmd
 }
 
@@ -65,7 +66,7 @@ func attach(ctx context.Context, g *globals, id string, f *attachFlags) (status 
 		return 0, err
 	}
 	defer func() { _ = a.Close() }()
-	v := &viewer{Attachment: a, container: c, flags: f, keys: keys, events: make(chan seen), detached: make(chan struct{})}
+	v := &viewer{Attachment: a, container: c, flags: f, keys: keys, ends: make(chan seen, 1), detached: make(chan struct{})}
 	return v.run(ctx)
 }
 
@@ -104,19 +105,20 @@ type viewer struct {
 	flags     *attachFlags
 	keys      *detachKeys
 	ours      console.Console // nil unless it is in raw mode
-	events    chan seen
-	detached  chan struct{} // closed when the keys were typed
+	raw       atomic.Bool     // it is
+	ends      chan seen       // the last event: the others are shown where they come, which may have to wait for our reader
+	detached  chan struct{}   // closed when the keys were typed
 }
 
 func (v *viewer) run(ctx context.Context) (status int, err error) {
 	signals := make(chan os.Signal, 64)
 	signal.Notify(signals, append(forwarded(), syscall.SIGINT, syscall.SIGTERM)...)
-	typed := v.Input && !v.flags.noStdin
-	if typed && v.Terminal {
+	if v.typed() && v.Terminal {
 		if v.ours, err = console.ConsoleFromFile(os.Stdin); err == nil {
 			if err := v.ours.SetRaw(); err != nil {
 				return 0, fmt.Errorf("use the terminal of the caller: %w", err)
 			}
+			v.raw.Store(true)
 			defer v.leave()
 		} else if !errors.Is(err, console.ErrNotAConsole) {
 			return 0, fmt.Errorf("use the terminal of the caller: %w", err)
@@ -124,16 +126,13 @@ func (v *viewer) run(ctx context.Context) (status int, err error) {
 	}
 	v.resize()
 	go v.receive()
-	if typed {
+	if v.typed() {
 		go v.send()
 	}
 	for {
 		select {
-		case e := <-v.events:
-			status, over, err := v.show(e)
-			if over || err != nil {
-				return status, err
-			}
+		case e := <-v.ends:
+			return v.ended(e)
 		case s := <-signals:
 			if status, over := v.signalled(ctx, s.(syscall.Signal)); over {
 				return status, nil
@@ -146,11 +145,15 @@ func (v *viewer) run(ctx context.Context) (status int, err error) {
 	}
 }
 
+// typed tells whether what is typed here is the container's.
+func (v *viewer) typed() bool { return v.Input && !v.flags.noStdin }
+
 // leave gives our terminal back as it was. Again it does nothing.
 func (v *viewer) leave() {
 	if v.ours != nil {
 		_ = v.ours.Reset()
 		v.ours = nil
+		v.raw.Store(false)
 		fmt.Fprintln(os.Stderr)
 	}
 }
@@ -158,18 +161,27 @@ func (v *viewer) leave() {
 // say is a word between the container's own, and not part of its output.
 func (v *viewer) say(format string, args ...any) {
 	end := "\n"
-	if v.ours != nil {
+	if v.raw.Load() {
 		end = "\r\n"
 	}
 	fmt.Fprintf(os.Stderr, "[migrate: "+format+"]"+end, args...)
 }
 
+// receive shows what comes, up to the end.
 func (v *viewer) receive() {
 	for {
 		e, err := v.Receive()
-		v.events <- seen{e, err}
-		if err != nil || e.Exit != nil || e.Moved != "" {
+		switch {
+		case err != nil || e.Exit != nil || e.Moved != "":
+			v.ends <- seen{e, err}
 			return
+		case e.Missed > 0:
+			v.say("%d bytes of output are left out here, they came too fast; %s has them", e.Missed, v.container.State().LogFile)
+		default:
+			if _, err := os.Stdout.Write(e.Output); err != nil {
+				v.ends <- seen{nil, err}
+				return
+			}
 		}
 	}
 }
@@ -197,29 +209,24 @@ func (v *viewer) send() {
 	}
 }
 
-func (v *viewer) show(e seen) (status int, over bool, err error) {
+func (v *viewer) ended(e seen) (status int, err error) {
 	switch {
 	case errors.Is(e.err, io.EOF):
-		return 0, true, fmt.Errorf("the monitor of %s has ended without a word: %w", v.container.ID(), e.err)
+		return 0, fmt.Errorf("the monitor of %s has ended without a word: %w", v.container.ID(), e.err)
 	case e.err != nil:
-		return 0, true, e.err
+		return 0, e.err
 	case e.Moved != "":
 		v.leave()
 		v.say("%s has moved to %s: attach to it there", v.container.ID(), e.Moved)
-		return 0, true, nil
-	case e.Exit != nil && e.Exit.Status < 0:
-		return 0, true, fmt.Errorf("%s has ended, its exit status is not known", v.container.ID())
-	case e.Exit != nil:
-		return e.Exit.Status, true, nil
-	case e.Missed > 0:
-		v.say("%d bytes of output are left out here, they came too fast; %s has them", e.Missed, v.container.State().LogFile)
-	default:
-		_, err = os.Stdout.Write(e.Output)
+		return 0, nil
+	case e.Exit.Status < 0:
+		return 0, fmt.Errorf("%s has ended, its exit status is not known", v.container.ID())
 	}
-	return 0, false, err
+	return e.Exit.Status, nil
 }
 
-// signalled: with a terminal signals are for us, because its keys reach the container as keys.
+// signalled: with a terminal signals are for us, because its keys reach the container as keys. So are they for a client that
+// only looks, and so is the end of our own terminal: no reason to end the container.
 func (v *viewer) signalled(ctx context.Context, s syscall.Signal) (status int, over bool) {
 	switch s {
 	case syscall.SIGCHLD, syscall.SIGPIPE, syscall.SIGCONT:
@@ -228,7 +235,7 @@ func (v *viewer) signalled(ctx context.Context, s syscall.Signal) (status int, o
 		v.resize()
 		return 0, false
 	}
-	if v.flags.sigProxy && !v.Terminal {
+	if v.flags.sigProxy && !v.Terminal && v.typed() && s != syscall.SIGHUP {
 		if err := v.container.Signal(context.WithoutCancel(ctx), s, false); err != nil {
 			v.say("signal %d did not reach %s: %v", s, v.container.ID(), err)
 		}
@@ -241,9 +248,9 @@ func (v *viewer) signalled(ctx context.Context, s syscall.Signal) (status int, o
 	return 0, false
 }
 
-// resize gives the container's terminal the size of ours.
+// resize gives the container's terminal the size of ours. Who only looks leaves it to whoever works there.
 func (v *viewer) resize() {
-	if !v.Terminal {
+	if !v.Terminal || !v.typed() {
 		return
 	}
 	for _, f := range []*os.File{os.Stdout, os.Stderr, os.Stdin} {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,6 +98,8 @@ func TestAttachWithoutATerminal(t *testing.T) {
 			t.Errorf("interrupted: exit code %d", client.ProcessState.ExitCode())
 		}
 	}
+	h.endsAlone(id, syscall.SIGHUP, 129)
+	h.endsAlone(id, syscall.SIGTERM, 143, "--no-stdin")
 	var attached []*exec.Cmd
 	for _, args := range [][]string{{"three\n", "--no-stdin", id}, {"four\n", id}, {"", id}} {
 		client, out := h.attached(args[0], args[1:]...)
@@ -115,6 +118,49 @@ func TestAttachWithoutATerminal(t *testing.T) {
 	if fileHas(log, "got three")() {
 		t.Error("input came in spite of --no-stdin")
 	}
+}
+
+// endsAlone: a client whose reader has stopped ends by a signal, and the container does not.
+func (h *host) endsAlone(id string, signal syscall.Signal, want int, flags ...string) {
+	h.t.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	defer read.Close()
+	if _, err := write.Write(make([]byte, 64<<10)); err != nil { // it is full
+		h.t.Fatal(err)
+	}
+	client := h.command(append(append([]string{"attach"}, flags...), id)...)
+	client.Stdout = write
+	if err := client.Start(); err != nil {
+		h.t.Fatal(err)
+	}
+	write.Close()
+	eventually(h.t, "it is attached, and writes", func() bool {
+		return waitsToWrite(client.Process.Pid)
+	})
+	if err := client.Process.Signal(signal); err != nil {
+		h.t.Fatal(err)
+	}
+	if _ = client.Wait(); client.ProcessState.ExitCode() != want {
+		h.t.Errorf("%v: exit code %d, want %d", signal, client.ProcessState.ExitCode(), want)
+	}
+	if got := h.state(id).Status; got != "running" {
+		h.t.Errorf("after a client's %v the container is %s", signal, got)
+	}
+}
+
+// waitsToWrite: one of its threads does.
+func waitsToWrite(pid int) bool {
+	files, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
+	for _, file := range files {
+		text, _ := os.ReadFile(file)
+		if strings.HasPrefix(string(text), fmt.Sprintf("%d 0x1 ", syscall.SYS_WRITE)) {
+			return true
+		}
+	}
+	return false
 }
 
 // attached is a client with this standard input, and the file that it writes what it sees to.

@@ -122,7 +122,7 @@ func (f *restoreFlags) restore(ctx context.Context, rt *runtime.Runtime, id stri
 }
 
 func restoreForeground(ctx context.Context, g *globals, rt *runtime.Runtime, id string, plan *runtime.Plan, f *restoreFlags) (status int, err error) {
-	uid, gid, err := plan.HostRoot()
+	uid, gid, err := plan.HostUser()
 	if err != nil {
 		return 0, err
 	}

@@ -87,7 +87,7 @@ func (m *restored) Create(ctx context.Context, stdio *monitor.Stdio) (pid int, e
 	if err != nil {
 		return 0, err
 	}
-	uid, gid, err := plan.HostRoot()
+	uid, gid, err := plan.HostUser()
 	if err != nil {
 		return 0, err
 	}

@@ -192,10 +192,8 @@ func (p *place) Prepare(ctx context.Context) ([]*wire.Finding, error) {
 		return nil, err
 	}
 	findings = append(findings, completed...)
-	if p.identity.LogFile != "" {
-		if p.stdio, err = monitor.NewStdio(p.terminal(), p.identity.Input); err != nil {
-			return nil, err
-		}
+	if err := p.makeStdio(plan); err != nil {
+		return nil, err
 	}
 	if p.feeds {
 		dir := p.host.order.logs(p.hello.GetContainer())
@@ -206,6 +204,21 @@ func (p *place) Prepare(ctx context.Context) ([]*wire.Finding, error) {
 	}
 	p.client, err = restore.Start(context.WithoutCancel(ctx), p.prepared, p.restoreOptions())
 	return findings.ToWire(), err
+}
+
+// makeStdio is for a container with a monitor.
+func (p *place) makeStdio(plan *runtime.Plan) (err error) {
+	if p.identity.LogFile == "" {
+		return nil
+	}
+	if p.stdio, err = monitor.NewStdio(p.terminal(), p.identity.Input); err != nil {
+		return err
+	}
+	uid, gid, err := plan.HostUser()
+	if err != nil {
+		return fmt.Errorf("find the owner of standard streams: %w", err)
+	}
+	return p.stdio.Chown(uid, gid)
 }
 
 func (p *place) terminal() bool { return p.spec.Process != nil && p.spec.Process.Terminal }

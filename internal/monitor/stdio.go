@@ -73,7 +73,7 @@ func (s *Stdio) listen() error {
 }
 
 // Chown gives the pipes to the container's user, so that it can open /dev/stdout anew. The runtime does this for a process
-// it starts; a restored one needs it from whoever restores it.
+// it starts; a restored one needs it from whoever restores it, before Fill.
 func (s *Stdio) Chown(uid, gid int) error {
 	if s.Stdout == nil {
 		return nil
