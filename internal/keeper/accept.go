@@ -94,6 +94,9 @@ func (p *place) arrival() (*preflight.Arrival, error) {
 		Travels: travels, Binds: p.identity.Binds, Bundles: p.host.order.Bundles,
 		Namespace: p.identity.Namespace, Hooked: p.host.order.NetworkHook != "",
 	}
+	if a.LogFile == p.ourLog() { // its directory is made with it
+		a.LogFile = ""
+	}
 	for i, t := range p.hello.GetTrees() {
 		if _, err := os.Stat(p.treePath(i)); err != nil { // what is there already is not counted again
 			a.Files += t.GetBytes()
@@ -135,8 +138,23 @@ func (p *place) travels() (map[int]bool, error) {
 // giveLog is for a container whose streams stay behind with an engine: it gets a monitor here.
 func (p *place) giveLog() {
 	if p.identity.Foreign && p.identity.LogFile == "" {
-		p.identity.LogFile = p.host.order.logs(p.hello.GetContainer() + ".stdio.log")
+		p.identity.LogFile = p.ourLog()
 	}
+}
+
+// ourLog is the log of a container that brought none. Nobody knows of it who would rotate it.
+func (p *place) ourLog() string {
+	return filepath.Join(p.host.order.logs(p.hello.GetContainer()), "stdio.log")
+}
+
+// ourLogLimit is where it is rotated by its monitor, so that two of these are the most that it takes.
+const ourLogLimit = 64 << 20
+
+func (p *place) logLimit() int64 {
+	if p.identity.LogFile == p.ourLog() {
+		return ourLogLimit
+	}
+	return 0
 }
 
 // makeLog makes the container's log as its owner would want it.
@@ -144,6 +162,11 @@ func (p *place) makeLog() error {
 	path := p.identity.LogFile
 	if path == "" {
 		return nil
+	}
+	if path == p.ourLog() {
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return fmt.Errorf("make directory for logs: %w", err)
+		}
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
 	if err != nil {

@@ -40,6 +40,7 @@ type container struct {
 	namespace *netspace.Record // its network namespace, if the peer makes it
 	memory    *privateMemory   // while it is followed
 	held      *held            // once it is dumped
+	hold      *monitor.Hold    // from shortly before it stands still until it does
 	work      work             // when its memory began to be followed
 	// processors are what it takes by itself; 0 until somebody wants to know.
 	processors float64
@@ -278,12 +279,13 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 		if err := c.FullSpeed(); err != nil {
 			return err
 		}
-		c.tellMonitor(ctx, monitor.Hold)
+		c.holdInput(ctx)
 		gates.Freezing()
 		return nil
 	}
 	o.AfterFreeze = func(ctx context.Context) error {
 		gates.Frozen()
+		c.keepInput()
 		if c.memory != nil {
 			c.memory.frozen(ctx)
 		}
@@ -335,7 +337,7 @@ func (c *container) released() error {
 	if err != nil || status == runtime.Paused {
 		return errors.Join(handover.ErrStillFrozen, err)
 	}
-	c.tellMonitor(context.Background(), monitor.Release)
+	c.releaseInput()
 	return errors.Join(c.fullSpeed(), c.mark(""))
 }
 
@@ -361,6 +363,7 @@ func (h *held) Commit(ctx context.Context) error {
 
 // Rollback makes it run on.
 func (h *held) Rollback(ctx context.Context) error {
+	h.container.restoreOutput()
 	return errors.Join(h.Held.Rollback(ctx), h.container.released())
 }
 
@@ -383,6 +386,7 @@ func (c *container) Stop(ctx context.Context) error {
 
 // Revive makes a container run on that was left dumped.
 func (c *container) Revive(ctx context.Context) error {
+	c.restoreOutput()
 	if err := checkpoint.Recover(ctx, c.Container); err != nil {
 		return errors.Join(err, handover.ErrStillFrozen)
 	}

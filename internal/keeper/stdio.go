@@ -38,18 +38,13 @@ func (c *container) foreignStdio() bool {
 func (c *container) Stdio(ctx context.Context) ([]byte, error) {
 	var s stdio
 	var err error
-	unread := c.foreignStdio()
+	foreign := c.foreignStdio()
 	if c.State().LogFile != "" {
 		s.LogOffset, err = monitor.Drain(ctx, c.StateDir())
 		if errors.Is(err, monitor.ErrNoMonitor) { // it was killed
-			unread, err = true, nil
+			foreign, err = true, nil
 		}
 		if err != nil {
-			return nil, err
-		}
-	}
-	if unread {
-		if s.Output, err = c.unreadOutput(); err != nil {
 			return nil, err
 		}
 	}
@@ -58,8 +53,13 @@ func (c *container) Stdio(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	s.Input, s.InputEnded = input.Data, input.Ended
-	if n := len(s.Output) + len(s.Input); n > maxUnread {
-		return nil, fmt.Errorf("%d bytes wait in its standard streams, more than %d: whoever has their other ends does not read them", n, maxUnread)
+	if err := checkUnread(len(s.Input)); err != nil {
+		return nil, err
+	}
+	if foreign {
+		if s.Output, err = c.takeUnread(len(s.Input)); err != nil {
+			return nil, err
+		}
 	}
 	return json.Marshal(s)
 }
@@ -71,20 +71,41 @@ const (
 	readerPatience = 20 * time.Millisecond
 )
 
-// unreadOutput is what waits in the container's output pipes. The container stands still, so a reader that is well is soon
-// through.
-func (c *container) unreadOutput() ([]byte, error) {
-	for deadline := time.Now().Add(readerPatience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if c.length(1) == 0 && c.length(2) == 0 {
+func checkUnread(n int) error {
+	if n > maxUnread {
+		return fmt.Errorf("%d bytes wait in its standard streams, more than %d: whoever has their other ends does not read them", n, maxUnread)
+	}
+	return nil
+}
+
+// takeUnread takes what waits in the container's output pipes. The container stands still, so a reader that is well is soon
+// through; one that comes later finds nothing, because it would be in its log and in the peer's. input is what else is sent.
+func (c *container) takeUnread(input int) ([]byte, error) {
+	var waiting int
+	for deadline := time.Now().Add(readerPatience); ; time.Sleep(time.Millisecond) {
+		waiting = c.length(1)
+		if c.pipeLabel(2) != c.pipeLabel(1) {
+			waiting += c.length(2)
+		}
+		if waiting == 0 {
 			return nil, nil
 		}
+		if !time.Now().Before(deadline) {
+			break
+		}
 	}
-	out, err := c.peek(1)
-	if err != nil || c.pipeLabel(2) == c.pipeLabel(1) {
-		return out.Data, err
+	if err := checkUnread(waiting + input); err != nil {
+		return nil, err
 	}
-	other, err := c.peek(2)
-	return append(out.Data, other.Data...), err
+	var u unread
+	err := u.take(c.pipePath(1), &u.Stdout)
+	if c.pipeLabel(2) != c.pipeLabel(1) {
+		err = errors.Join(err, u.take(c.pipePath(2), &u.Stderr))
+	}
+	if keepErr := u.keep(c.StateDir()); err != nil || keepErr != nil {
+		return nil, errors.Join(err, keepErr, c.giveBack(&u))
+	}
+	return append(u.Stdout, u.Stderr...), nil
 }
 
 func (c *container) length(fd int) int {
@@ -94,7 +115,7 @@ func (c *container) length(fd int) int {
 	}
 	n, err := pipe.Length(path)
 	if err != nil {
-		return -1 // peek says why
+		return 1 // whoever takes it sees why
 	}
 	return n
 }
@@ -142,33 +163,56 @@ func isLink(path, to string) bool {
 	return err == nil && target == to
 }
 
-// sayMoved is called before the container here is killed: its clients are sent to the peer, and what has gone there of its
-// output is not read here again.
+// sayMoved is called before the container here is killed: its clients are sent to the peer. What was taken of its output is
+// there.
 func (c *container) sayMoved(ctx context.Context) {
-	if c.State().LogFile != "" {
-		c.tellMonitor(ctx, func(ctx context.Context, dir string) error { return monitor.Moved(ctx, dir, c.order.Peer) })
-		return
-	}
-	for _, fd := range []int{1, 2} {
-		if path := c.pipePath(fd); path != "" {
-			if err := pipe.Empty(path); err != nil {
-				c.log.Warn("output of the container is both here and at the peer", "error", err)
-			}
-		}
+	c.tellMonitor(ctx, "attached clients do not know where it is", func(ctx context.Context, dir string) error {
+		return monitor.Moved(ctx, dir, c.order.Peer)
+	})
+	if err := forgetUnread(c.StateDir()); err != nil {
+		c.log.Warn("output that has moved stays with the container's state", "error", err)
 	}
 }
 
 // tellLimit bounds the wait for a monitor that is not well.
 const tellLimit = time.Second
 
-// tellMonitor is for what clients should know: a move does not fail by it.
-func (c *container) tellMonitor(ctx context.Context, tell func(ctx context.Context, stateDir string) error) {
+// holdInput keeps back what attached clients type. Until keepInput the end of this process gives it free: nobody would for a
+// container that goes on.
+func (c *container) holdInput(ctx context.Context) {
+	c.tellMonitor(ctx, "what attached clients type while it stops is lost", func(ctx context.Context, dir string) (err error) {
+		c.hold, err = monitor.HoldInput(ctx, dir)
+		return err
+	})
+}
+
+// keepInput is for a container that stands still: whoever decides where it goes on ends it.
+func (c *container) keepInput() {
+	if c.hold != nil {
+		if err := c.hold.Keep(); err != nil {
+			c.log.Warn("what attached clients type while it stands still may be lost", "error", err)
+		}
+		c.hold = nil
+	}
+}
+
+// releaseInput is for a container that runs on here.
+func (c *container) releaseInput() {
+	if c.hold != nil {
+		_ = c.hold.Close() // has released it already
+		c.hold = nil
+	}
+	c.tellMonitor(context.Background(), "what attached clients type does not arrive", monitor.Release)
+}
+
+// tellMonitor is for what a move does not fail by. without says what comes of it then.
+func (c *container) tellMonitor(ctx context.Context, without string, tell func(ctx context.Context, stateDir string) error) {
 	if c.State().LogFile == "" {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, tellLimit)
 	defer cancel()
 	if err := tell(ctx, c.StateDir()); err != nil && !errors.Is(err, monitor.ErrNoMonitor) {
-		c.log.Warn("attached clients are not told", "error", err)
+		c.log.Warn(without, "error", err)
 	}
 }

@@ -32,6 +32,7 @@ func (h *host) watch(ctx context.Context) error {
 		ID:       p.running.ID(),
 		StateDir: p.running.StateDir(),
 		LogFile:  p.identity.LogFile,
+		LogLimit: p.logLimit(),
 		Terminal: p.terminal(),
 		InitPid:  p.running.InitPid(),
 		Offset:   p.offset,

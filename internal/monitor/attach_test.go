@@ -1,11 +1,14 @@
 package monitor_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -14,6 +17,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/sys/terminal"
+	"github.com/livemigrate/migrate/internal/testutil"
 )
 
 // client is attached and reads until the end.
@@ -205,19 +209,68 @@ func TestHeldInputArrivesAfterTheRelease(t *testing.T) {
 		d := spawn(t, "monitor", `echo ready; while read line; do echo "got $line"; done`, &monitor.Config{Terminal: tty, Interactive: !tty})
 		d.waitLog(t, "ready")
 		a := attach(t, d)
-		if err := monitor.Hold(t.Context(), d.StateDir); err != nil {
-			t.Fatal(err)
+		for word, keep := range map[string]bool{"kept": true, "left": false} {
+			h, err := monitor.HoldInput(t.Context(), d.StateDir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if keep {
+				if err := h.Keep(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			a.write(t, word+"\n")
+			time.Sleep(100 * time.Millisecond)
+			if text := a.screen(); strings.Contains(text, word) {
+				t.Errorf("in between the client sees %q", text)
+			}
+			if keep {
+				err = monitor.Release(t.Context(), d.StateDir)
+			} else { // as when the process that holds it is killed
+				err = h.Close()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.sees(t, "got "+word)
 		}
-		a.write(t, "held\n")
-		time.Sleep(100 * time.Millisecond)
-		if text := a.screen(); text != "" {
-			t.Errorf("in between the client sees %q", text)
-		}
-		if err := monitor.Release(t.Context(), d.StateDir); err != nil {
-			t.Fatal(err)
-		}
-		a.sees(t, "got held")
 	}
+}
+
+// A container that never stops writing keeps nobody from its monitor.
+func TestFloodKeepsNobodyOut(t *testing.T) {
+	dir := tmpfs(t, "1m") // what does not fit is dropped, and the container goes on
+	d := spawn(t, "monitor", "echo $PPID; exec yes 0123456789", &monitor.Config{LogFile: filepath.Join(dir, "log")})
+	pid, err := strconv.Atoi(strings.Fields(d.waitLog(t, "0123456789"))[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	a, err := monitor.Attach(ctx, d.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := a.Receive(); err != nil || len(e.Output) == 0 {
+		t.Errorf("the client receives %+v, %v", e, err)
+	}
+	if err := a.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h, err := monitor.HoldInput(ctx, d.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(d.LogFile, d.LogFile+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "there is a new log", func() bool { _, err := os.Stat(d.LogFile); return err == nil })
 }
 
 // A client that leaves while the container takes no input leaves nothing behind.
@@ -273,4 +326,20 @@ func TestFramesThatMakeNoSense(t *testing.T) {
 	if _, err := monitor.Offset(t.Context(), d.StateDir); err != nil {
 		t.Error(err)
 	}
+}
+
+// tmpfs mounts one of this size.
+func tmpfs(t *testing.T, size string) string {
+	t.Helper()
+	testutil.Root(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }

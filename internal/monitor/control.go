@@ -20,6 +20,9 @@ import (
 //
 //	-> {"version":1,"op":"drain"}
 //	<- {"version":1,"offset":4711}     or {"version":1,"error":"..."}
+//
+// After the answer to "hold" the monitor waits for one more line, any, which makes the hold last. The end of the connection
+// without it is its release.
 const (
 	controlVersion = 1
 	controlName    = "monitor.sock"
@@ -64,14 +67,39 @@ func Offset(ctx context.Context, stateDir string) (offset int64, err error) {
 	return ask(ctx, stateDir, request{Op: opOffset})
 }
 
-// Hold keeps back what attached clients type, until Release: the container is about to stop, and what it gets after it was
-// looked at is lost with it. ErrNoMonitor when there is none.
-func Hold(ctx context.Context, stateDir string) error {
-	_, err := ask(ctx, stateDir, request{Op: opHold})
-	return err
+// Hold is the input of a container that is kept back.
+type Hold struct{ conn net.Conn }
+
+// HoldInput keeps back what attached clients type: the container is about to stop, and what it gets after it was looked at is
+// lost with it. It ends with the Hold, or with the process that has it. ErrNoMonitor when there is none.
+func HoldInput(ctx context.Context, stateDir string) (*Hold, error) {
+	conn, err := dial(ctx, stateDir)
+	if err != nil {
+		return nil, fmt.Errorf("hold input: %w", err)
+	}
+	answer, err := talk(ctx, conn, request{Version: controlVersion, Op: opHold})
+	if err == nil && answer.Error != "" {
+		err = errors.New(answer.Error)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("hold input: %w", err), conn.Close())
+	}
+	return &Hold{conn}, nil
 }
 
-// Release undoes Hold: the container runs on here.
+// Keep ends the Hold and leaves the input kept back, until Release.
+func (h *Hold) Keep() error {
+	_, err := h.conn.Write([]byte("keep\n"))
+	if err != nil {
+		err = fmt.Errorf("keep input held: %w", err)
+	}
+	return errors.Join(err, h.conn.Close())
+}
+
+// Close releases the input.
+func (h *Hold) Close() error { return h.conn.Close() }
+
+// Release lets attached clients' input through: the container runs on here.
 func Release(ctx context.Context, stateDir string) error {
 	_, err := ask(ctx, stateDir, request{Op: opRelease})
 	return err
@@ -102,6 +130,10 @@ func exchange(ctx context.Context, stateDir string, r request) (answer response,
 		return answer, err
 	}
 	defer conn.Close()
+	return talk(ctx, conn, r)
+}
+
+func talk(ctx context.Context, conn net.Conn, r request) (answer response, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
 	err = json.NewEncoder(conn).Encode(r)
@@ -221,6 +253,9 @@ func (c *control) handle(conn *net.UnixConn) {
 			c.audience.attend(g)
 			return
 		}
+	case r.Op == opHold:
+		c.hold(conn)
+		return
 	default:
 		answer.Offset, err = c.perform(r)
 	}
@@ -260,15 +295,31 @@ func (c *control) perform(r request) (offset int64, err error) {
 		return c.output.drain()
 	case r.Op == opMoved:
 		c.audience.dismiss(frame{frameMoved, []byte(r.To)})
-	case r.Op == opHold && in != nil:
-		in.hold()
 	case r.Op == opRelease && in != nil:
 		in.release()
-	case r.Op == opHold, r.Op == opRelease, r.Op == opOffset:
+	case r.Op == opRelease, r.Op == opOffset:
 	default:
 		return 0, fmt.Errorf("the monitor knows no %q", r.Op)
 	}
 	return c.output.position(), nil
+}
+
+// hold is one of a client that may end at any moment.
+func (c *control) hold(conn *net.UnixConn) {
+	in := c.audience.input
+	if in != nil {
+		in.hold()
+	}
+	err := json.NewEncoder(conn).Encode(response{Version: controlVersion, Offset: c.output.position()})
+	if err == nil {
+		err = conn.SetDeadline(time.Time{})
+	}
+	if err == nil {
+		_, err = conn.Read(make([]byte, 1))
+	}
+	if err != nil && in != nil {
+		in.release()
+	}
 }
 
 // close ends the service and removes the socket, which may be gone with its directory.

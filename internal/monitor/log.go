@@ -5,16 +5,19 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 )
 
-// logFile is the file with the container's output. It is not safe for concurrent use: output locks it.
+// logFile is the file with the container's output. It is not safe for concurrent use but for offset: output locks it.
 type logFile struct {
 	path   string
 	file   *os.File
-	offset int64 // bytes of output so far, lost ones too, on all hosts
-	lost   int64 // bytes of output that are not in the file, and not yet told of there
-	cause  error // why they are lost
+	limit  int64        // at this size the file is renamed to path.1, and a new one begun; 0 is never
+	size   int64        // at least the file's, or somebody else has written to it; with a limit only
+	offset atomic.Int64 // bytes of output so far, lost ones too, on all hosts
+	lost   int64        // bytes of output that are not in the file, and not yet told of there
+	cause  error        // why they are lost
 }
 
 // openLog creates the file, readable by its owner only, or goes on at its end.
@@ -31,24 +34,45 @@ func openLog(path string, offset int64) (*logFile, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open log: %w", err), file.Close())
 	}
-	return &logFile{path: path, file: file, offset: offset}, nil
+	l := &logFile{path: path, file: file, size: info.Size()}
+	l.offset.Store(offset)
+	return l, nil
 }
 
 func inheritLog(path string, fd int, offset int64) *logFile {
-	return &logFile{path: path, file: os.NewFile(uintptr(fd), path), offset: offset}
+	l := &logFile{path: path, file: os.NewFile(uintptr(fd), path)}
+	l.offset.Store(offset)
+	if info, err := l.file.Stat(); err == nil {
+		l.size = info.Size()
+	}
+	return l
 }
 
 // write appends output. What the file does not take is dropped and counted, never waited for.
 func (l *logFile) write(p []byte) {
-	l.offset += int64(len(p))
+	l.offset.Add(int64(len(p)))
+	l.rotate()
 	if l.tellLoss() != nil {
 		l.lost += int64(len(p))
 		return
 	}
 	n, err := l.file.Write(p)
+	l.size += int64(n)
 	if err != nil {
 		l.lost += int64(len(p) - n)
 		l.cause = err
+	}
+}
+
+// rotate keeps a log in bounds that nobody else looks after. One that cannot be renamed goes on, and is tried again when it
+// has doubled.
+func (l *logFile) rotate() {
+	if l.limit == 0 || l.size < l.limit {
+		return
+	}
+	l.size = 0
+	if os.Rename(l.path, l.path+".1") == nil {
+		_ = l.reopen() // else it goes on under its new name
 	}
 }
 
@@ -90,7 +114,7 @@ func (l *logFile) reopen() error {
 		return err
 	}
 	old := l.file
-	l.file = next.file
+	l.file, l.size = next.file, next.size
 	return old.Close()
 }
 

@@ -39,8 +39,8 @@ func TestFullDiskCostsOnlyTheOutputThatDoesNotFit(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.write([]byte("after\n"))
-	if want := int64(len("before\n") + 8<<10 + len("not one byte") + len("after\n")); l.offset != want {
-		t.Errorf("the offset is %d, want %d: lost bytes count", l.offset, want)
+	if want := int64(len("before\n") + 8<<10 + len("not one byte") + len("after\n")); l.offset.Load() != want {
+		t.Errorf("the offset is %d, want %d: lost bytes count", l.offset.Load(), want)
 	}
 	if err := l.close(); err != nil {
 		t.Fatal(err)
@@ -105,5 +105,29 @@ func TestLogGoesOnAtItsEndForItsOwnerOnly(t *testing.T) {
 	info, statErr := os.Stat(path)
 	if err != nil || statErr != nil || string(got) != "one\ntwo\n" || info.Mode().Perm() != 0o600 {
 		t.Errorf("%q, %v, %v, %v", got, info.Mode(), err, statErr)
+	}
+}
+
+func TestLogInBounds(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "log")
+	l, err := openLog(path, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.limit = 1000
+	line := []byte(strings.Repeat("x", 99) + "\n")
+	for range 35 {
+		l.write(line)
+	}
+	if err := l.close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]int{path: 500, path + ".1": 1000} {
+		if text, err := os.ReadFile(name); len(text) != want || err != nil {
+			t.Errorf("%s has %d bytes, want %d; %v", name, len(text), want, err)
+		}
+	}
+	if got := l.offset.Load(); got != 3500 {
+		t.Errorf("the offset is %d", got)
 	}
 }

@@ -44,7 +44,9 @@ type Config struct {
 	ID       string `json:"id"`
 	StateDir string `json:"state_dir"` // the container's; the control socket and the exit status are here
 	LogFile  string `json:"log_file"`  // made absolute by Spawn and Exec
-	Terminal bool   `json:"terminal,omitempty"`
+	// LogLimit is the size in bytes at which the log is renamed to LogFile + ".1", in place of an earlier one; 0 is never.
+	LogLimit int64 `json:"log_limit,omitempty"`
+	Terminal bool  `json:"terminal,omitempty"`
 	// Interactive: of Spawn, without a terminal. Standard input is a pipe that attached clients write to, and not empty.
 	Interactive bool `json:"interactive,omitempty"`
 	InitPid     int  `json:"init_pid,omitempty"` // of Exec: a child of the process
@@ -154,6 +156,7 @@ func (m *monitor) begin(ctx context.Context, container Container) (err error) {
 	if err != nil {
 		return err
 	}
+	log.limit = m.config.LogLimit
 	m.output = &output{log: log, ended: m.ended, show: &m.clients}
 	stdio, err := NewStdio(m.config.Terminal, m.config.Interactive)
 	if err != nil {
@@ -194,7 +197,9 @@ func (m *monitor) begin(ctx context.Context, container Container) (err error) {
 func (m *monitor) adopt() error {
 	inherited := m.config.Inherited
 	m.initPid = m.config.InitPid
-	m.output = &output{log: inheritLog(m.config.LogFile, inherited.Log, m.config.Offset), ended: m.ended, show: &m.clients}
+	log := inheritLog(m.config.LogFile, inherited.Log, m.config.Offset)
+	log.limit = m.config.LogLimit
+	m.output = &output{log: log, ended: m.ended, show: &m.clients}
 	listener, err := inheritListener(inherited.Control)
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ type output struct {
 
 	over atomic.Bool // a reader that is to stop does not wait for the end of a flood
 
-	mu     sync.Mutex // held from a read to the end of its write, so that nothing is ever in between
+	mu     sync.Mutex // held from a read to the end of its write, so that nothing is ever in between; not for longer
 	log    *logFile
 	show   *audience // nil without one
 	source *os.File
@@ -63,8 +63,8 @@ func (o *output) read() {
 	}
 }
 
-// drain moves what is there at this moment into the log, and returns the offset behind it. Since pump holds the lock
-// from a read to the end of its write, nothing is on its way when drain has had its turn.
+// drain moves what is there at this moment into the log, and returns the offset behind it. Since the lock is held from a
+// read to the end of its write, nothing is on its way when drain finds nothing more.
 func (o *output) drain() (offset int64, err error) {
 	if o.source == nil {
 		return o.position(), nil
@@ -81,37 +81,41 @@ func (o *output) drain() (offset int64, err error) {
 // terminal open. A terminal's read first brings in what the kernel still holds on the way (n_tty), so EAGAIN is true for
 // it too.
 func (o *output) pump(fd uintptr) error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	for {
-		n, err := syscall.Read(int(fd), o.buffer)
+		n, err := o.carry(fd)
 		switch {
-		case n > 0:
-			o.log.write(o.buffer[:n])
-			o.show.show(o.buffer[:n])
-			if o.over.Load() {
-				return syscall.EAGAIN
-			}
-		case errors.Is(err, syscall.EINTR):
+		case n > 0 && o.over.Load():
+			return syscall.EAGAIN
+		case n > 0, errors.Is(err, syscall.EINTR):
 		default:
 			return err
 		}
 	}
 }
 
+// carry brings one read's worth on. The lock is given up in between: a container that never stops writing would else keep
+// everybody else from it.
+func (o *output) carry(fd uintptr) (n int, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n, err = syscall.Read(int(fd), o.buffer)
+	if n > 0 {
+		o.log.write(o.buffer[:n])
+		o.show.show(o.buffer[:n])
+	}
+	return n, err
+}
+
 // admit lets a client have all that comes behind the offset that it is told.
 func (o *output) admit(conn *net.UnixConn, answer response) (*guest, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	answer.Offset = o.log.offset
+	answer.Offset = o.position()
 	return o.show.admit(conn, answer)
 }
 
-func (o *output) position() int64 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.log.offset
-}
+// position does not wait for a log that is slow.
+func (o *output) position() int64 { return o.log.offset.Load() }
 
 // reopenLog is after a rotation. A new file that cannot be opened leaves the old one in use.
 func (o *output) reopenLog() error {

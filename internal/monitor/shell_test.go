@@ -167,7 +167,10 @@ func spawn(t *testing.T, way, script string, c *monitor.Config) *detached {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	c.ID, c.StateDir, c.LogFile = "test", filepath.Join(dir, "state"), filepath.Join(dir, "log")
+	c.ID, c.StateDir = "test", filepath.Join(dir, "state")
+	if c.LogFile == "" {
+		c.LogFile = filepath.Join(dir, "log")
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,8 @@
 package identity
 
 import (
+	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/tests/lab"
 )
@@ -30,17 +34,21 @@ func (w *writing) flags() []string {
 // both hosts one after the other are what it has written. Another one has a terminal.
 func TestStandardStreams(t *testing.T) {
 	kinds := map[string]*writing{
-		"fast":    {},
-		"long":    {every: 50 * time.Millisecond, length: 100_000},                                                    // more than a pipe holds: a write is stopped half-way
-		"unread":  {every: time.Millisecond, length: 1000, reader: "until [ -e /srv/read ]; do sleep 0.1; done; cat"}, // its pipe is full
-		"engine":  {every: time.Millisecond, reader: "cat"},                                                           // somebody else reads, at first
-		"partial": {every: 5 * time.Millisecond, pause: 5 * time.Millisecond},                                         // stopped in the middle of a line
+		"fast":   {},
+		"long":   {every: 50 * time.Millisecond, length: 100_000},                                                    // more than a pipe holds: a write is stopped half-way
+		"unread": {every: time.Millisecond, length: 1000, reader: "until [ -e /srv/read ]; do sleep 0.1; done; cat"}, // its pipe is full
+		"late": {
+			every: time.Millisecond, length: 1000,
+			reader: "until [ -e /srv/read ]; do sleep 0.1; dd bs=65536 count=1 2>/dev/null; done; cat",
+		}, // and not in the freeze
+		"engine":  {every: time.Millisecond, reader: "cat"},                   // somebody else reads, at first
+		"partial": {every: 5 * time.Millisecond, pause: 5 * time.Millisecond}, // stopped in the middle of a line
 		"busy":    {every: time.Millisecond, length: 80},
 		"both":    {pause: time.Millisecond, length: 100_000},
 	}
-	names, moves, limit := []string{"long", "unread"}, 2, 3*time.Minute
+	names, moves, limit := []string{"long", "late"}, 2, 3*time.Minute
 	if *long {
-		names, moves, limit = append(names, "fast", "engine", "partial", "busy", "both"), 6, 10*time.Minute
+		names, moves, limit = append(names, "unread", "fast", "engine", "partial", "busy", "both"), 6, 10*time.Minute
 	}
 	w := newWorld(t, limit)
 	for _, name := range names {
@@ -49,6 +57,7 @@ func TestStandardStreams(t *testing.T) {
 			j.travel(kinds[name], moves)
 		})
 	}
+	t.Run("reopened", func(t *testing.T) { (&journey{world: w, t: t, id: "reopened", at: w.A}).reopen() })
 	t.Run("terminal", func(t *testing.T) { (&journey{world: w, t: t, id: "tty", at: w.A}).attach() })
 }
 
@@ -90,6 +99,42 @@ func (j *journey) travel(how *writing, moves int) {
 	j.awaitEnd()
 	j.text.end(j.t, j.news(j.at, how))
 	figure("numbered log lines, "+j.id, "%d lines, 0 lost, 0 doubled; %d moves, and %d that failed", 2*j.text.count, moves, j.failed)
+}
+
+// reopen: a program that is not root's opens /dev/stdout again where it has come to.
+func (j *journey) reopen() {
+	bundle, log := "/srv/bundles/"+j.id, "/srv/"+j.id+".log"
+	j.must(j.A.Bundle(j.ctx, "busybox", bundle, "sh", "-c", "while sleep 0.02; do echo reopened >/dev/stdout || exit 1; done"))
+	config := j.A.Path(bundle + "/config.json")
+	text, err := os.ReadFile(config)
+	j.must(err)
+	text, err = withUser(text, 1000)
+	j.must(err)
+	j.must(os.WriteFile(config, text, 0o600))
+	j.must(j.A.Start(j.ctx, "migrate", "run", "--detach", "--log-file", log, "--bundle", bundle, j.id))
+	j.push(j.A, j.B, j.id)
+	for range 200 {
+		if text, _ := os.ReadFile(j.B.Path(log)); bytes.Count(text, []byte("reopened\n")) > 5 {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	got, err := os.ReadFile(j.B.Path(log))
+	j.t.Errorf("at the peer it writes %q, %v", got, err)
+}
+
+// withUser changes who the program of a config is, in a user namespace.
+func withUser(config []byte, uid uint32) ([]byte, error) {
+	var spec specs.Spec
+	if err := json.Unmarshal(config, &spec); err != nil {
+		return nil, err
+	}
+	spec.Process.User = specs.User{UID: uid, GID: uid}
+	// In a user namespace CRIU may read its limits wherever it may do anything.
+	spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	maps := []specs.LinuxIDMapping{{ContainerID: 0, HostID: 100000, Size: 65536}}
+	spec.Linux.UIDMappings, spec.Linux.GIDMappings = maps, maps
+	return json.Marshal(&spec)
 }
 
 func (j *journey) must(err error) {
@@ -149,7 +194,7 @@ func (j *journey) news(h *lab.Host, how *writing) string {
 	if j.logs[h] == nil {
 		path := h.Path("/srv/" + j.id + ".log")
 		if how.reader != "" {
-			path = h.Path("/var/lib/migrate/log/" + j.id + ".stdio.log")
+			path = h.Path("/var/lib/migrate/log/" + j.id + "/stdio.log")
 		}
 		f, err := os.Open(path)
 		j.must(err)

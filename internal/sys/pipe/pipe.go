@@ -1,4 +1,4 @@
-// Package pipe looks into pipes that other processes hold, without taking anything from them.
+// Package pipe looks into pipes that other processes hold, and takes from them what nobody has read.
 package pipe
 
 import (
@@ -82,21 +82,48 @@ func Length(path string) (int, error) {
 	return n, nil
 }
 
-// Empty throws away what waits in the pipe that path leads to.
-func Empty(path string) error {
+// Take reads what waits in the pipe that path leads to: no other reader gets that any more. It returns what it has also with an
+// error.
+func Take(path string) (data []byte, err error) {
 	fd, err := open(path, unix.O_RDONLY)
 	if err != nil {
-		return fmt.Errorf("empty pipe: %w", err)
+		return nil, fmt.Errorf("take from pipe: %w", err)
 	}
 	defer unix.Close(fd)
 	for buffer := make([]byte, 64<<10); ; {
 		n, err := unix.Read(fd, buffer)
 		switch {
+		case n > 0:
+			data = append(data, buffer[:n]...)
 		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN), err == nil && n == 0:
+		case errors.Is(err, unix.EAGAIN), err == nil:
+			return data, nil
+		default:
+			return data, fmt.Errorf("take from pipe: %w", os.NewSyscallError("read", err))
+		}
+	}
+}
+
+// Return undoes Take while nobody has written since. What the pipe has no room for is lost, and an error says how much.
+func Return(path string, data []byte) error {
+	if len(data) == 0 {
+		return nil
+	}
+	fd, err := open(path, unix.O_RDWR) // for writing alone it takes a reader
+	if err != nil {
+		return fmt.Errorf("return to pipe: %w", err)
+	}
+	defer unix.Close(fd)
+	for left := data; ; {
+		n, err := unix.Write(fd, left)
+		if n > 0 {
+			left = left[n:]
+		}
+		switch {
+		case len(left) == 0:
 			return nil
-		case err != nil:
-			return fmt.Errorf("empty pipe: %w", os.NewSyscallError("read", err))
+		case err != nil && !errors.Is(err, unix.EINTR):
+			return fmt.Errorf("return to pipe: %d of %d bytes: %w", len(data)-len(left), len(data), os.NewSyscallError("write", err))
 		}
 	}
 }

@@ -45,23 +45,51 @@ func TestPeekTakesNothing(t *testing.T) {
 	}
 }
 
-func TestEmptyTakesAll(t *testing.T) {
+func TestWhatIsTakenCanBeReturned(t *testing.T) {
 	read, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer read.Close()
 	defer write.Close()
-	for _, size := range []int{0, 100, 200 << 10} {
-		if err := pipe.Put(write, make([]byte, size)); err != nil {
+	for _, size := range []int{0, 100, 64 << 10, 200 << 10} {
+		want := bytes.Repeat([]byte("0123456789abcde\n"), size/16+1)[:size]
+		if err := pipe.Put(write, want); err != nil {
 			t.Fatal(err)
 		}
-		if err := pipe.Empty(path(write)); err != nil {
+		for range 2 {
+			got, err := pipe.Take(path(write))
+			if err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("took %d bytes of %d, %v", len(got), size, err)
+			}
+			if n, err := pipe.Length(path(write)); n != 0 || err != nil {
+				t.Errorf("%d bytes are left, %v", n, err)
+			}
+			if err := pipe.Return(path(write), got); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := pipe.Take(path(read)); err != nil {
 			t.Fatal(err)
 		}
-		if n, err := pipe.Length(path(write)); n != 0 || err != nil {
-			t.Errorf("%d bytes are left, %v", n, err)
-		}
+	}
+	if err := pipe.Return(path(write), make([]byte, 4<<20)); err == nil {
+		t.Error("4 MiB fit into a pipe")
+	}
+}
+
+func TestReturnWithoutAReader(t *testing.T) {
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer write.Close()
+	read.Close()
+	if err := pipe.Return(path(write), []byte("text")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := pipe.Take(path(write)); string(got) != "text" || err != nil {
+		t.Errorf("took %q, %v", got, err)
 	}
 }
 

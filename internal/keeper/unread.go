@@ -1,0 +1,90 @@
+package keeper
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/livemigrate/migrate/internal/sys/pipe"
+)
+
+// unread is output that was taken from a container's pipes to be sent to the peer. It is kept beside the container's state
+// until the move is over, because a container that does not move gets it back, from another keeper when this one is killed.
+// It is not made durable: the pipes, and the container, are not either.
+type unread struct {
+	Stdout []byte `json:"stdout,omitempty"`
+	Stderr []byte `json:"stderr,omitempty"` // empty when it is the same pipe
+}
+
+const unreadName = "unread-output.json"
+
+func (u *unread) take(path string, to *[]byte) (err error) {
+	if path == "" { // no pipe, or closed everywhere
+		return nil
+	}
+	*to, err = pipe.Take(path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	return err
+}
+
+func (u *unread) empty() bool { return len(u.Stdout)+len(u.Stderr) == 0 }
+
+func (u *unread) keep(stateDir string) error {
+	if u.empty() {
+		return nil
+	}
+	data, err := json.Marshal(u)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(stateDir, unreadName), data, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("keep unread output: %w", err)
+	}
+	return nil
+}
+
+func forgetUnread(stateDir string) error {
+	err := os.Remove(filepath.Join(stateDir, unreadName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// restoreOutput is for a container that does not move, before it runs on: what it writes comes after. It runs in any case.
+func (c *container) restoreOutput() {
+	if err := c.giveBackUnread(); err != nil {
+		c.log.Error("output of the container is lost", "error", err)
+	}
+}
+
+func (c *container) giveBackUnread() error {
+	data, err := os.ReadFile(filepath.Join(c.StateDir(), unreadName))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("give unread output back: %w", err)
+	}
+	u, err := decode[unread]("unread output", data)
+	if err != nil {
+		return err
+	}
+	return c.giveBack(u)
+}
+
+func (c *container) giveBack(u *unread) error {
+	var err error
+	for fd, data := range map[int][]byte{1: u.Stdout, 2: u.Stderr} {
+		if path := c.pipePath(fd); path != "" {
+			err = errors.Join(err, pipe.Return(path, data))
+		} else if len(data) > 0 {
+			err = errors.Join(err, fmt.Errorf("give unread output back: nobody has the pipe of %d bytes open", len(data)))
+		}
+	}
+	return errors.Join(err, forgetUnread(c.StateDir()))
+}
