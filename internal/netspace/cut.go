@@ -9,6 +9,8 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+
+	"github.com/livemigrate/migrate/internal/sys/netns"
 )
 
 // cutTable is ours in the namespace: while it is there, nothing leaves and nothing comes in.
@@ -21,16 +23,20 @@ var ErrNoCut = errors.New("this kernel cannot cut a network namespace off")
 // Cut cuts the namespace off from everything but itself: each of its interfaces drops every frame, in and out. Nobody inside
 // sees a change: no interface goes down, no route is lost. One that is cut off stays so. It takes a millisecond.
 func Cut(ns *os.File) error {
-	return cut(ns, cutTable, nftables.ChainPolicyDrop, func(*nftables.Conn, *nftables.Table) {})
+	return cut(ns, func(l netlink.Link) bool { return l.Attrs().Flags&net.FlagLoopback == 0 })
 }
 
-// CanCut tells by an error whether Cut would not work. Nothing is dropped.
-func CanCut(ns *os.File) error {
-	return cut(ns, cutTable+"-probe", nftables.ChainPolicyAccept, (*nftables.Conn).DelTable)
+// CanCut tells by an error whether Cut would not work on this host. It cuts the loopback of a new namespace, which ends with it.
+func CanCut() error {
+	ns, err := netns.New()
+	if err != nil {
+		return err
+	}
+	return errors.Join(cut(ns, func(netlink.Link) bool { return true }), ns.Close())
 }
 
 // cut makes the table anew, in one transaction: there may be interfaces that were not there before.
-func cut(ns *os.File, name string, policy nftables.ChainPolicy, end func(*nftables.Conn, *nftables.Table)) error {
+func cut(ns *os.File, which func(netlink.Link) bool) error {
 	inside, err := openInside(ns)
 	if err != nil {
 		return err
@@ -44,15 +50,14 @@ func cut(ns *os.File, name string, policy nftables.ChainPolicy, end func(*nftabl
 	if err != nil {
 		return fmt.Errorf("cut off network namespace: open nftables: %w", err)
 	}
-	table := remake(conn, name)
+	table := remake(conn, cutTable)
 	conn.AddTable(table)
 	for _, l := range links {
-		if l.Attrs().Flags&net.FlagLoopback == 0 {
-			addChain(conn, table, l, "in", nftables.ChainHookIngress, policy)
-			addChain(conn, table, l, "out", nftables.ChainHookEgress, policy)
+		if which(l) {
+			addChain(conn, table, l, "in", nftables.ChainHookIngress)
+			addChain(conn, table, l, "out", nftables.ChainHookEgress)
 		}
 	}
-	end(conn, table)
 	if err := conn.Flush(); err != nil {
 		if errors.Is(err, syscall.EOPNOTSUPP) || errors.Is(err, syscall.EPROTONOSUPPORT) || errors.Is(err, syscall.ENOENT) {
 			err = fmt.Errorf("%w: %w", ErrNoCut, err)
@@ -71,7 +76,8 @@ func remake(conn *nftables.Conn, name string) *nftables.Table {
 }
 
 // addChain makes a chain before all others, without rules.
-func addChain(conn *nftables.Conn, table *nftables.Table, l netlink.Link, way string, hook *nftables.ChainHook, policy nftables.ChainPolicy) {
+func addChain(conn *nftables.Conn, table *nftables.Table, l netlink.Link, way string, hook *nftables.ChainHook) {
+	policy := nftables.ChainPolicyDrop
 	conn.AddChain(&nftables.Chain{
 		Name: fmt.Sprintf("%s-%d", way, l.Attrs().Index), Table: table, Type: nftables.ChainTypeFilter,
 		Hooknum: hook, Priority: nftables.ChainPriorityRef(*nftables.ChainPriorityFirst), Policy: &policy, Device: l.Attrs().Name,

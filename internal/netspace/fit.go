@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -29,19 +30,35 @@ func Open(path string) (*os.File, error) {
 	return nil, nil
 }
 
-// IsHosts tells whether ns is the network namespace of this process.
+// IsHosts tells whether ns is the network namespace of this process, or of the first one: what an operator calls the host.
 func IsHosts(ns *os.File) (bool, error) {
+	theirs, err := netns.Inode(ns)
+	if err != nil {
+		return false, err
+	}
 	here, err := netns.Current()
 	if err != nil {
 		return false, err
 	}
 	defer here.Close()
 	ours, err := netns.Inode(here)
-	if err != nil {
-		return false, err
+	if err != nil || ours == theirs {
+		return ours == theirs, err
 	}
-	theirs, err := netns.Inode(ns)
-	return ours == theirs, err
+	first, err := netns.InodeOfProcess(1)
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, os.ErrNotExist) {
+		return false, nil // it cannot be entered by a path either
+	}
+	return first == theirs, err
+}
+
+// notHosts is ErrOther for the host's own namespace: to cut that off would end this very connection, and all others.
+func notHosts(ns *os.File, path string) error {
+	hosts, err := IsHosts(ns)
+	if hosts {
+		return fmt.Errorf("%w: %s is the network namespace of this host", ErrOther, path)
+	}
+	return err
 }
 
 // OfProcess tells a path that is a process's and not a name: no other host has it.
@@ -64,9 +81,15 @@ func (r *Record) Fit(hooked bool) error {
 		return err
 	}
 	if ns == nil {
+		if _, _, err := place(r.Path); err != nil {
+			return err
+		}
 		return r.connectable(hooked)
 	}
 	defer ns.Close()
+	if err := notHosts(ns, r.Path); err != nil {
+		return err
+	}
 	missing, err := r.Missing(ns)
 	if err == nil && len(missing) > 0 {
 		err = fmt.Errorf("%w: the network namespace at %s has no address %s", ErrOther, r.Path, join(missing))
@@ -107,6 +130,9 @@ func (r *Record) connectable(hooked bool) error {
 	if hooked {
 		return nil
 	}
+	if a := r.Addresses(); slices.ContainsFunc(a, netip.Addr.Is6) && !hasIPv6() {
+		return fmt.Errorf("%w: %s", ErrNoIPv6, join(a))
+	}
 	for _, l := range r.Links {
 		if l.isLoopback() || l.Type == dummy || !l.Up && len(l.Addresses) == 0 {
 			continue
@@ -122,6 +148,22 @@ func (r *Record) connectable(hooked bool) error {
 }
 
 const dummy = "dummy"
+
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/self/net/if_inet6")
+	return err == nil
+}
+
+// place is where a namespace of that path would be made, beneath a directory that only root writes to. Nothing else than engines'
+// and ip-netns's directories will do: the path is the other host's word, and files like /run/nologin mean something.
+func place(path string) (root, name string, err error) {
+	for _, root := range []string{"/run", "/var/run"} {
+		if name, ok := strings.CutPrefix(path, root+"/"); ok && filepath.Base(filepath.Dir(path)) == "netns" {
+			return root, name, nil
+		}
+	}
+	return "", "", fmt.Errorf("%w: %s: this host makes them in directories below /run that are called netns", ErrPlace, path)
+}
 
 func findBridge(name string) (netlink.Link, error) {
 	bridge, err := netlink.LinkByName(name)

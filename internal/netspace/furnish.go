@@ -15,13 +15,13 @@ import (
 
 // Furnish gives the namespace that Make has made all that is in the record. Interfaces that a Hook has made are among them; one
 // that has addresses by now is the hook's: it keeps them, and has only the routes that the hook gave it. left names what this
-// kernel would not have, for people. Everything is cut off, still.
+// kernel would not have, for people. Everything is cut off, still. A namespace that was there is as its owner and the hook have it.
 func (s *Space) Furnish() (left []string, err error) {
-	if !s.Made {
-		return nil, nil
-	}
 	if err := Cut(s.NS); err != nil { // the hook's interfaces
 		return nil, err
+	}
+	if !s.Made {
+		return nil, nil
 	}
 	return furnish(s.NS, s.record, true)
 }

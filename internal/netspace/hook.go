@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -42,6 +44,15 @@ type Call struct {
 // saidMost is how much of what a hook says goes into an error.
 const saidMost = 1 << 10
 
+// tail keeps the end of what is written to it.
+type tail []byte
+
+func (t *tail) Write(p []byte) (int, error) {
+	all := append(*t, p...)
+	*t = append((*t)[:0], all[max(0, len(all)-saidMost):]...)
+	return len(p), nil
+}
+
 // Run calls the hook and waits for its end, ten seconds at most. MIGRATE_NETNS is the namespace's path. The error has the end of
 // what it said on standard error.
 func (h *Hook) Run(ctx context.Context, verb Verb, call *Call) error {
@@ -55,9 +66,15 @@ func (h *Hook) Run(ctx context.Context, verb Verb, call *Call) error {
 	cmd.Env = append(os.Environ(), "MIGRATE_NETNS="+call.Network.Path)
 	cmd.Dir = "/"
 	cmd.Stdin = bytes.NewReader(input)
-	var said bytes.Buffer
+	var said tail
 	cmd.Stderr = &said
 	cmd.WaitDelay = time.Second // a child of its own may hold its standard error
+	// It and its children end at the limit, and it ends with this process: whoever ends the move of a keeper that is gone calls it
+	// with another verb, which two at a time are not made for.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	runtime.LockOSThread() // the kernel takes the end of this thread for the process's
+	defer runtime.UnlockOSThread()
 	err = cmd.Run()
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return nil
@@ -65,11 +82,7 @@ func (h *Hook) Run(ctx context.Context, verb Verb, call *Call) error {
 	if ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	text := said.Bytes()
-	if len(text) > saidMost {
-		text = text[len(text)-saidMost:]
-	}
-	if words := strings.Join(strings.Fields(string(text)), " "); words != "" {
+	if words := strings.Join(strings.Fields(string(said)), " "); words != "" {
 		return fmt.Errorf("network hook %s %s: %w: %s", h.Program, verb, err, words)
 	}
 	return fmt.Errorf("network hook %s %s: %w", h.Program, verb, err)

@@ -58,16 +58,34 @@ func engine(t *testing.T, path string) *os.File {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	if err := netns.Bind(ns, path); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = netns.Unbind(path) })
+	bind(t, ns, path)
 	ip(t, "link add nsend type veth peer name eth0 netns "+path, "link set nsend master nsbr up",
 		"-n "+path+" link set lo up", "-n "+path+" addr add 10.1.0.5/24 dev eth0", "-n "+path+" addr add fd01::5/64 dev eth0 nodad",
 		"-n "+path+" link set eth0 mtu 1300 up", "-n "+path+" route add default via 10.1.0.1 metric 7",
 		"-n "+path+" route add 10.3.0.0/16 nexthop via 10.1.0.2 weight 2 nexthop via 10.1.0.3", "-n "+path+" rule add fwmark 0x7/0xff table 9 priority 50",
 		"-n "+path+" -6 route add unreachable fd03::/64", "-n "+path+" neigh add 10.1.0.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent")
 	return ns
+}
+
+// bind gives a namespace a path for the time of the test.
+func bind(t *testing.T, ns *os.File, path string) {
+	t.Helper()
+	if err := netns.Bind(ns, "/", strings.TrimPrefix(path, "/")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = netns.Unbind(path) })
+}
+
+// namespaces is a directory in which namespaces are made.
+func namespaces(t *testing.T) string {
+	t.Helper()
+	testutil.Root(t)
+	dir, err := os.MkdirTemp("/run", "netspace-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir + "/netns"
 }
 
 func read(t *testing.T, path string) *netspace.Record {
@@ -85,7 +103,7 @@ func read(t *testing.T, path string) *netspace.Record {
 }
 
 func TestWhatIsMadeOfARecordIsAsItWas(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "run", "netns", "web")
+	path := namespaces(t) + "/web"
 	host(t, func(t *testing.T) {
 		engine(t, path)
 		record := read(t, path)
@@ -149,9 +167,15 @@ func reachable(address string, within time.Duration) bool {
 }
 
 func TestFitNamesWhatIsInTheWay(t *testing.T) {
-	dir := t.TempDir()
+	dir := namespaces(t)
 	host(t, func(t *testing.T) {
 		engine(t, dir+"/prepared")
+		ns, err := netns.Current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ns.Close()
+		bind(t, ns, dir+"/host")
 		prepared := read(t, dir+"/prepared")
 		veth := netspace.Link{Name: "eth0", Type: "veth", Up: true, MAC: "02:00:00:00:00:01", Addresses: []string{"10.1.0.6/24"}, Bridge: "nsbr"}
 		elsewhere, routed := veth, veth
@@ -172,13 +196,17 @@ func TestFitNamesWhatIsInTheWay(t *testing.T) {
 			"another address":       {&netspace.Record{Path: dir + "/prepared", Links: []netspace.Link{veth}}, true, netspace.ErrOther},
 			"a file":                {&netspace.Record{Path: dir + "/file"}, true, netspace.ErrOther},
 			"a process's":           {&netspace.Record{Path: "/proc/1/ns/net"}, true, netspace.ErrOther},
+			"the host's own":        {&netspace.Record{Path: dir + "/host"}, true, netspace.ErrOther},
+			"a place for anything":  {&netspace.Record{Path: "/run/nologin"}, true, netspace.ErrPlace},
+			"a place on the disk":   {&netspace.Record{Path: "/etc/netns/x"}, true, netspace.ErrPlace},
+			"a rule of no table":    {&netspace.Record{Path: dir + "/new", Rules: []netspace.Rule{{Family: 4, From: "10.0.0.0/8"}}}, true, netspace.ErrInvalid},
 			"a path that climbs":    {&netspace.Record{Path: dir + "/../x"}, true, netspace.ErrInvalid},
 			"a parameter elsewhere": {&netspace.Record{Path: dir + "/new", Sysctls: map[string]string{"net/../kernel/core_pattern": "x"}}, true, netspace.ErrInvalid},
 			"an interface's name":   {&netspace.Record{Path: dir + "/new", Links: []netspace.Link{{Name: "a/b", Type: "veth"}}}, true, netspace.ErrInvalid},
 			"a kind of interface":   {&netspace.Record{Path: dir + "/new", Links: []netspace.Link{{Name: "a", Type: "$(id)"}}}, true, netspace.ErrInvalid},
 			"a route by a word":     {&netspace.Record{Path: dir + "/new", Routes: []netspace.Route{{To: "default", Family: 4, Hops: []netspace.NextHop{{Via: "$(id)"}}}}}, true, netspace.ErrInvalid},
 			"a route to a word":     {&netspace.Record{Path: dir + "/new", Routes: []netspace.Route{{To: "there", Family: 4}}}, true, netspace.ErrInvalid},
-			"a rule of no family":   {&netspace.Record{Path: dir + "/new", Rules: []netspace.Rule{{Family: 5}}}, true, netspace.ErrInvalid},
+			"a rule of no family":   {&netspace.Record{Path: dir + "/new", Rules: []netspace.Rule{{Family: 5, Table: 1}}}, true, netspace.ErrInvalid},
 			"a neighbour's name":    {&netspace.Record{Path: dir + "/new", Neighbours: []netspace.Neighbour{{Dev: "eth0", IP: "x", MAC: "02:00:00:00:00:01"}}}, true, netspace.ErrInvalid},
 		} {
 			if err := c.record.Fit(c.hooked); !errors.Is(err, c.want) {
@@ -196,5 +224,143 @@ func TestHookSaysWhatWentWrong(t *testing.T) {
 	err := (&netspace.Hook{Program: script}).Run(context.Background(), netspace.Add, &netspace.Call{Network: &netspace.Record{Path: "/run/netns/web"}})
 	if err == nil || !strings.Contains(err.Error(), "exit status 4: add /run/netns/web") {
 		t.Error(err)
+	}
+}
+
+// The host's own namespace is never cut off, whatever path another host calls it by.
+func TestMakeDoesNotCutOffTheHost(t *testing.T) {
+	path := namespaces(t) + "/host"
+	host(t, func(t *testing.T) {
+		ns, err := netns.Current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ns.Close()
+		bind(t, ns, path)
+		if _, err := netspace.Make(&netspace.Record{Path: path}); !errors.Is(err, netspace.ErrOther) {
+			t.Errorf("made: %v", err)
+		}
+		if is, err := netspace.IsCut(ns); is || err != nil {
+			t.Errorf("the host is cut off: %t, %v", is, err)
+		}
+	})
+}
+
+// A container that comes back soon meets the interface that its last namespace has not let go of yet.
+func TestMakeTakesItsInterfaceFromANamespaceThatGoes(t *testing.T) {
+	record := &netspace.Record{Path: namespaces(t) + "/web", Links: []netspace.Link{
+		{Name: "eth0", Type: "veth", Up: true, MAC: "02:00:00:00:00:01", MTU: 1500, Addresses: []string{"10.1.0.6/24"}, Bridge: "nsbr"},
+	}}
+	host(t, func(t *testing.T) {
+		for range 2 {
+			space, err := netspace.Make(record)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer space.Close() // the first is there still
+			if err := netns.Unbind(record.Path); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
+// What a hook makes in a namespace that was there is cut off with the rest, and what it has is what is announced.
+func TestFurnishCutsOffWhatAHookMadeInANamespaceOfAnEngine(t *testing.T) {
+	path := namespaces(t) + "/web"
+	host(t, func(t *testing.T) {
+		ns := engine(t, path)
+		space, err := netspace.Make(read(t, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer space.Close()
+		ip(t, "link add hookend type veth peer name eth1 netns "+path, "link set hookend master nsbr up",
+			"-n "+path+" addr add 10.1.0.7/24 dev eth1", "-n "+path+" link set eth1 up", "-n "+path+" addr del 10.1.0.5/24 dev eth0")
+		if left, err := space.Furnish(); err != nil || len(left) > 0 {
+			t.Fatalf("%v; left: %v", err, left)
+		}
+		if reachable("10.1.0.7:1", 0) {
+			t.Error("what the hook made is reachable")
+		}
+		links, err := netspace.Ethernet(ns)
+		if err != nil || len(links) != 2 {
+			t.Fatalf("%v, %v", links, err)
+		}
+		for _, l := range links {
+			for _, p := range l.Prefixes() {
+				if ip := p.Addr(); !ip.IsLinkLocalUnicast() && ip.String() != map[string]string{"eth0": "fd01::5", "eth1": "10.1.0.7"}[l.Name] {
+					t.Errorf("%s has %v", l.Name, p)
+				}
+			}
+		}
+	})
+}
+
+func TestBindFollowsNoLink(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	if err := os.Symlink("/etc", dir+"/netns"); err != nil {
+		t.Fatal(err)
+	}
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := netns.Bind(ns, dir, "netns/migrate-test"); err == nil {
+		t.Error("bound in /etc")
+	}
+	if _, err := os.Lstat("/etc/migrate-test"); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func TestReadNamesWhatItLeaves(t *testing.T) {
+	path := namespaces(t) + "/web"
+	host(t, func(t *testing.T) {
+		ns := engine(t, path)
+		ip(t, "-n "+path+" rule add prohibit iif eth0 priority 60", "-n "+path+" rule add from 10.9.0.0/16 blackhole priority 61",
+			"-n "+path+" rule add to 10.9.0.0/16 goto 32766 priority 62", "-n "+path+" rule add table 9 realms 3 priority 63",
+			"-n "+path+" rule add lookup main suppress_prefixlength 0 priority 32766", "-n "+path+" route add 10.4.0.0/16 via 10.1.0.1 advmss 900",
+			"-n "+path+" route add 10.6.0.0/16 via 10.1.0.1 tos 4", "-n "+path+" addr add 10.7.0.1 peer 10.7.0.2 dev eth0")
+		record, left, err := netspace.Read(ns, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(left, "\n")
+		for _, want := range []string{
+			"rule 60 of IPv4", "rule 61 of IPv4", "rule 62 of IPv4", "rule 63 of IPv4", "advmss of the route to 10.4.0.0/16", "10.6.0.0/16",
+			"the peer of the address 10.7.0.1",
+		} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q is not named in\n%s", want, text)
+			}
+		}
+		for _, rule := range record.Rules {
+			if rule.Priority != 50 && (rule.Priority != 32766 || rule.SuppressPrefix == nil) {
+				t.Errorf("recorded: %+v", rule)
+			}
+		}
+		if len(record.Rules) != 2 || record.Validate() != nil {
+			t.Errorf("%v, %v", record.Rules, record.Validate())
+		}
+	})
+}
+
+func TestHookIsKilledWithItsChildren(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/hook", []byte("#!/bin/sh\n(sleep 1; touch "+dir+"/late) &\nyes >&2 & sleep 100\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	err := (&netspace.Hook{Program: dir + "/hook"}).Run(ctx, netspace.Add, &netspace.Call{Network: &netspace.Record{}})
+	if err == nil || len(err.Error()) > 2000 {
+		t.Error(err)
+	}
+	time.Sleep(time.Second)
+	if _, err := os.Stat(dir + "/late"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a child went on: %v", err)
 	}
 }

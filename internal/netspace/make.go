@@ -35,12 +35,19 @@ func Make(r *Record) (_ *Space, err error) {
 		}
 	}()
 	if s.NS != nil {
+		if err := notHosts(s.NS, r.Path); err != nil {
+			return s, err
+		}
 		return s, Cut(s.NS)
+	}
+	root, name, err := place(r.Path)
+	if err != nil {
+		return s, err
 	}
 	if s.NS, err = netns.New(); err != nil {
 		return s, err
 	}
-	if err := netns.Bind(s.NS, r.Path); err != nil {
+	if err := netns.Bind(s.NS, root, name); err != nil {
 		return s, err
 	}
 	s.Made = true
@@ -81,6 +88,9 @@ func (s *Space) connect(l *Link) error {
 		return fmt.Errorf("%w: interface %s: %w", ErrInvalid, l.Name, err)
 	}
 	name := endName(s.record.Path, l.Name)
+	if err := removeEnd(name); err != nil { // of a namespace that is no longer at the path: the kernel takes its time over it
+		return err
+	}
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU, attrs.HardwareAddr = name, l.MTU, endMAC(name)
 	if err := s.add(&netlink.Veth{
@@ -148,14 +158,20 @@ func (s *Space) Remove() error {
 func Remove(r *Record) error {
 	var err error
 	for _, l := range r.Links {
-		// They would go with the namespace, some time later.
-		if end, missing := netlink.LinkByName(endName(r.Path, l.Name)); missing == nil {
-			if e := netlink.LinkDel(end); e != nil && !errors.Is(e, syscall.ENODEV) {
-				err = errors.Join(err, fmt.Errorf("delete %s: %w", end.Attrs().Name, e))
-			}
-		}
+		err = errors.Join(err, removeEnd(endName(r.Path, l.Name))) // it would go with the namespace, some time later
 	}
 	return errors.Join(err, netns.Unbind(r.Path))
+}
+
+func removeEnd(name string) error {
+	end, err := netlink.LinkByName(name)
+	if err == nil {
+		err = netlink.LinkDel(end)
+	}
+	if _, missing := errors.AsType[netlink.LinkNotFoundError](err); err == nil || missing || errors.Is(err, syscall.ENODEV) {
+		return nil
+	}
+	return fmt.Errorf("delete %s: %w", name, err)
 }
 
 // Close lets go of the namespace, which stays.

@@ -24,6 +24,10 @@ var (
 	ErrOther = errors.New("the path is taken")
 	// ErrUnconnected: nothing on this host takes the place of what an interface was connected to. Make the bridge, or set a hook.
 	ErrUnconnected = errors.New("nothing to connect it to")
+	// ErrPlace: no namespace is made at such a path, but in a directory netns below /run. One that is there is used.
+	ErrPlace = errors.New("no place for a network namespace")
+	// ErrNoIPv6: this host has none, and the record has such addresses.
+	ErrNoIPv6 = errors.New("this host has no IPv6")
 	// ErrInvalid: the record names what no host can have. Its sender is no migrate, or a broken one.
 	ErrInvalid = errors.New("not a network that can be made")
 )
@@ -117,6 +121,11 @@ func (l *Link) Prefixes() []netip.Prefix {
 	return all
 }
 
+// isLoopback tells lo, which is in every namespace.
+func (l *Link) isLoopback() bool { return l.Type == loopback }
+
+const loopback = "loopback"
+
 // Ethernet are the interfaces that are up and have addresses, and neighbours that ask for them.
 func (r *Record) Ethernet() []Link {
 	var all []Link
@@ -127,8 +136,3 @@ func (r *Record) Ethernet() []Link {
 	}
 	return all
 }
-
-// isLoopback tells lo, which is in every namespace.
-func (l *Link) isLoopback() bool { return l.Type == loopback }
-
-const loopback = "loopback"

@@ -88,17 +88,36 @@ func (r *reader) links() error {
 			return fmt.Errorf("list addresses of %s: %w", a.Name, err)
 		}
 		for _, address := range addresses {
-			ones, _ := address.Mask.Size()
-			ip, ok := netip.AddrFromSlice(address.IP)
-			if ip = ip.Unmap(); !ok || ip == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || ip == netip.IPv6Loopback() {
+			prefix, ok := prefixOf(&address)
+			if ip := prefix.Addr(); !ok || ip == netip.AddrFrom4([4]byte{127, 0, 0, 1}) || ip == netip.IPv6Loopback() {
 				continue
 			}
-			recorded.Addresses = append(recorded.Addresses, netip.PrefixFrom(ip, ones).String())
+			recorded.Addresses = append(recorded.Addresses, prefix.String())
+			r.leaveOf(&address, prefix)
 		}
 		r.record.Links = append(r.record.Links, recorded)
 	}
 	return nil
 }
+
+// leaveOf names what an address has besides.
+func (r *reader) leaveOf(address *netlink.Addr, prefix netip.Prefix) {
+	for _, a := range []struct {
+		word string
+		has  bool
+	}{
+		{"the peer", address.Peer != nil},
+		{"the lifetime", address.Flags&syscall.IFA_F_PERMANENT == 0},
+		{"the scope", prefix.Addr().Is4() && address.Scope != syscall.RT_SCOPE_UNIVERSE && !prefix.Addr().IsLoopback()},
+		{"noprefixroute", address.Flags&flagNoPrefixRoute != 0},
+	} {
+		if a.has {
+			r.leave("%s of the address %s", a.word, prefix)
+		}
+	}
+}
+
+const flagNoPrefixRoute = 0x200 // IFA_F_NOPREFIXROUTE
 
 // isFallback tells the devices that tunnel modules put down in every namespace (tunl0, sit0, ip6tnl0, gre0 ...).
 func isFallback(l netlink.Link) bool {
@@ -158,4 +177,45 @@ func (r *reader) neighbours() error {
 		}
 	}
 	return nil
+}
+
+// Ethernet are the interfaces that are up and have addresses now, and neighbours that ask for them. Only their names and addresses
+// are told.
+func Ethernet(ns *os.File) ([]Link, error) {
+	inside, err := openInside(ns)
+	if err != nil {
+		return nil, err
+	}
+	defer inside.Close()
+	links, err := inside.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list interfaces: %w", err)
+	}
+	addresses, err := inside.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var all []Link
+	for _, l := range links {
+		a := l.Attrs()
+		if a.Flags&net.FlagUp == 0 || a.Flags&net.FlagLoopback != 0 || a.EncapType != "ether" {
+			continue
+		}
+		out := Link{Name: a.Name, Up: true}
+		for _, address := range addresses {
+			if prefix, ok := prefixOf(&address); ok && address.LinkIndex == a.Index && address.Flags&syscall.IFA_F_DADFAILED == 0 {
+				out.Addresses = append(out.Addresses, prefix.String())
+			}
+		}
+		if len(out.Addresses) > 0 {
+			all = append(all, out)
+		}
+	}
+	return all, nil
+}
+
+func prefixOf(address *netlink.Addr) (netip.Prefix, bool) {
+	ones, _ := address.Mask.Size()
+	ip, ok := netip.AddrFromSlice(address.IP)
+	return netip.PrefixFrom(ip.Unmap(), ones), ok
 }

@@ -45,7 +45,7 @@ func (r *reader) isKernels(route *netlink.Route) bool {
 }
 
 func (r *reader) addRoute(family int, route *netlink.Route) {
-	if route.Encap != nil || route.NewDst != nil || route.MPLSDst != nil {
+	if route.Encap != nil || route.NewDst != nil || route.MPLSDst != nil || route.Tos != 0 {
 		r.leave("route %v", route)
 		return
 	}
@@ -67,7 +67,39 @@ func (r *reader) addRoute(family int, route *netlink.Route) {
 	if len(route.MultiPath) == 0 && route.LinkIndex != 0 {
 		out.Hops = []NextHop{{Dev: r.names[route.LinkIndex], Via: gateway(route.Gw, route.Via), OnLink: route.Flags&syscall.RTNH_F_ONLINK != 0}}
 	}
+	for _, what := range unrecorded(route) {
+		r.leave("%s of the route to %s", what, out.To)
+	}
 	r.record.Routes = append(r.record.Routes, out)
+}
+
+// unrecorded are what a route has besides, by their words in ip-route(8).
+func unrecorded(route *netlink.Route) []string {
+	var all []string
+	for _, a := range []struct {
+		word string
+		has  bool
+	}{
+		{"realm", route.Realm != 0},
+		{"the lock of mtu", route.MTULock},
+		{"window", route.Window != 0},
+		{"rtt", route.Rtt != 0 || route.RttVar != 0},
+		{"ssthresh", route.Ssthresh != 0},
+		{"cwnd", route.Cwnd != 0 || route.InitCwnd != 0 || route.InitRwnd != 0},
+		{"advmss", route.AdvMSS != 0},
+		{"reordering", route.Reordering != 0},
+		{"hoplimit", route.Hoplimit != 0},
+		{"features", route.Features != 0},
+		{"rto_min", route.RtoMin != 0 || route.RtoMinLock},
+		{"quickack", route.QuickACK != 0},
+		{"congctl", route.Congctl != ""},
+		{"fastopen_no_cookie", route.FastOpenNoCookie != 0},
+	} {
+		if a.has {
+			all = append(all, a.word)
+		}
+	}
+	return all
 }
 
 func gateway(plain net.IP, other netlink.Destination) string {
@@ -152,12 +184,20 @@ func (r *reader) rules() error {
 func isStanding(rule *netlink.Rule) bool {
 	const tableMain, tableDefault = 254, 253
 	standing := map[int]int{0: tableLocal, 32766: tableMain, 32767: tableDefault}
-	return standing[rule.Priority] == rule.Table && rule.Src == nil && rule.Dst == nil && rule.Mark == 0
+	table, ok := standing[rule.Priority]
+	return ok && table == rule.Table && rule.Src == nil && rule.Dst == nil && rule.Mark == 0 && rule.IifName == "" && rule.OifName == "" &&
+		!rule.Invert && rule.SuppressPrefixlen < 0 && isPlain(rule)
+}
+
+// isPlain tells a rule that can be recorded. One that looks up no table forbids, or goes elsewhere: its deed is not told.
+func isPlain(rule *netlink.Rule) bool {
+	return rule.Table > 0 && rule.Goto <= 0 && rule.Sport == nil && rule.Dport == nil && rule.UIDRange == nil && rule.IPProto == 0 &&
+		rule.Tos == 0 && rule.TunID == 0 && rule.SuppressIfgroup < 0 && rule.Flow <= 0
 }
 
 func (r *reader) addRule(family int, rule *netlink.Rule) {
-	if rule.Sport != nil || rule.Dport != nil || rule.UIDRange != nil || rule.IPProto != 0 || rule.Goto > 0 || rule.Tos != 0 {
-		r.leave("rule %d", rule.Priority)
+	if !isPlain(rule) {
+		r.leave("rule %d of IPv%d", rule.Priority, family)
 		return
 	}
 	out := Rule{

@@ -37,7 +37,7 @@ func (r *Record) Validate() error {
 		if _, err := rule.netlinkRule(); err != nil {
 			return err
 		}
-		if families()[rule.Family] == 0 || !nameOrNone(rule.In) || !nameOrNone(rule.Out) {
+		if families()[rule.Family] == 0 || rule.Table <= 0 || !nameOrNone(rule.In) || !nameOrNone(rule.Out) {
 			return fmt.Errorf("%w: rule %d", ErrInvalid, rule.Priority)
 		}
 	}

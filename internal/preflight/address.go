@@ -66,10 +66,12 @@ type internetSocket struct {
 }
 
 // internet lists the sockets in the process's network namespace.
-func (p *proc) internet() []internetSocket {
+func (p *proc) internet() []internetSocket { return internet(p.path("net/")) }
+
+func internet(dir string) []internetSocket {
 	var all []internetSocket
 	for _, table := range []string{"tcp", "tcp6", "udp", "udp6"} {
-		text, err := os.ReadFile(p.path("net/" + table))
+		text, err := os.ReadFile(dir + table)
 		if err != nil {
 			continue // no such protocol
 		}

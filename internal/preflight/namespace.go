@@ -26,13 +26,34 @@ func (a *Arrival) judgeNamespace() Findings {
 	case a.Namespace.Path != path:
 		f.add(Blocker, NetworkNamespace, "", "the record of its network is of %q, and its config names %q", a.Namespace.Path, path)
 	default:
-		if err := a.Namespace.Fit(a.Hooked); err != nil {
-			cure := "let serve have a --network-hook, or make that bridge on this host"
-			if errors.Is(err, netspace.ErrOther) {
-				cure = "remove what is there, or give it those addresses: the container's engine may have left it"
-			}
-			f.add(Blocker, NetworkNamespace, cure, "%v", err)
+		f = a.judgeRecord()
+	}
+	return f
+}
+
+func (a *Arrival) judgeRecord() Findings {
+	var f Findings
+	f.judgeCut()
+	if err := a.Namespace.Fit(a.Hooked); err != nil {
+		cure := "let serve have a --network-hook, or make that bridge on this host"
+		switch {
+		case errors.Is(err, netspace.ErrOther):
+			cure = "remove what is there, or give it those addresses: the container's engine may have left it"
+		case errors.Is(err, netspace.ErrPlace):
+			cure = "make it there on this host, connected and with those addresses, and down: it is used as it is"
+		case errors.Is(err, netspace.ErrNoIPv6):
+			cure = "use IPv6 on this host, or a --network-hook that gives the container other addresses"
 		}
+		f.add(Blocker, NetworkNamespace, cure, "%v", err)
+		return f
+	}
+	if ns, err := netspace.Open(a.Namespace.Path); ns != nil && err == nil { // as it fits, it is used
+		defer ns.Close()
+		others, err := strangers(ns, nil)
+		if err != nil {
+			f.add(Blocker, NetworkNamespace, "", "%v", err)
+		}
+		f = append(f, others...)
 	}
 	return f
 }

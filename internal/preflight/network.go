@@ -40,16 +40,21 @@ func Network(c *runtime.Container, s *Subject) (*netspace.Record, Findings, erro
 		f.add(Blocker, NetworkNamespace, "give it a namespace with a name: ip netns add, or an engine that makes one",
 			"its network namespace is named by %s, a process that the peer does not have", path)
 	}
-	if err := netspace.CanCut(ns); err != nil {
-		f.add(Blocker, NetworkNamespace, "use a kernel with CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_EGRESS", "%v", err)
-	}
+	f.judgeCut()
 	record, left, err := netspace.Read(ns, path)
 	if err != nil {
 		return nil, nil, err
 	}
 	f.addLeft(left, "have the peer's --network-hook make it")
-	others, err := strangers(ns, s)
+	others, err := strangers(ns, s.Pids)
 	return record, append(f, others...), err
+}
+
+// judgeCut finds a kernel that can't keep two hosts from owning an address.
+func (f *Findings) judgeCut() {
+	if err := netspace.CanCut(); err != nil {
+		f.add(Blocker, NetworkNamespace, "use a kernel with CONFIG_NF_TABLES_NETDEV and CONFIG_NETFILTER_EGRESS", "%v", err)
+	}
 }
 
 // addLeft says what of a namespace is not recorded.
@@ -60,20 +65,23 @@ func (f *Findings) addLeft(left []string, cure string) {
 }
 
 // strangers finds processes outside of the container that use its network namespace: a move would cut them off.
-func strangers(ns *os.File, s *Subject) (Findings, error) {
+func strangers(ns *os.File, pids []int) (Findings, error) {
 	inode, err := netns.Inode(ns)
 	if err != nil {
 		return nil, err
 	}
 	own := map[int]bool{}
-	for _, pid := range s.Pids {
+	for _, pid := range pids {
 		own[pid] = true
 	}
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
-	internet := internetSockets(s.Init)
+	internet := map[string]bool{}
+	if err := netns.Do(ns, func() error { internet = internetSockets("/proc/thread-self/net/"); return nil }); err != nil {
+		return nil, err
+	}
 	var f Findings
 	for _, e := range entries {
 		pid, err := strconv.Atoi(e.Name())
@@ -92,10 +100,10 @@ func strangers(ns *os.File, s *Subject) (Findings, error) {
 	return f, nil
 }
 
-// internetSockets are the numbers of those in the network namespace of a process.
-func internetSockets(pid int) map[string]bool {
+// internetSockets are those in the network namespace that dir tells of, as links in /proc name them.
+func internetSockets(dir string) map[string]bool {
 	all := map[string]bool{}
-	for _, s := range (&proc{pid: pid}).internet() {
+	for _, s := range internet(dir) {
 		if s.inode != "0" {
 			all["socket:["+s.inode+"]"] = true
 		}
