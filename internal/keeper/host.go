@@ -129,11 +129,7 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	case err == nil:
 		h.log.Info("the id has been taken by another container", "container", m.Container, "move", m.Name)
 	}
-	n, networkErr := loadNetwork(h.order.Places, m.Name, h.log)
-	if n != nil && networkErr == nil {
-		networkErr = n.discard(ctx)
-	}
-	err = errors.Join(err, networkErr)
+	err = errors.Join(err, discardNetwork(ctx, h.order.Places, m.Name, h.log))
 	return errors.Join(err, restore.RemoveYards(h.order.logs(m.Container)), h.order.removeSpool(m.Name))
 }
 
@@ -193,7 +189,7 @@ func (h *host) release(ctx context.Context, c *runtime.Container, m journal.Move
 		return err
 	}
 	if err := h.connect(ctx, c, m); err != nil { // it is ours all the same
-		h.log.Error("the container runs without its network", "container", m.Container, "error", err)
+		h.log.Error("the container runs without all of its network", "container", m.Container, "error", err)
 	}
 	return nil
 }
@@ -214,7 +210,13 @@ func (h *host) awaitCRIU(ctx context.Context, c *runtime.Container) {
 func (h *host) connect(ctx context.Context, c *runtime.Container, m journal.Move) error {
 	if n, err := loadNetwork(h.order.Places, m.Name, h.log); n != nil || err != nil {
 		if err == nil {
-			err = errors.Join(n.open(ctx, nil), n.done())
+			err = n.open(ctx, nil)
+		}
+		if err == nil {
+			return n.done()
+		}
+		if n != nil {
+			err = errors.Join(err, n.close()) // the source, if it asks again, has it tried again
 		}
 		return err
 	}

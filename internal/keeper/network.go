@@ -34,7 +34,10 @@ type network struct {
 // networkMark is where the network of a move is written down.
 func (p Places) networkMark(move string) string { return filepath.Join(p.run(), move+networkSuffix) }
 
-const networkSuffix = ".network"
+const (
+	networkSuffix = ".network"
+	newSuffix     = ".new"
+)
 
 // networkCall is what a hook is told of a container.
 func networkCall(id, bundle string, status specs.ContainerState, spec *specs.Spec, r *netspace.Record) *netspace.Call {
@@ -68,9 +71,15 @@ func (p *place) makeNetwork(ctx context.Context) (preflight.Findings, error) {
 	if err := n.write(); err != nil {
 		return nil, err
 	}
-	p.network = n
 	if n.space, err = netspace.Make(record); err != nil {
-		return nil, err
+		return nil, errors.Join(err, n.forget()) // nothing is left, and no hook was called
+	}
+	p.network = n
+	if n.Made != n.space.Made { // somebody else was quicker, and it is theirs
+		n.Made = n.space.Made
+		if err := n.write(); err != nil {
+			return nil, err
+		}
 	}
 	if err := n.hook(ctx, netspace.Add); err != nil {
 		return nil, err
@@ -108,15 +117,31 @@ func (p *place) completeNetwork() (f preflight.Findings, err error) {
 	return f, err
 }
 
+// write is all or nothing: who reads it ends a move by it.
 func (n *network) write() error {
 	text, err := json.Marshal(n)
 	if err == nil {
-		err = errors.Join(n.places.make(), os.WriteFile(n.mark, text, 0o600))
+		err = n.places.make()
+	}
+	if err == nil {
+		err = os.WriteFile(n.mark+newSuffix, text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(n.mark+newSuffix, n.mark)
 	}
 	if err != nil {
-		return fmt.Errorf("write down the network: %w", err)
+		return fmt.Errorf("write down the network: %w", errors.Join(err, ignoreMissing(os.Remove(n.mark+newSuffix))))
 	}
 	return nil
+}
+
+func (n *network) forget() error { return ignoreMissing(os.Remove(n.mark)) }
+
+func ignoreMissing(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // loadNetwork is that of a move whose keeper is gone; nil when it had none, or was through with it.
@@ -129,64 +154,106 @@ func loadNetwork(places Places, move string, log *slog.Logger) (*network, error)
 	if err == nil {
 		err = json.Unmarshal(text, n)
 	}
+	if err == nil && (n.Call == nil || n.Call.Network == nil) {
+		err = errors.New("it names no network")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("read what was written down of the network: %w", err)
 	}
-	n.space = &netspace.Space{}
-	n.space.NS, err = netspace.Open(n.Call.Network.Path)
-	return n, err
+	return n, nil
+}
+
+// discardNetwork undoes what a keeper that is gone has made for a move. What can't be read was not written by a keeper, which
+// writes before it makes anything: it stays, and is in nobody's way.
+func discardNetwork(ctx context.Context, places Places, move string, log *slog.Logger) error {
+	n, err := loadNetwork(places, move, log)
+	if err != nil {
+		log.Warn("a network namespace may be left", "error", err)
+	}
+	if n == nil {
+		return nil
+	}
+	return n.discard(ctx)
 }
 
 func (n *network) hook(ctx context.Context, verb netspace.Verb) error {
 	if !n.Hooked {
 		return nil
 	}
+	if n.places.NetworkHook == "" { // whoever ends the move was started otherwise than its keeper
+		return fmt.Errorf("no --network-hook is set here: the one that was called for %s is not called with %q", n.Call.ID, verb)
+	}
 	return (&netspace.Hook{Program: n.places.NetworkHook}).Run(ctx, verb, n.Call)
 }
 
-// open connects the container, which is this host's.
+// open connects the container, which is this host's. With errHook it is connected but for what the hook does.
 func (n *network) open(ctx context.Context, stalled []link.Stalled) error {
-	if n.space.NS == nil {
-		return fmt.Errorf("open network namespace: %w", os.ErrNotExist)
-	}
-	err := errors.Join(netspace.Join(n.space.NS), n.hook(ctx, netspace.Plug))
-	for _, l := range n.Call.Network.Ethernet() {
-		if e := link.Announce(ctx, n.space.NS, l.Name, l.Prefixes()); e != nil {
-			n.log.Warn("the network was not told of the new place", "error", e)
+	if n.space == nil { // it was made by a keeper that is gone
+		ns, err := netspace.Open(n.Call.Network.Path)
+		if err != nil {
+			return err
 		}
+		n.space = &netspace.Space{NS: ns}
 	}
+	if n.space.NS == nil {
+		return fmt.Errorf("open network namespace %s: %w", n.Call.Network.Path, os.ErrNotExist)
+	}
+	if err := netspace.Join(n.space.NS); err != nil {
+		return err
+	}
+	err := n.hook(ctx, netspace.Plug)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errHook, err)
+	}
+	n.announce(ctx)
 	if e := link.Wake(ctx, n.space.NS, stalled); e != nil {
 		n.log.Warn("clients were not told to try again", "error", e)
 	}
 	return err
 }
 
-// done forgets what was written down, of a container that runs here.
-func (n *network) done() error {
-	err := n.space.Close()
-	if e := os.Remove(n.mark); e != nil && !errors.Is(e, os.ErrNotExist) {
-		err = errors.Join(err, e)
-	}
-	return err
-}
+// errHook: it is no longer cut off, and what its interfaces are connected to by themselves reaches it.
+var errHook = errors.New("the namespace is connected, but the network hook failed")
 
-// discard undoes what was made. A namespace that was there before stays, and cut off: its addresses are the source's.
-func (n *network) discard(ctx context.Context) error {
-	err := n.hook(ctx, netspace.TakeAway)
-	if n.Made {
-		err = errors.Join(err, netspace.Remove(n.Call.Network))
-	}
-	if n.space != nil {
-		err = errors.Join(err, n.space.Close())
+// announce tells of the addresses that it has now: those of the record may be another's here, where the hook gave it others.
+func (n *network) announce(ctx context.Context) {
+	links, err := netspace.Ethernet(n.space.NS)
+	for _, l := range links {
+		err = errors.Join(err, link.Announce(ctx, n.space.NS, l.Name, l.Prefixes()))
 	}
 	if err != nil {
+		n.log.Warn("the network was not told of the new place", "error", err)
+	}
+}
+
+// done forgets what was written down, of a container that runs here.
+func (n *network) done() error { return errors.Join(n.close(), n.forget()) }
+
+func (n *network) close() error {
+	if n.space == nil {
+		return nil
+	}
+	return n.space.Close()
+}
+
+// discard undoes what was made. A namespace that was there before stays, and cut off: its addresses are the source's. A hook
+// that fails is no reason to leave a move without an end: no process is its.
+func (n *network) discard(ctx context.Context) error {
+	if err := n.hook(ctx, netspace.TakeAway); err != nil {
+		n.log.Warn("the network hook may have left something", "container", n.Call.ID, "error", err)
+	}
+	var err error
+	if n.Made {
+		err = netspace.Remove(n.Call.Network)
+	}
+	if err := errors.Join(err, n.close()); err != nil {
 		return err // whoever comes next tries again
 	}
-	return os.Remove(n.mark)
+	return n.forget()
 }
 
 // leaveNetwork is the end of a namespace by path at the source: it is cut off, and stays its engine's. One that was made for the
-// container has gone with it.
+// container has gone with it. That of the host is no business of a hook's.
 func (c *container) leaveNetwork(ctx context.Context, state *runtime.State) error {
 	path := state.Plan.NamespacePath(specs.NetworkNamespace)
 	if path == "" || c.order.NetworkHook == "" {
@@ -194,11 +261,14 @@ func (c *container) leaveNetwork(ctx context.Context, state *runtime.State) erro
 	}
 	record := &netspace.Record{Path: path}
 	ns, err := netspace.Open(path)
+	hosts := false
 	if ns != nil {
-		record, _, err = netspace.Read(ns, path)
+		if hosts, err = netspace.IsHosts(ns); err == nil && !hosts {
+			record, _, err = netspace.Read(ns, path)
+		}
 		err = errors.Join(err, ns.Close())
 	}
-	if err != nil {
+	if hosts || err != nil {
 		return err
 	}
 	call := networkCall(c.ID(), state.Plan.Bundle, specs.StateStopped, state.Plan.Spec, record)

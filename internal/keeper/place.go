@@ -380,7 +380,7 @@ func (p *place) connect(ctx context.Context, stalled []link.Stalled) {
 	switch {
 	case p.network != nil:
 		if err := p.network.open(ctx, stalled); err != nil {
-			p.host.log.Error("the container runs without its network", "error", err)
+			p.host.log.Error("the container runs without all of its network", "error", err)
 		}
 	case l == nil:
 		return

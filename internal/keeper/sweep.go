@@ -28,9 +28,9 @@ func (p Places) sweep(log *slog.Logger) {
 			log.Warn("images stay", "error", err)
 		}
 	}
-	marks, _ := filepath.Glob(p.networkMark("*"))
+	marks, _ := filepath.Glob(p.networkMark("*") + "*") // one that was half written, too
 	for _, mark := range marks {
-		move := strings.TrimSuffix(filepath.Base(mark), networkSuffix)
+		move, _, _ := strings.Cut(filepath.Base(mark), networkSuffix)
 		if info, err := os.Stat(mark); err == nil && time.Since(info.ModTime()) > oldMark && p.over(move) {
 			_ = os.Remove(mark)
 		}

@@ -125,14 +125,3 @@ func (l *Link) Prefixes() []netip.Prefix {
 func (l *Link) isLoopback() bool { return l.Type == loopback }
 
 const loopback = "loopback"
-
-// Ethernet are the interfaces that are up and have addresses, and neighbours that ask for them.
-func (r *Record) Ethernet() []Link {
-	var all []Link
-	for _, l := range r.Links {
-		if l.Up && l.MAC != "" && len(l.Addresses) > 0 {
-			all = append(all, l)
-		}
-	}
-	return all
-}
