@@ -15,9 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/console"
+
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/sys/terminal"
-	"github.com/livemigrate/migrate/internal/testutil"
 )
 
 // client is attached and reads until the end.
@@ -237,11 +238,26 @@ func TestHeldInputArrivesAfterTheRelease(t *testing.T) {
 	}
 }
 
-// A container that never stops writing keeps nobody from its monitor.
+// A container that always writes faster than its log takes it keeps nobody from its monitor.
 func TestFloodKeepsNobodyOut(t *testing.T) {
-	dir := tmpfs(t, "1m") // what does not fit is dropped, and the container goes on
-	d := spawn(t, "monitor", "echo $PPID; exec yes 0123456789", &monitor.Config{LogFile: filepath.Join(dir, "log")})
-	pid, err := strconv.Atoi(strings.Fields(d.waitLog(t, "0123456789"))[0])
+	master, slow, err := console.NewPty()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = master.Close() })
+	go func() {
+		for buffer := make([]byte, 4096); ; time.Sleep(time.Millisecond) {
+			if _, err := master.Read(buffer); err != nil {
+				return
+			}
+		}
+	}()
+	log := filepath.Join(t.TempDir(), "log")
+	if err := os.Symlink(slow, log); err != nil {
+		t.Fatal(err)
+	}
+	d := spawn(t, "monitor", "exec yes 0123456789", &monitor.Config{LogFile: log})
+	pid, err := strconv.Atoi(d.stat(t)[2])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -326,20 +342,4 @@ func TestFramesThatMakeNoSense(t *testing.T) {
 	if _, err := monitor.Offset(t.Context(), d.StateDir); err != nil {
 		t.Error(err)
 	}
-}
-
-// tmpfs mounts one of this size.
-func tmpfs(t *testing.T, size string) string {
-	t.Helper()
-	testutil.Root(t)
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := syscall.Unmount(dir, 0); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }

@@ -229,9 +229,15 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // state is the letter of init's state in /proc.
 func (d *detached) state(t *testing.T) string {
 	t.Helper()
+	return d.stat(t)[1]
+}
+
+// stat is what /proc says of init behind its name: 1 is the state, 2 the parent.
+func (d *detached) stat(t *testing.T) []string {
+	t.Helper()
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.init))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.Fields(string(stat[strings.LastIndex(string(stat), ")"):]))[1]
+	return strings.Fields(string(stat[strings.LastIndex(string(stat), ")"):]))
 }

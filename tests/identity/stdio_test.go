@@ -39,7 +39,7 @@ func TestStandardStreams(t *testing.T) {
 		"unread": {every: time.Millisecond, length: 1000, reader: "until [ -e /srv/read ]; do sleep 0.1; done; cat"}, // its pipe is full
 		"late": {
 			every: time.Millisecond, length: 1000,
-			reader: "until [ -e /srv/read ]; do sleep 0.1; dd bs=65536 count=1 2>/dev/null; done; cat",
+			reader: "for n in $(seq 600); do [ -e /srv/read ] && break; sleep 0.1; dd bs=65536 count=1 2>/dev/null; done; cat",
 		}, // and not in the freeze
 		"engine":  {every: time.Millisecond, reader: "cat"},                   // somebody else reads, at first
 		"partial": {every: 5 * time.Millisecond, pause: 5 * time.Millisecond}, // stopped in the middle of a line
