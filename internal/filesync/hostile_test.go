@@ -3,7 +3,9 @@ package filesync
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/livemigrate/migrate/internal/sys/fs"
+	"github.com/livemigrate/migrate/internal/testutil"
 )
 
 func fileOp(path string) *operation {
@@ -267,5 +270,71 @@ func FuzzFrames(f *testing.F) {
 		_, _ = decodeDone(b)
 		_, _ = decodeBegin(b)
 		_ = decodeFail(b)
+	})
+}
+
+// played is a source that says what it was given, and reads nothing.
+type played struct{ frames [][]byte }
+
+func (p *played) Send(context.Context, ...[]byte) error { return nil }
+
+func (p *played) Recv(_ context.Context, buf []byte) ([]byte, error) {
+	if len(p.frames) == 0 {
+		return nil, io.ErrUnexpectedEOF
+	}
+	frame := p.frames[0]
+	p.frames = p.frames[1:]
+	return append(buf[:0], frame...), nil
+}
+
+// FuzzTarget: whatever a source sends, in whichever order, the peer stays within the root and within its limits.
+func FuzzTarget(f *testing.F) {
+	testutil.Root(f)
+	framed := func(frames ...[]byte) (all []byte) {
+		for _, frame := range frames {
+			all = append(binary.LittleEndian.AppendUint16(all, uint16(len(frame))), frame...)
+		}
+		return all
+	}
+	changes := func(ops ...*operation) []byte {
+		frame := []byte{byte(frameChanges)}
+		for _, o := range ops {
+			frame = o.append(frame)
+		}
+		return frame
+	}
+	full, incremental, end := encodeBegin(passFull), encodeBegin(passIncremental), []byte{byte(frameEnd)}
+	toOutside := &operation{kind: opNode, path: "link", meta: meta{Mode: syscall.S_IFLNK | 0o777, Target: "../outside"}}
+	f.Add(framed(full, changes(nodeOp("d", syscall.S_IFDIR|0o755), fileOp("d/x")), end, end, incremental, changes(&operation{kind: opRemove, path: "d/x"}), end))
+	f.Add(framed(full, changes(toOutside, fileOp("link/x"), &operation{kind: opRemove, path: "link/victim"}), end, end))
+	f.Add(framed(full, changes(&operation{kind: opOpen, path: "x"}), changes(&operation{kind: opChunk, length: 9, extents: []extent{{1, []byte("x")}}}),
+		changes(&operation{kind: opClose, meta: meta{Mode: syscall.S_IFREG | 0o600, Size: 9}}), end, end))
+	f.Add(framed(full, changes(fileOp("a"), &operation{kind: opLink, path: "b", from: "a"}, &operation{kind: opMove, path: "c", from: "a", meta: meta{Mode: syscall.S_IFREG}}), end, end))
+	f.Fuzz(func(t *testing.T, all []byte) {
+		p := &played{}
+		for len(all) > 2 {
+			n := min(int(binary.LittleEndian.Uint16(all)), len(all)-2)
+			p.frames, all = append(p.frames, all[2:2+n]), all[2+n:]
+		}
+		top := t.TempDir()
+		must(t, os.Mkdir(top+"/root", 0o755))
+		must(t, os.Mkdir(top+"/outside", 0o700))
+		must(t, os.WriteFile(top+"/outside/victim", []byte("precious"), 0o600))
+		before := describe(t, top+"/outside")
+		target, err := OpenTarget(top+"/root", &TargetOptions{Limits: Limits{Operations: 100, Bytes: 1 << 20, FileSize: 1 << 20}})
+		must(t, err)
+		for len(p.frames) > 0 {
+			if _, err := target.Serve(t.Context(), p); err != nil && len(p.frames) == 0 {
+				break
+			}
+		}
+		must(t, target.Close())
+		after := describe(t, top+"/outside")
+		if len(after) != len(before) || after["victim"] != before["victim"] || after["."] != before["."] {
+			t.Errorf("outside was %v, is %v", before, after)
+		}
+		if beside, err := os.ReadDir(top); err != nil || len(beside) != 2 {
+			t.Errorf("beside the root are %v, %v", beside, err)
+		}
 	})
 }

@@ -5,8 +5,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -240,6 +242,64 @@ func FuzzImages(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, content []byte) {
 		if records, err := parseRecords("pagemap-1.img", content, 0x56084025); err == nil {
 			_ = countPages("pagemap-1.img", records, map[uint64]uint64{})
+		}
+	})
+}
+
+// FuzzPageMap: what a page map of another host says is in order, and is the same when it is written again.
+func FuzzPageMap(f *testing.F) {
+	f.Add(file(pageMapMagic, message(1, 1), message(1, 0x1000, 2, 2, 4, 4), message(1, 0x9000, 4, 2, 5, 1<<33)))
+	f.Add(file(pageMapMagic, message(1, 1), message(1, 1<<63, 5, 1<<51)))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		_, _ = pagesID(content)
+		m, err := parsePageMap("pagemap-1.img", content)
+		if err != nil {
+			return
+		}
+		behind := uint64(0)
+		for _, run := range m.Runs {
+			if run.Start < behind || run.End() < run.Start {
+				t.Errorf("%+v behind %#x", run, behind)
+			}
+			behind = run.End()
+		}
+		_ = m.Left()
+		again, err := parsePageMap("pagemap-1.img", m.encode())
+		if err != nil || again.PagesID != m.PagesID || !slices.Equal(again.Runs, m.Runs) {
+			t.Errorf("%+v, written and read: %+v, %v", m, again, err)
+		}
+	})
+}
+
+// FuzzFiles: the sockets of a set that comes from elsewhere are read, and one that is closed stays a record that can be read.
+func FuzzFiles(f *testing.F) {
+	nested := func(field protowire.Number, inner []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, field, protowire.BytesType), inner)
+	}
+	f.Add(nested(fileSocket, message(socketIno, 7, socketProtocol, 6, socketState, 1, socketSourcePort, 80, socketDestPort, 99, socketSource, 0x0100000a, socketDest, 0x0200000a)))
+	f.Add(nested(fileSocket, append(message(socketProtocol, 6, socketState, 1), nested(socketSource, []byte{1, 2, 3, 4})...)))
+	f.Fuzz(func(t *testing.T, record []byte) {
+		file, err := parseEntry(record)
+		if err != nil {
+			return
+		}
+		socket, err := file.child(fileSocket)
+		if err != nil {
+			return
+		}
+		c, ok, err := connection(socket)
+		if err != nil || !ok {
+			return
+		}
+		if !c.Local.Addr().Is4() || !c.Remote.Addr().Is4() {
+			t.Errorf("%+v", c)
+		}
+		closed, did, err := disconnectFile(record, []netip.Addr{c.Local.Addr()})
+		if err != nil || did != (c.Remote.Port() != 0) { // a listening socket has none
+			t.Errorf("%+v is not closed: %v", c, err)
+		}
+		if _, err := parseEntry(closed); err != nil {
+			t.Errorf("%+v, closed, cannot be read: %v", c, err)
 		}
 	})
 }

@@ -1,8 +1,11 @@
 package journal
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"os"
 	"path/filepath"
 	"strings"
@@ -165,6 +168,30 @@ func FuzzParse(f *testing.F) {
 	f.Fuzz(func(t *testing.T, content []byte) {
 		if _, end := parse(content); end > len(content) {
 			t.Errorf("ends at %d of %d", end, len(content))
+		}
+	})
+}
+
+// FuzzRecords: behind a digest that is right there may still be anything. What is read before it stays.
+func FuzzRecords(f *testing.F) {
+	f.Add([]byte(`{"step":"begin","move":{"name":"0","container":"web"}}`), []byte(`{"step":"done"}`))
+	f.Add([]byte(`{}`), []byte(nil))
+	record := func(payload []byte) []byte {
+		head := binary.LittleEndian.AppendUint32(nil, uint32(len(payload)))
+		head = binary.LittleEndian.AppendUint32(head, crc32.Checksum(payload, crc32.MakeTable(crc32.Castagnoli)))
+		return append(head, payload...)
+	}
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		one := record(first)
+		before, end := parse(one)
+		records, whole := parse(append(bytes.Clone(one), record(second)...))
+		if end != 0 && end != len(one) || len(records) < len(before) || whole < end {
+			t.Errorf("%q ends at %d of %d with %d records; with %q behind it at %d with %d", first, end, len(one), len(before), second, whole, len(records))
+		}
+		for _, r := range records {
+			if r.Step == "" {
+				t.Errorf("a record without a step in %q, %q", first, second)
+			}
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -169,6 +170,41 @@ func FuzzFrame(f *testing.F) {
 		}
 		if !bytes.Equal(room[chunk:], make([]byte, chunk)) {
 			t.Error("bytes behind the chunk were written")
+		}
+	})
+}
+
+// FuzzIndex: an index is of another host's making. One that is taken can be read, and what is read is not what it makes up.
+func FuzzIndex(f *testing.F) {
+	const chunk = 8 << 10
+	encoder, err := newEncoder(chunk)
+	if err != nil {
+		f.Fatal(err)
+	}
+	one := encoder.EncodeAll(make([]byte, chunk), nil)
+	f.Add(int64(2*chunk), int64(chunk), []byte{byte(len(one)), 0, byte(len(one)), 0}, append(bytes.Clone(one), one...))
+	f.Add(int64(1), int64(1)<<62, []byte{1, 0}, []byte("x"))
+	f.Add(int64(math.MaxInt64), int64(1), []byte{0, 0}, []byte(nil))
+	f.Fuzz(func(t *testing.T, size, chunk int64, lengths, stored []byte) {
+		x := &Index{Size: size, Chunk: chunk}
+		at := 0
+		for ; len(lengths) > 1; lengths = lengths[2:] {
+			length := int(lengths[0]) | int(int8(lengths[1]))<<8
+			frame := stored[min(at, len(stored)):min(max(at+length, at), len(stored))]
+			x.Frames, x.Sums = append(x.Frames, int64(length)), append(x.Sums, xxh3.Hash128(frame).Bytes())
+			at += len(frame)
+		}
+		file, err := NewFile(bytes.NewReader(stored), x)
+		if err != nil {
+			return
+		}
+		defer file.Close()
+		if size > 1<<20 { // that it may be: memory is what the reader gives
+			return
+		}
+		plain := make([]byte, size)
+		if n, err := file.ReadAt(plain, 0); err == nil && n != len(plain) || err != nil && !errors.Is(err, ErrDamaged) {
+			t.Errorf("%d of %d bytes, %v", n, size, err)
 		}
 	})
 }
