@@ -131,7 +131,10 @@ func (g *Gate) adopt(ctx context.Context, running func() error) (*runtime.Contai
 			return nil, err
 		}
 	}
-	return c, g.client.Release()
+	if err := g.client.Release(); err != nil { // what runs here is not killed for that: CRIU only waits for us, and we live
+		g.options.log().Warn("can't let go of criu", "error", err)
+	}
+	return c, nil
 }
 
 // stdio is where the container's descriptors point now: to the pipes it was given, else where they pointed before.

@@ -82,14 +82,20 @@ func (r *Receive) await(ctx context.Context, cause error) error {
 		<-wanted
 		return r.goOn(ctx, back)
 	case <-a.forsaken:
-		return cause
 	case yes := <-wanted:
+		wanted <- yes
 		if yes {
-			return fmt.Errorf("%w: another move of the container has come", cause)
+			cause = fmt.Errorf("%w: another move of the container has come", cause)
 		}
 	case <-patience.Done():
+		cause = context.Cause(patience)
 	}
-	return context.Cause(patience)
+	if r.absence.CompareAndSwap(a, nil) { // who comes now has to hear how it ended
+		close(a.over)
+	}
+	cancel()
+	<-wanted // the place is at peace
+	return cause
 }
 
 // goOn takes rounds over another session, after the source has learnt what is here.

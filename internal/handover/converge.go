@@ -28,13 +28,17 @@ type converge struct {
 
 // pass is one round as seen from here.
 type pass struct {
-	sent uint64        // bytes on the wire
-	took time.Duration // until the peer had stored them
-	idle time.Duration // from then to the next one
+	sent  uint64        // bytes on the wire
+	took  time.Duration // until the peer had stored them
+	ended time.Time     // when it had
+	idle  time.Duration // from then to the next one
 }
 
 // span is the time in which what the next pass sends was written.
 func (p pass) span() time.Duration { return p.took + p.idle }
+
+// paused tells that the next pass came much later, and says nothing of how much is written during one.
+func (p pass) paused() bool { return p.idle > max(p.took, worthARound) }
 
 // decision is what the rounds so far say.
 type decision struct {
@@ -95,7 +99,7 @@ func brakeSteps() []float64 { return []float64{.8, .6, .4, .2} }
 // first pass after a step of the brake still sends what was written before it.
 func (c *converge) crawls(passes []pass) bool {
 	n := len(passes)
-	return n >= max(c.since+2, 3) && float64(passes[n-1].sent) > crawling*float64(passes[n-2].sent)
+	return n >= max(c.since+2, 3) && !passes[n-2].paused() && float64(passes[n-1].sent) > crawling*float64(passes[n-2].sent)
 }
 
 // canBrake tells whether a slower container could be away for as short as is wanted.
@@ -118,7 +122,13 @@ func (c *converge) enough(passes []pass, d decision) bool {
 	if n < 2 {
 		return passes[0].sent == 0
 	}
-	return n >= hybridRounds || sending(d.dirty, d.rate) <= d.still || passes[n-1].sent > passes[n-2].sent/2
+	rounds := n
+	for _, p := range passes[:n-1] {
+		if p.paused() { // the next one was over what was written meanwhile
+			rounds--
+		}
+	}
+	return rounds >= hybridRounds || sending(d.dirty, d.rate) <= d.still || passes[n-1].sent > passes[n-2].sent/2 && !passes[n-2].paused()
 }
 
 // predict tells what a stop right after the last of the passes would cost.

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 )
@@ -201,5 +202,24 @@ func TestMemoryThatRoundsDoNotSendIsPredicted(t *testing.T) {
 	with := (&converge{mode: Auto, copied: 1 << 29}).predict(passes).downtime
 	if more := with - without; more < 499*time.Millisecond || more > 501*time.Millisecond {
 		t.Errorf("half a GB is predicted to take %v, want 500 ms", more)
+	}
+}
+
+// What was written while the link was made again, or a turn was waited for, says nothing of how fast the container writes.
+func TestPauseIsNoFasterWriter(t *testing.T) {
+	const mb = 1 << 20
+	calm := []pass{{sent: 1000 * mb, took: time.Second}, {sent: 200 * mb, took: 200 * time.Millisecond}, {sent: 500 * mb, took: 500 * time.Millisecond}}
+	paused := slices.Clone(calm)
+	paused[1].idle = 30 * time.Second
+	hybrid := &converge{mode: Hybrid, target: 300 * time.Millisecond, maxRounds: 30, lead: lead}
+	if hybrid.enough(paused, hybrid.predict(paused)) || !hybrid.enough(calm, hybrid.predict(calm)) {
+		t.Error("hybrid ends its rounds with what the pause has left")
+	}
+	auto := &converge{mode: Auto, brakes: true, target: 300 * time.Millisecond, maxRounds: 30, lead: lead}
+	if auto.crawls(paused) || !auto.crawls(calm) {
+		t.Error("the container is slowed down for a pause of the link")
+	}
+	if got := auto.predict(paused).dirty; got > 250*mb {
+		t.Errorf("%d MB are thought to be dirty", got/mb)
 	}
 }

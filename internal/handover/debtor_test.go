@@ -59,7 +59,7 @@ func (w *world) askAgain(goOn chan struct{}) (source *twinSession, t *talk) {
 	if v, err := readVerdict(w.t.Context(), t); v != owing || err != nil {
 		w.t.Fatalf("%v, %v", v, err)
 	}
-	if _, _, err := readHeld(w.t.Context(), t); err != nil {
+	if _, _, err := readHeld(w.t.Context(), t, w.memory.Top()); err != nil {
 		w.t.Fatal(err)
 	}
 	return source, t

@@ -188,7 +188,7 @@ func (p *Push) rejoinOnce(ctx, patience context.Context) (_ verdict, err error) 
 		}
 		return v, err
 	}
-	slot, have, err := readHeld(limited, t)
+	slot, have, err := readHeld(limited, t, p.memory.Top())
 	if err != nil {
 		return undecided, err
 	}
@@ -206,22 +206,37 @@ func (p *Push) adopt(ctx context.Context, session Session, t *talk) {
 	p.courier = newCourier(ctx, p)
 }
 
-// readHeld reads which of the pages from a slot on the peer has.
-func readHeld(ctx context.Context, t *talk) (first uint64, have []Slots, err error) {
-	for {
+// readHeld reads which of the pages from a slot on the peer has. One message goes on where the one before it ended, and none tells
+// of a slot behind top: so it is bounded by what was sent.
+func readHeld(ctx context.Context, t *talk, top uint64) (first uint64, have []Slots, err error) {
+	for next := uint64(0); ; {
 		held, err := expect(ctx, t, (*wire.Message).GetPagesHeld)
 		if err != nil {
 			return 0, nil, err
 		}
-		if first == 0 {
+		if next == 0 {
 			first = held.GetSlot()
+			next = first
 		}
+		switch {
+		case held.GetSlot() != next || first > top:
+			return 0, nil, fmt.Errorf("%w: pages from slot %d on, not %d", wire.ErrMalformed, held.GetSlot(), next)
+		case held.GetMore() && (len(held.GetBits()) == 0 || next > top):
+			return 0, nil, fmt.Errorf("%w: more pages than were sent", wire.ErrMalformed)
+		}
+		next += 8 * uint64(len(held.GetBits()))
 		for j, b := range held.GetBits() {
 			for i := range uint64(8) {
 				if b>>i&1 == 0 {
 					continue
 				}
 				slot := held.GetSlot() + 8*uint64(j) + i
+				if slot > top+7 { // the last byte may have more bits than there are pages
+					return 0, nil, fmt.Errorf("%w: a page in slot %d, the last is %d", wire.ErrMalformed, slot, top)
+				}
+				if slot > top {
+					continue
+				}
 				if n := len(have); n > 0 && have[n-1].First+have[n-1].Pages == slot {
 					have[n-1].Pages++
 					continue

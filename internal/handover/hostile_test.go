@@ -1,7 +1,10 @@
 package handover
 
 import (
+	"bytes"
 	"encoding/binary"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -10,6 +13,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/memory/pages"
 	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/wire"
 )
 
 // hostileLimit is the last slot of the peer's store.
@@ -88,6 +92,44 @@ func TestHostileFrameOfPagesInARoundCostsNoMove(t *testing.T) {
 				if result.Outcome != report.Moved || len(result.Warnings) != 1 || !strings.Contains(result.Warnings[0], hostile.says.Error()) {
 					t.Errorf("got %v, %q", result.Outcome, result.Warnings)
 				}
+			})
+		})
+	}
+}
+
+// A peer that tells more of what it has than it was sent is not listened to for long.
+func TestHostileWordOfHeldPagesIsRefused(t *testing.T) {
+	ones := bytes.Repeat([]byte{0xff}, 8)
+	for name, c := range map[string]struct {
+		held []*wire.PagesHeld
+		want []Slots // nil: it is malformed
+	}{
+		"as it should be":          {[]*wire.PagesHeld{{Bits: ones, More: true}, {Slot: 64, Bits: []byte{0x01}}}, []Slots{{0, 65}}},
+		"the last byte is longer":  {[]*wire.PagesHeld{{Slot: 96, Bits: []byte{0xff}}}, []Slots{{96, hostileLimit - 95}}},
+		"a slot that was not sent": {[]*wire.PagesHeld{{Slot: 96, Bits: []byte{0xff, 0xff}}}, nil},
+		"all of them not":          {[]*wire.PagesHeld{{Slot: 1 << 40, Bits: []byte{0xff}}}, nil},
+		"behind the last number":   {[]*wire.PagesHeld{{Slot: 1<<64 - 8, Bits: []byte{0, 0xff}}}, nil},
+		"the same again":           {[]*wire.PagesHeld{{Bits: ones, More: true}, {Bits: ones}}, nil},
+		"with a gap":               {[]*wire.PagesHeld{{Bits: ones, More: true}, {Slot: 72, Bits: []byte{0x01}}}, nil},
+		"nothing, and more":        {[]*wire.PagesHeld{{More: true}}, nil},
+		"zeros without an end":     {[]*wire.PagesHeld{{Bits: make([]byte, 128), More: true}, {Slot: 1024, Bits: make([]byte, 8), More: true}}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				source, peer := newSessions(newCable(-1))
+				ours, theirs := newTalk(t.Context(), source.Control(), func(error) {}), newTalk(t.Context(), peer.Control(), func(error) {})
+				for _, held := range c.held {
+					if err := theirs.send(t.Context(), &wire.Message{Body: &wire.Message_PagesHeld{PagesHeld: held}}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				_, have, err := readHeld(t.Context(), ours, hostileLimit)
+				if !slices.Equal(have, c.want) || errors.Is(err, wire.ErrMalformed) != (c.want == nil) {
+					t.Errorf("got %v, %v", have, err)
+				}
+				ours.close()
+				theirs.close()
+				_, _ = source.Close(), peer.Close()
 			})
 		})
 	}

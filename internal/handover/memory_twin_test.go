@@ -85,6 +85,13 @@ func (m *twinMemory) Regain(stored bool, have []Slots) {
 	maps.Copy(m.dirty, m.round)
 }
 
+func (m *twinMemory) Top() uint64 {
+	if len(m.promised) > 0 {
+		return twinSlot + uint64(len(m.promised)) - 1
+	}
+	return twinPages - 1
+}
+
 func (m *twinMemory) Final(ctx context.Context, lanes []Lane) (Round, error) {
 	if err := m.step("final"); err != nil {
 		return Round{}, err

@@ -29,9 +29,7 @@ func (p *Push) mendable(ctx context.Context, err error) bool {
 // mend opens another session and learns what the peer has. The container has all of its processor time meanwhile. The error is
 // that of the move.
 func (p *Push) mend(ctx context.Context, cause error) error {
-	if p.broke.IsZero() {
-		p.broke = time.Now()
-	}
+	p.broke = time.Now()
 	p.Log.Warn("the link broke between rounds of memory", "error", cause)
 	p.Record.Warn("the link broke while memory was sent; making it again: " + oneLine(cause))
 	p.bell.silence(cause)
@@ -48,11 +46,14 @@ func (p *Push) mend(ctx context.Context, cause error) error {
 		switch {
 		case err == nil:
 			p.Log.Info("the link is back; the rounds go on")
+			p.broke = time.Time{} // the next break has all the patience again
 			return p.unslow(ctx, p.slowed.part)
 		case ctx.Err() != nil:
 			return because(ctx, err)
 		case errors.Is(err, errNotKept):
 			return fmt.Errorf("%w: %w", ErrLinkLost, err)
+		case errors.Is(err, wire.ErrMalformed):
+			return err
 		}
 		p.Log.Debug("can't reach the peer", "error", err)
 		select {
@@ -88,11 +89,12 @@ func (p *Push) mendOnce(ctx context.Context) (err error) {
 	if err := t.send(limited, &wire.Message{Body: &wire.Message_Ask{Ask: &wire.Ask{Move: p.Move, Rounds: true}}}); err != nil {
 		return err
 	}
-	stored, have, err := readStored(limited, t, p.barriers)
+	stored, have, err := readStored(limited, t, p.barriers, p.memory.Top())
 	if err != nil {
 		return err
 	}
-	p.memory.Regain(stored, have)
+	p.memory.Regain(stored || !p.open, have)
+	p.open = false // the next round sends what it lacks
 	if stored {
 		p.barriers++
 	}
@@ -102,8 +104,8 @@ func (p *Push) mendOnce(ctx context.Context) (err error) {
 }
 
 // readStored reads how far the peer has come: whether it has stored the last round, after so many that it has acknowledged, and
-// what it has of the next one.
-func readStored(ctx context.Context, t *talk, acknowledged uint64) (last bool, have []Slots, err error) {
+// what it has of the next one, in slots up to top.
+func readStored(ctx context.Context, t *talk, acknowledged, top uint64) (last bool, have []Slots, err error) {
 	m, err := t.receive(ctx)
 	if err != nil {
 		return false, nil, err
@@ -119,6 +121,6 @@ func readStored(ctx context.Context, t *talk, acknowledged uint64) (last bool, h
 	if rounds != acknowledged && rounds != acknowledged+1 {
 		return false, nil, fmt.Errorf("%w: %d rounds, %d were sent", errNotKept, rounds, acknowledged)
 	}
-	_, have, err = readHeld(ctx, t)
+	_, have, err = readHeld(ctx, t, top)
 	return rounds != acknowledged, have, err
 }

@@ -84,6 +84,8 @@ type Memory interface {
 	// Regain says, after a link was lost, what became of the last round: stored is that the peer has all of it, else it has what
 	// is in have. The next Round sends the rest again. The lanes of before are closed at both ends.
 	Regain(stored bool, have []Slots)
+	// Top is the last slot of the peer's store that anything was ever sent for, or is owed.
+	Top() uint64
 	// Final sends the rest of what the images lack, and completes them with what the peer needs to put it in its place. The
 	// container has been dumped and stands still; files of memory are not touched, because they travel already.
 	Final(ctx context.Context, lanes []Lane) (Round, error)

@@ -51,7 +51,8 @@ type Push struct {
 	lost    bool    // the first session's link
 
 	barriers uint64        // of rounds of memory, that the peer has acknowledged
-	broke    time.Time     // when the link did that the rounds went on without; zero: it has not
+	open     bool          // a round has begun, and its barrier has not been passed
+	broke    time.Time     // when the link did that is being made again; zero: it stands
 	thawed   float64       // downtime until a failed move's container ran on, in ms
 	next     func()        // ends its turn; nil before that
 	written  time.Duration // that both hosts have waited for records, while the container stood still
@@ -73,7 +74,7 @@ type Attempt struct {
 	Unreached bool      // there was no session
 	Owed      bool      // Resolve needs the layout in Images to send the rest of the memory
 	LinkLost  bool      // the link broke while the container ran: another attempt costs it nothing
-	Broke     time.Time // when that was first noticed; zero: at the end
+	Broke     time.Time // when that was noticed; zero: at the end
 	Past      *Past     // what its stop took, of a move with a prediction
 }
 

@@ -63,18 +63,23 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 
 // leg makes rounds over one session.
 func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[]pass, undo *rollback) error {
+	late := 0 // rounds with a turn that was waited for
 	for {
 		if err := failpoint.Hit(ctx, failpoint.SourceRound); err != nil {
 			return p.fallBack(ctx, lanes, err)
 		}
 		p.yield(ctx)
 		began := time.Now()
+		if n := len(*passes); n > 0 { // a turn, or a link that was made again: the container wrote meanwhile
+			(*passes)[n-1].idle = began.Sub((*passes)[n-1].ended)
+		}
 		round, err := p.round(ctx, lanes)
 		if err != nil {
 			return p.fallBack(ctx, lanes, err)
 		}
-		took := time.Since(began)
-		*passes = append(*passes, pass{sent: round.Sent, took: took})
+		ended := time.Now()
+		took := ended.Sub(began)
+		*passes = append(*passes, pass{sent: round.Sent, took: took, ended: ended})
 		d := c.decide(*passes)
 		p.tell(round, took, &d)
 		if d.slow > 0 && !p.slow(ctx, d, undo) {
@@ -82,12 +87,15 @@ func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[
 			d = c.decide(*passes)
 		}
 		if d.stop {
-			if idle := p.takeTurn(ctx); idle > worthARound {
-				(*passes)[len(*passes)-1].idle = idle
+			if p.takeTurn(ctx) > worthARound {
+				late = 0
 				continue
 			}
 			p.foresee(c, d)
 			return nil
+		}
+		if late++; late >= lateRounds {
+			p.passTurn() // others would wait for all that are still to come
 		}
 	}
 }
@@ -129,11 +137,16 @@ func (p *Push) byImages(why string) {
 
 // round makes one pass over the memory and returns when the peer has stored it.
 func (p *Push) round(ctx context.Context, lanes *pageLanes) (Round, error) {
+	p.open = true
 	round, err := p.memory.Round(ctx, lanes.lanes)
 	if err != nil {
 		return round, fmt.Errorf("read memory: %w", err)
 	}
-	return round, p.barrier(ctx, lanes, false)
+	if err := p.barrier(ctx, lanes, false); err != nil {
+		return round, err
+	}
+	p.open = false
+	return round, nil
 }
 
 // barrier waits until the peer has stored all that was sent, or with forget until it has dropped it.

@@ -16,6 +16,10 @@ type Turns interface {
 	Yield(ctx context.Context)
 }
 
+// lateRounds are those that may be made with the turn: one over what was written while it was waited for, and one over what was
+// written during that.
+const lateRounds = 2
+
 // worthARound is from how much waiting on what was written meanwhile is sent before the stop.
 const worthARound = 10 * time.Millisecond
 

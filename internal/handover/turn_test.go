@@ -78,3 +78,37 @@ func TestTheWaitForRecordsIsTold(t *testing.T) {
 		t.Errorf("got %+v", result)
 	}
 }
+
+// A container that writes much after its turn has come does not keep all others of the host waiting while it makes its rounds.
+func TestTurnIsNotHeldForManyRounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.link, w.mode, w.target, w.converge = newCable(-1), Auto, 200*time.Millisecond, true
+		w.turns = twinTurns{w, time.Second}
+		newTwinMemory(w, 40, 0, twinPages, twinPages, twinPages, 50, 40, 30, 0)
+		if result := w.push(t.Context(), true); result.Outcome != report.Moved {
+			t.Fatalf("%+v", result)
+		}
+		held, rounds, turns := false, 0, 0
+		for _, step := range w.steps {
+			switch step {
+			case "turn":
+				held, rounds = true, 0
+				turns++
+			case "next":
+				held = false
+			case "round":
+				if rounds++; held && rounds > lateRounds {
+					t.Errorf("%d rounds with the turn: %v", rounds, w.steps)
+				}
+			case "dump":
+				if !held {
+					t.Error("it stops without a turn")
+				}
+			}
+		}
+		if turns < 2 {
+			t.Errorf("it did not have to take one anew: %v", w.steps)
+		}
+	})
+}

@@ -49,6 +49,7 @@ type world struct {
 	converge   bool
 	turns      Turns
 	events     []report.Event
+	tried      *Attempt       // as the source has it
 	receive    *Receive       // of the last move
 	desk       *Desk          // of the process that receives it
 	store      *twinStore     // and the peer's memory
@@ -490,7 +491,8 @@ func (w *world) push(ctx context.Context, reachable bool) *report.Result {
 		Move: twinMove, Container: w, Dial: w.dial(reachable), Journal: j, Images: w.images,
 		Mode: w.mode, MaxDowntime: w.target, Converge: w.converge, Turns: w.turns, Record: report.NewRecorder(func(e report.Event) { w.events = append(w.events, e) }), Log: slog.New(slog.DiscardHandler), Retry: 3 * askInterval, Keep: w.keep,
 	}
-	return p.Record.Finish(p.Run(ctx).Result)
+	w.tried = p.Run(ctx)
+	return p.Record.Finish(w.tried.Result)
 }
 
 func (w *world) resolve(reachable bool, force Force) (report.Outcome, error) {

@@ -210,3 +210,34 @@ func TestMoveThatWaitsForItsSourceMakesRoom(t *testing.T) {
 		t.Error("the id was taken from a move that keeps it")
 	}
 }
+
+// Whoever was slow to notice that it has given an id up writes nothing into the file of the next owner.
+func TestMoveThatMadeRoomLeavesTheNextOwnerAlone(t *testing.T) {
+	h := newPlace(t, func(*place) {}).host
+	first, err := h.order.lock("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(first.file.Name()); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = first.file.Close() }()
+	next, err := h.order.lock("web")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = next.Close() }()
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	yielded := make(chan bool)
+	go func() { yielded <- first.yield(ctx) }()
+	if _, err := h.order.claim(ctx, "web"); !errors.Is(err, wire.ErrBusy) {
+		t.Errorf("got %v, want ErrBusy", err)
+	}
+	if text, err := os.ReadFile(next.file.Name()); err != nil || len(text) > 0 {
+		t.Errorf("it has %q, %v", text, err)
+	}
+	if <-yielded {
+		t.Error("it makes room for somebody else's claim")
+	}
+}

@@ -200,11 +200,21 @@ const untracedLimit = 10 * time.Second
 // awaitCRIU returns when CRIU, which goes on without its keeper, has let go of every task. One that ran and ended before its
 // turn would make it kill all of them; and who stops the tasks next must not meet it.
 func (h *host) awaitCRIU(ctx context.Context, c *runtime.Container) {
-	ctx, cancel := context.WithTimeout(ctx, untracedLimit)
-	defer cancel()
-	if err := process.AwaitUntraced(ctx, c.Processes); err != nil { // a debugger, it may be
+	err := awaitUntraced(ctx, c)
+	if holders := criuOf(c); err != nil && len(holders) > 0 {
+		// It was held when its keeper died, without a freezer, and waits for an answer. What it has restored goes on without it.
+		h.log.Warn("criu waits for a keeper that is gone; ending it", "container", c.ID(), "pids", holders)
+		err = errors.Join(killAll(holders), awaitUntraced(ctx, c))
+	}
+	if err != nil { // a debugger, it may be
 		h.log.Warn("the container runs on all the same", "container", c.ID(), "error", err)
 	}
+}
+
+func awaitUntraced(ctx context.Context, c *runtime.Container) error {
+	ctx, cancel := context.WithTimeout(ctx, untracedLimit)
+	defer cancel()
+	return process.AwaitUntraced(ctx, c.Processes)
 }
 
 func (h *host) connect(ctx context.Context, c *runtime.Container, m journal.Move) error {

@@ -75,9 +75,11 @@ func (p Places) claim(ctx context.Context, id string) (*idLock, error) {
 // yield waits until another move claims the id, or ctx ends: false.
 func (l *idLock) yield(ctx context.Context) bool {
 	defer func() { _ = l.file.Truncate(0) }()
-	_ = rewrite(l.file.Name(), away) // nobody can claim it then
+	_ = l.file.Truncate(0)                 // a claim may have come too late for the time before
+	_, _ = l.file.WriteAt([]byte(away), 0) // nobody can claim it without
+	text := make([]byte, len(wanted))
 	for {
-		if text, _ := os.ReadFile(l.file.Name()); string(text) == wanted {
+		if n, _ := l.file.ReadAt(text, 0); string(text[:n]) == wanted {
 			return true
 		}
 		select {

@@ -113,11 +113,15 @@ type ranges map[uint64][]memory.Range
 // what was written meanwhile: the tracker counts it as clean.
 func (m *privateMemory) Regain(stored bool, have []handover.Slots) {
 	if stored {
-		return // the next call settles it
+		m.settle()
+		return
 	}
 	m.unsettled = false
 	m.ledger.Regain(toSlots(have))
 }
+
+// Top is the last slot of the ledger.
+func (m *privateMemory) Top() uint64 { return m.ledger.Usage().Top }
 
 func toSlots(all []handover.Slots) []pages.Slots {
 	list := make([]pages.Slots, 0, len(all))

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/livemigrate/migrate/internal/memory"
+	"github.com/livemigrate/migrate/internal/memory/pages"
 )
 
 func TestCommonRanges(t *testing.T) {
@@ -30,5 +31,25 @@ func TestCommonRanges(t *testing.T) {
 				t.Errorf("the other way round: got %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+// What the peer has of a round counts when that is known, not when the next one begins: that may not come before another break.
+func TestRoundThatThePeerHasIsSettledAtOnce(t *testing.T) {
+	ledger, err := pages.NewLedger(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ledger.Close() }()
+	m := &privateMemory{ledger: ledger, unsettled: true, unsure: ranges{1: {{Start: memory.PageSize, Pages: 1}}}}
+	m.Regain(true, nil)
+	if m.unsettled || m.unsure != nil {
+		t.Errorf("unsettled %t, unsure %v", m.unsettled, m.unsure)
+	}
+	m = &privateMemory{ledger: ledger, unsettled: true, unsure: ranges{1: {{Start: memory.PageSize, Pages: 1}}}}
+	m.Regain(false, nil)
+	m.Regain(true, nil) // the link broke again before anything was sent
+	if m.unsettled || len(m.unsure) != 1 {
+		t.Errorf("unsettled %t, unsure %v: it has to go again", m.unsettled, m.unsure)
 	}
 }

@@ -78,18 +78,15 @@ type mover struct {
 // patience is over, or a state of the container that CRIU can't dump and that is gone a moment later, a few times.
 func (m *mover) run(ctx context.Context) *report.Result {
 	record := report.NewRecorder(m.sink)
-	var broken time.Time
+	link := patience{limit: m.order.Retry}
 	unlucky := 0
 	for {
+		began := time.Now()
 		attempt, err := m.attempt(ctx, record)
 		if err != nil {
 			return record.Finish(report.Result{Outcome: report.Kept, Container: m.order.Container, Error: oneLine(err)})
 		}
-		if broken.IsZero() && attempt.LinkLost {
-			if broken = attempt.Broke; broken.IsZero() {
-				broken = time.Now()
-			}
-		}
+		link.note(attempt, began, time.Now())
 		switch {
 		case ctx.Err() != nil:
 			return record.Finish(attempt.Result)
@@ -97,7 +94,7 @@ func (m *mover) run(ctx context.Context) *report.Result {
 			unlucky++
 			record.Warn("it could not be dumped at that moment and ran on; trying again: " + attempt.Result.Error)
 			m.leaveInFlight(record, attempt.Err, unlucky)
-		case worthAnother(attempt, !broken.IsZero()) && time.Since(broken) <= m.order.Retry:
+		case worthAnother(attempt, link.broke()) && link.lasts(time.Now()):
 			record.Warn("the link broke while the container ran on; trying again: " + attempt.Result.Error)
 		default:
 			return record.Finish(attempt.Result)

@@ -1,6 +1,7 @@
 package seqpacket
 
 import (
+	"errors"
 	"os"
 	"testing"
 	"time"
@@ -66,6 +67,38 @@ func TestClosedGripLeavesNothingOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours.Close()
+	if !ended(t, theirs, 5*time.Second) {
+		t.Error("the end lives on")
+	}
+}
+
+// A process that has no descriptor left lets go all the same, and waits for nothing where there is nothing.
+func TestGripIsReleasedWithoutADescriptor(t *testing.T) {
+	ours, theirs := pair(t)
+	g, err := NewGrip()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = g.Close() }()
+	if err := g.Hold(ours); err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err = g.Release()
+	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	g.closed = true // as after a Release that failed
+	if err := g.Release(); err != nil || g.closed {
+		t.Errorf("an open grip: %v", err)
+	}
+	_ = ours.Close()
 	if !ended(t, theirs, 5*time.Second) {
 		t.Error("the end lives on")
 	}
