@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"fmt"
 	"net"
 	"testing"
 
@@ -54,5 +55,28 @@ func TestStrangersOfOneAddressTakeNobodyElsesPlace(t *testing.T) {
 	}
 	if !leave() || leave() {
 		t.Error("leaving counts once")
+	}
+}
+
+// Nor does whoever has a network of addresses, each of which has one place.
+func TestStrangersOfOneNetworkTakeNobodyElsesPlace(t *testing.T) {
+	for name, many := range map[string]func(i int) string{
+		"a /48": func(i int) string { return fmt.Sprintf("2001:db8:6:%x::1", i) },
+		"a /24": func(i int) string { return fmt.Sprintf("10.6.6.%d", i) },
+	} {
+		s := transport.NewStrangers(4)
+		enter := func(ip string) *addressed {
+			conn := &addressed{from: net.TCPAddr{IP: net.ParseIP(ip), Port: 1}}
+			s.Enter(conn)
+			return conn
+		}
+		honest := []*addressed{enter("10.0.0.1"), enter("2001:db8:1::1")}
+		var last *addressed
+		for i := range 100 {
+			last = enter(many(i))
+		}
+		if honest[0].closed || honest[1].closed || last.closed {
+			t.Errorf("%s takes the places of others, or its newest comes to nothing", name)
+		}
 	}
 }
