@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -168,11 +167,30 @@ func (p *place) makeLog() error {
 			return fmt.Errorf("make directory for logs: %w", err)
 		}
 	}
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	file, err := preflight.OpenLog(path, os.O_CREATE|os.O_EXCL)
+	p.madeLog = err == nil
+	if errors.Is(err, os.ErrExist) {
+		file, err = preflight.OpenLog(path, 0)
+	}
 	if err != nil {
 		return fmt.Errorf("%w: its log can't be written on this host, make the directory: %w", wire.ErrIncompatible, err)
 	}
 	return file.Close()
+}
+
+// removeLog removes the log that was made for a container which has not come.
+func (p *place) removeLog() error {
+	if !p.madeLog {
+		return nil
+	}
+	info, err := os.Lstat(p.identity.LogFile)
+	if err == nil && info.Size() == 0 { // with words in it, it stays
+		err = os.Remove(p.identity.LogFile)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // unsettled tells whether a crash has left a move of the container here, which the next one ends first. One that ran here and

@@ -38,6 +38,7 @@ type place struct {
 
 	bundle    string // <bundles>/<id>, where a container that was here before has left most of its files
 	fresh     bool   // the bundle directory is of this move
+	madeLog   bool   // and so is its log
 	targets   map[int]*filesync.Target
 	came      int64  // bytes of files, in all passes
 	feeds     bool   // this host has offered to take pages,
@@ -460,5 +461,6 @@ func (p *place) Discard(ctx context.Context) error {
 	if p.full && p.fresh {
 		err = errors.Join(err, os.RemoveAll(p.bundle))
 	}
+	err = errors.Join(err, p.removeLog())
 	return errors.Join(err, p.lock.Close())
 }

@@ -1,19 +1,16 @@
 package preflight
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/netspace"
-	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
 // Arrival is a container that is to come to this host.
@@ -74,25 +71,6 @@ func (a *Arrival) judgeSpace() Findings {
 	case free < a.Files:
 		f.add(Blocker, DiskSpace, "free some, or let serve use another directory (--bundles)", "no space: its files need %s below %s, where %s are free",
 			size(a.Files), a.Bundles, size(free))
-	}
-	return f
-}
-
-// judgeLog finds a log that the container's monitor could not write here.
-func (a *Arrival) judgeLog() Findings {
-	var f Findings
-	if a.LogFile == "" {
-		return nil
-	}
-	file, err := os.OpenFile(a.LogFile, os.O_WRONLY|os.O_APPEND|syscall.O_NONBLOCK, 0)
-	switch {
-	case err == nil:
-		_ = file.Close()
-	case errors.Is(err, os.ErrNotExist):
-		err = fs.CanMake(filepath.Dir(a.LogFile))
-	}
-	if err != nil {
-		f.add(Blocker, LogFile, "make the directory, or mend what is in the way", "its log %s can't be written on this host: %v", a.LogFile, err)
 	}
 	return f
 }
