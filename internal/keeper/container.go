@@ -206,8 +206,11 @@ func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.
 	return needs, findings.Sort(), nil
 }
 
-// resident is what the container's processes have resident, in bytes.
+// resident is the memory that the container has, in bytes. Where no cgroup tells, processes that share pages are counted in full.
 func (c *container) resident() uint64 {
+	if used, err := preflight.UsageOf(c.State().CgroupPaths); err == nil {
+		return used.Anonymous + used.Shared
+	}
 	pids, err := c.Processes()
 	if err != nil {
 		return 0
