@@ -17,7 +17,7 @@ import (
 
 // DrainOptions says how to move several containers. nil means the defaults.
 type DrainOptions struct {
-	// Push is how each is moved. BandwidthLimit is that of all together; Event gets the events of all, one at a time.
+	// Push is how each is moved. BandwidthLimit is that of all together, each has its AtOnce-th part; Event gets the events of all, one at a time.
 	Push        PushOptions
 	All         bool // every running container of the state root, instead of ids
 	AtOnce      int  // so many move at a time; default 2
@@ -31,14 +31,15 @@ const DefaultAtOnce = 2
 
 // Drained is how a Drain ended.
 type Drained struct {
-	Moved   int       `json:"moved"`
-	Kept    int       `json:"kept"`
-	Refused int       `json:"refused"`
-	Unknown int       `json:"unknown"`
-	Skipped int       `json:"skipped"`
-	TotalMS float64   `json:"total_ms"`
-	Results []*Result `json:"results"`        // one for each container, in the order in which they were to move
-	Left    []Left    `json:"left,omitempty"` // of All: those that do not run, and stay
+	Moved     int       `json:"moved"`
+	Kept      int       `json:"kept"`
+	Refused   int       `json:"refused"`
+	Unknown   int       `json:"unknown"`
+	Skipped   int       `json:"skipped"`
+	CalledOff int       `json:"called_off,omitempty"` // of those skipped: because ctx had ended
+	TotalMS   float64   `json:"total_ms"`
+	Results   []*Result `json:"results"`        // one for each container, in the order in which they were to move
+	Left      []Left    `json:"left,omitempty"` // of All: those that do not run, and stay
 }
 
 // Left is a container that was not to be moved.
@@ -51,7 +52,8 @@ type Left struct {
 // first; with All the largest first, so that the last to end is a small one. Stops come one after the other.
 //
 // Before the first moves, both hosts are asked about each: whether it could move, and whether the peer has memory for it
-// besides those before it. With a blocker among them none is moved, unless SkipRefused is set. An id given twice, one that no
+// besides those before it that move. With a blocker among them, or where one could not be asked about, none is moved, unless
+// SkipRefused is set. An id given twice, one that no
 // running container has, or a bad option is an error, and then nothing was begun.
 //
 // When ctx ends, those that were not begun are not begun any more; each of the others ends as its Push does.
@@ -67,12 +69,9 @@ func Drain(ctx context.Context, ids []string, peer string, o *DrainOptions) (*Dr
 		return nil, err
 	}
 	d.share()
-	stop := context.AfterFunc(ctx, func() { d.callOff("called off") })
+	stop := context.AfterFunc(ctx, func() { d.callOff(calledOff) })
 	defer stop()
-	d.each(func(c *planned) { d.check(ctx, c) })
-	if !d.options.SkipRefused && slices.ContainsFunc(d.containers, func(c *planned) bool { return c.result != nil }) {
-		d.callOff("others can't be moved")
-	}
+	d.judge(func(c *planned) { d.check(ctx, c) })
 	d.each(func(c *planned) { d.move(ctx, c) })
 	return d.sum(), nil
 }
@@ -94,8 +93,10 @@ type drain struct {
 // planned is a container that is to move.
 type planned struct {
 	id      string
+	memory  uint64  // bytes
 	besides uint64  // bytes of memory of those before it
 	result  *Result // once it is known
+	off     bool    // it was not begun, because the drain was called off
 }
 
 // plan finds out which containers are to move, and in which order.
@@ -135,7 +136,7 @@ func (d *drain) plan(ids []string) (err error) {
 	for _, c := range candidates {
 		switch {
 		case c.Err == nil:
-			d.containers = append(d.containers, &planned{id: c.ID, besides: memory})
+			d.containers = append(d.containers, &planned{id: c.ID, memory: c.Memory, besides: memory})
 			memory += c.Memory
 		case d.options.All:
 			d.left = append(d.left, Left{ID: c.ID, Status: c.Status})
@@ -156,6 +157,33 @@ func (d *drain) share() {
 			d.telling.Lock()
 			defer d.telling.Unlock()
 			sink(e)
+		}
+	}
+}
+
+// judge finds out which can move. A check gives a container that can't its result.
+func (d *drain) judge(check func(*planned)) {
+	d.each(check)
+	cant := func(c *planned) bool { return c.result != nil }
+	if !d.options.SkipRefused {
+		if slices.ContainsFunc(d.containers, cant) {
+			d.callOff("others can't be moved")
+		}
+	} else {
+		var memory uint64
+		for _, c := range d.containers {
+			if c.result != nil && c.besides > memory { // some before it stay, and leave it their room
+				c.besides, c.result = memory, nil
+				check(c)
+			}
+			if c.result == nil {
+				memory += c.memory
+			}
+		}
+	}
+	for _, c := range d.containers {
+		if c.result != nil {
+			d.options.Push.conclude(c.result)
 		}
 	}
 }
@@ -184,7 +212,7 @@ func (d *drain) check(ctx context.Context, c *planned) {
 	}
 	order, err := d.options.Push.order(d.host, c.id, d.peer)
 	if err != nil {
-		d.end(c, Kept, err.Error(), nil)
+		c.end(Kept, err.Error(), nil)
 		return
 	}
 	order.Besides = c.besides
@@ -197,21 +225,24 @@ func (d *drain) check(ctx context.Context, c *planned) {
 		for _, f := range blockers {
 			lines = append(lines, f.String())
 		}
-		d.end(c, Refused, strings.Join(lines, "; "), blockers)
+		c.end(Refused, strings.Join(lines, "; "), blockers)
 	case err != nil:
-		d.end(c, Kept, strings.ReplaceAll(err.Error(), "\n", "; "), nil)
+		c.end(Kept, strings.ReplaceAll(err.Error(), "\n", "; "), nil)
 	}
 }
 
 // move moves one, or says why it was not begun.
 func (d *drain) move(ctx context.Context, c *planned) {
 	if why := d.calledOff(); why != "" {
-		d.end(c, Skipped, "not begun: "+why, nil)
+		c.end(Skipped, "not begun: "+why, nil)
+		c.off = why == calledOff
+		d.options.Push.conclude(c.result)
 		return
 	}
 	result, err := Push(ctx, c.id, d.peer, &d.options.Push)
 	if err != nil {
-		d.end(c, Kept, strings.ReplaceAll(err.Error(), "\n", "; "), nil)
+		c.end(Kept, strings.ReplaceAll(err.Error(), "\n", "; "), nil)
+		d.options.Push.conclude(c.result)
 	} else {
 		c.result = result
 	}
@@ -221,13 +252,15 @@ func (d *drain) move(ctx context.Context, c *planned) {
 }
 
 // end is the end of a container that no Push has told of.
-func (d *drain) end(c *planned, outcome Outcome, text string, findings []Finding) {
+func (c *planned) end(outcome Outcome, text string, findings []Finding) {
 	c.result = &Result{
 		Outcome: outcome, Container: c.id, Error: text, Findings: findings, Rounds: []Round{}, Phases: map[Phase]float64{},
 	}
 	c.result.Source, _ = os.Hostname()
-	d.options.Push.conclude(c.result)
 }
+
+// calledOff is why nothing is begun after ctx has ended.
+const calledOff = "called off"
 
 // callOff lets no more begin.
 func (d *drain) callOff(why string) {
@@ -247,18 +280,21 @@ func (d *drain) sum() *Drained {
 	count := map[Outcome]*int{Moved: &s.Moved, Kept: &s.Kept, Refused: &s.Refused, Unknown: &s.Unknown, Skipped: &s.Skipped}
 	for _, c := range d.containers {
 		*count[c.result.Outcome]++
+		if c.off {
+			s.CalledOff++
+		}
 		s.Results = append(s.Results, c.result)
 	}
 	return s
 }
 
 // ExitCode is what the program ends with: 0 when all were moved; 3 when the outcome of any is unknown; else 1 when any
-// failed, or was not begun for another reason than a refusal; else 4.
+// failed, or was not begun because the drain was called off; else 4.
 func (s *Drained) ExitCode() int {
 	switch {
 	case s.Unknown > 0:
 		return Unknown.ExitCode()
-	case s.Kept > 0:
+	case s.Kept > 0 || s.CalledOff > 0:
 		return Kept.ExitCode()
 	case s.Refused > 0:
 		return Refused.ExitCode()

@@ -1,6 +1,7 @@
 package migrate
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -8,7 +9,7 @@ import (
 func TestExitCodeOfADrainIsThatOfItsWorst(t *testing.T) {
 	for want, drains := range map[int][]Drained{
 		0: {{}, {Moved: 2}},
-		1: {{Moved: 1, Kept: 1}, {Kept: 1, Refused: 1}, {Moved: 1, Skipped: 1}},
+		1: {{Moved: 1, Kept: 1}, {Kept: 1, Refused: 1}, {Moved: 1, Skipped: 1, CalledOff: 1}, {Moved: 1, Refused: 1, Skipped: 2, CalledOff: 2}},
 		3: {{Moved: 1, Kept: 1, Refused: 1, Unknown: 1}},
 		4: {{Refused: 1}, {Moved: 1, Refused: 2}, {Refused: 1, Skipped: 3}},
 	} {
@@ -40,12 +41,12 @@ func TestOnceCalledOffNothingIsBegun(t *testing.T) {
 	d := &drain{options: DrainOptions{AtOnce: 2, Push: PushOptions{Event: func(e Event) { told = append(told, e) }}}, began: time.Now()}
 	d.containers = []*planned{{id: "a"}, {id: "b"}}
 	d.share()
-	d.callOff("one reason")
+	d.callOff(calledOff)
 	d.callOff("another")
 	d.each(func(c *planned) { d.check(t.Context(), c) })
 	d.each(func(c *planned) { d.move(t.Context(), c) })
 	s := d.sum()
-	if s.Skipped != 2 || s.ExitCode() != 1 || s.Results[1].Error != "not begun: one reason" {
+	if s.Skipped != 2 || s.CalledOff != 2 || s.ExitCode() != 1 || s.Results[1].Error != "not begun: called off" {
 		t.Errorf("got %+v", s)
 	}
 	if len(told) != 2 || told[0].Event != "result" || told[0].ID == told[1].ID {
@@ -75,5 +76,32 @@ func TestADrainThatMakesNoSenseIsRefusedFirst(t *testing.T) {
 	empty := DrainOptions{All: true, Push: PushOptions{Host: host}}
 	if got, err := Drain(t.Context(), nil, "tls://b", &empty); err != nil || len(got.Results) != 0 {
 		t.Errorf("a host without containers: %+v, %v", got, err)
+	}
+}
+
+// A large container that stays is not counted against those that come after it; and without SkipRefused it keeps all here.
+func TestThoseThatStayTakeNoMemory(t *testing.T) {
+	for _, skip := range []bool{true, false} {
+		told := 0
+		d := &drain{options: DrainOptions{AtOnce: 2, SkipRefused: skip, Push: PushOptions{Event: func(Event) { told++ }}}}
+		d.containers = []*planned{{id: "odd", memory: 100}, {id: "large", memory: 30, besides: 100}, {id: "small", memory: 10, besides: 130}, {id: "last", memory: 5, besides: 140}}
+		d.share()
+		d.judge(func(c *planned) { // the peer has 40
+			if c.id == "odd" || c.besides+c.memory > 40 {
+				c.end(Refused, "no", nil)
+			}
+		})
+		var stay []string
+		for _, c := range d.containers {
+			if c.result != nil {
+				stay = append(stay, c.id)
+			}
+		}
+		if want := []string{"odd", "last"}; skip && (!slices.Equal(stay, want) || told != 2) {
+			t.Errorf("%v stay, want %v; told %d", stay, want, told)
+		}
+		if !skip && (d.calledOff() == "" || told != 4) {
+			t.Errorf("%v stay, called off: %q; told %d", stay, d.calledOff(), told)
+		}
 	}
 }
