@@ -18,8 +18,8 @@ type summer struct {
 	list  []Digest // the chunks' digests, while there are at most maxListed
 }
 
-// maxListed bounds the files whose chunks are remembered for patching: 64 GiB.
-const maxListed = 64 << 10
+// maxListed bounds the files whose chunks are remembered for patching and going on: 1 TiB, or 32 MiB of digests.
+const maxListed = 1 << 20
 
 func (s *summer) reset() {
 	s.n, s.list = 0, nil

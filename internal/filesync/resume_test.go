@@ -59,6 +59,29 @@ func TestLargeFileGoesOnWhereTheLinkBroke(t *testing.T) {
 	}
 }
 
+// What came of a file is found among its chunks, and what it is made of remembered, however large the file is.
+func TestBeginningOfAFileOfManyChunks(t *testing.T) {
+	const kept, whole = 90 << 10, 100 << 10 // 90 GiB of 100
+	var sum summer
+	sum.reset()
+	var digest Digest
+	for i := range whole {
+		if i == kept {
+			digest = sum.sum()
+		}
+		sum.add(Digest{byte(i), byte(i >> 8), byte(i >> 16)})
+	}
+	known := beginning(sum.list, digest)
+	if known == nil || len(known.chunks) != kept {
+		t.Fatal("the peer's beginning is not found")
+	}
+	var all bases
+	all.put("large", digest, known.chunks)
+	if all.get("large", digest) == nil {
+		t.Error("it is not remembered")
+	}
+}
+
 // passUntil makes a pass whose link breaks.
 func (p *pair) passUntil(frames int) {
 	p.t.Helper()

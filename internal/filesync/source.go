@@ -201,7 +201,7 @@ type bases struct {
 	chunks int
 }
 
-const maxBaseChunks = 256 << 10 // 8 MiB of digests, 256 GiB of files
+const maxBaseChunks = maxListed // of all files together
 
 func (b *bases) get(path string, digest Digest) *base {
 	b.mu.Lock()

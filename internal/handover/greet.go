@@ -55,6 +55,7 @@ func (p *Push) greet(ctx context.Context, undo *rollback) error {
 		return err
 	}
 	p.offer = offer
+	p.Container.Offered()
 	undo.Add("abort the peer", p.abort)
 	p.note(offer.GetFindings(), offer.GetDestination())
 	p.Log.Info("the peer takes it", "destination", p.offer.GetDestination(), "kernel", p.offer.GetKernel(),

@@ -47,6 +47,8 @@ type Container interface {
 	// Hello describes it to the peer. Move, Protocol, Mode and Check are filled in by the caller. The findings are of this
 	// host's preflight; with a blocker among them the container is not moved.
 	Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, error)
+	// Offered says that the peer has looked and takes it: what Hello has put on this host for the peer to see can go.
+	Offered()
 	// Trees are its directories that travel, in the order of Hello.Trees. Their change logs run already.
 	Trees() []Tree
 	// Memory takes hold of its memory, so that it is sent in rounds while the container runs, and what is left when it has

@@ -124,6 +124,8 @@ func (w *world) Hello(context.Context) (*wire.Hello, []*wire.Finding, error) {
 	return &wire.Hello{Container: "web", Source: "a", MemoryBytes: twinPages * pageSize, Trees: []*wire.Tree{{Name: "rootfs"}}}, w.finds, w.step("hello")
 }
 
+func (w *world) Offered() { _ = w.step("offered") }
+
 func (w *world) Trees() []Tree { return []Tree{w} }
 
 func (w *world) Pass(ctx context.Context, ch Channel) (uint64, error) {

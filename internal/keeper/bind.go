@@ -21,7 +21,8 @@ type bind struct {
 	specs.Mount
 	index int      // in the config's mounts
 	path  string   // its source, links followed
-	stat  *fs.Stat // nil when there is none
+	stat  *fs.Stat // nil when it can't be looked at
+	err   error    // why not
 	kind  int64    // of its file system
 	where *volume  // what of the trees it is; nil when it does not travel
 }
@@ -44,6 +45,7 @@ func bindsOf(spec *specs.Spec, bundle string) []*bind {
 		if err == nil {
 			b.stat = &st
 		}
+		b.err = err
 		all = append(all, b)
 	}
 	return all
@@ -173,6 +175,9 @@ func (c *container) judgeBinds() preflight.Findings {
 	var f preflight.Findings
 	for _, b := range c.binds {
 		switch {
+		case b.stat == nil: // what the container has there can be neither carried nor compared
+			f = append(f, preflight.Misfit(preflight.Blocker, preflight.BindMount, "put it back, or restart the container without it",
+				"the source of what is bind-mounted at %s can no longer be looked at: %v", b.Destination, b.err)...)
 		case c.order.Volumes == VolumesRefuse && b.isContent():
 			f = append(f, preflight.Misfit(preflight.Blocker, preflight.BindMount, "move it with --volumes copy or shared",
 				"%s is bind-mounted at %s", b.path, b.Destination)...)
@@ -180,11 +185,30 @@ func (c *container) judgeBinds() preflight.Findings {
 			f = append(f, preflight.Misfit(preflight.Blocker, preflight.BindMount, "move it with --volumes shared, or bind what it needs only",
 				"the whole root of this host is bind-mounted at %s, and would be copied", b.Destination)...)
 		}
-		if b.where == nil || c.shows(b) {
+		if !b.isContent() || c.shows(b) {
 			continue
 		}
 		f = append(f, preflight.Misfit(preflight.Warning, preflight.BindMount, "restart the container, or put the file back",
-			"%s, bind-mounted at %s, has been replaced since: the peer gets what is there now", b.path, b.Destination)...)
+			"%s, bind-mounted at %s, has been replaced since: at the peer it is what is there now", b.path, b.Destination)...)
+	}
+	return append(f, c.judgeTrees()...)
+}
+
+// judgeTrees finds the volumes that may not be carried, because moves themselves write to them all the time.
+func (c *container) judgeTrees() preflight.Findings {
+	var f preflight.Findings
+	for _, t := range c.trees[min(1, len(c.trees)):] {
+		if len(t.only) > 0 || t.path == "/" { // the root has been found already
+			continue
+		}
+		for _, own := range append(c.order.own(), c.Plan().Bundle) {
+			if !isWithin(own, t.path) {
+				continue
+			}
+			f = append(f, preflight.Misfit(preflight.Blocker, preflight.BindMount, "move it with --volumes shared, or bind what it needs only",
+				"%s, bind-mounted at %s, would be copied, and %s is in it, where this move writes to", t.path, t.destination, own)...)
+			break
+		}
 	}
 	return f
 }
@@ -237,7 +261,14 @@ func (c *container) markBinds() ([]preflight.Bind, error) {
 	return all, nil
 }
 
-// unmark removes the marks, once the peer has looked.
+// Offered removes the marks: the peer has looked.
+func (c *container) Offered() {
+	if err := c.unmark(); err != nil {
+		c.log.Warn("a mark stays on a shared mount", "error", err)
+	}
+}
+
+// unmark removes the marks.
 func (c *container) unmark() error {
 	var err error
 	for _, m := range c.marks {

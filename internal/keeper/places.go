@@ -42,6 +42,20 @@ func (p Places) Fill() Places {
 	return p
 }
 
+// own are the directories that moves write to.
+func (p Places) own() []string {
+	return []string{p.Root, p.run(), filepath.Dir(p.Journals), p.Journals, p.Bundles, p.spoolParent()}
+}
+
+// isWithin tells whether a path, links followed, is a directory or in it.
+func isWithin(path, dir string) bool {
+	if followed, err := filepath.EvalSymlinks(path); err == nil {
+		path = followed
+	}
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
 // run is where sockets, locks and spools of moves are: beside the state root, which holds nothing but containers.
 func (p Places) run() string { return filepath.Clean(p.Root) + "-handover" }
 

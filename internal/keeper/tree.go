@@ -52,14 +52,16 @@ func (t *tree) open(ctx context.Context, index string) (*filesync.Source, error)
 // Pass brings the peer's tree up to date while the container runs.
 func (t *tree) Pass(ctx context.Context, ch handover.Channel) (uint64, error) {
 	stats, err := t.source.Pass(ctx, ch)
-	t.container.log.Info("files sent", "tree", t.name, "bytes", stats.Bytes, "took", stats.Elapsed, "stats", stats)
+	t.container.log.Info("files sent", "tree", t.name, "bytes", stats.Bytes, "took", stats.Elapsed)
+	t.container.log.Debug("pass", "tree", t.name, "stats", stats)
 	return uint64(stats.Bytes), err
 }
 
 // Delta sends what has changed since.
 func (t *tree) Delta(ctx context.Context, ch handover.Channel) (uint64, error) {
 	stats, err := t.source.Delta(ctx, ch)
-	t.container.log.Info("files in the freeze", "tree", t.name, "took", stats.Elapsed, "stats", stats)
+	t.container.log.Info("files in the freeze", "tree", t.name, "bytes", stats.Bytes, "took", stats.Elapsed)
+	t.container.log.Debug("delta", "tree", t.name, "stats", stats)
 	return uint64(stats.Bytes), err
 }
 

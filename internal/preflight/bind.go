@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -103,11 +102,12 @@ func (a *Arrival) judgeBinds() Findings {
 			f.add(Blocker, BindMount, "create it, or move with --volumes copy", "%s, bind-mounted at %s, is not on this host", m.Source, m.Destination)
 			continue
 		}
-		for _, theirs := range a.Binds {
-			if theirs.Mount == i {
-				f = append(f, theirs.judge(m.Source, m.Destination)...)
-			}
+		theirs := slices.IndexFunc(a.Binds, func(b Bind) bool { return b.Mount == i })
+		if theirs < 0 { // by its name alone it may be anything
+			f.add(Blocker, BindMount, "put it back there", "%s, bind-mounted at %s, could not be looked at on the source", m.Source, m.Destination)
+			continue
 		}
+		f = append(f, a.Binds[theirs].judge(m.Source, m.Destination)...)
 	}
 	return f
 }
@@ -141,6 +141,9 @@ func (b *Bind) judge(path, destination string) Findings {
 		if differ := b.differences(ours); len(differ) > 0 {
 			f.add(Blocker, NotShared, mount, "%s, bind-mounted at %s, is another %s here than at the source: %s", path, destination, Noun(b.Mode),
 				strings.Join(differ, ", "))
+		} else if Noun(b.Mode) == "file" && !b.Equal {
+			f.add(Warning, NotShared, mount, "%s, bind-mounted at %s, looks the same on both hosts, but so would a copy, and the container may write to it",
+				path, destination)
 		} else {
 			f.add(Note, NotShared, "", "%s, bind-mounted at %s, looks the same on both hosts; the source cannot write there to prove it", path, destination)
 		}
@@ -190,7 +193,7 @@ func FindMark(path, token string) error {
 	if value, err := dir.Xattr(name, markAttr(token)); err == nil && strings.HasPrefix(string(value), token+" ") {
 		return nil
 	}
-	file, err := os.OpenFile(filepath.Join(path, markFile(token)), os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
+	file, err := dir.OpenFile(markFile(token))
 	if err != nil {
 		return errNoMark
 	}

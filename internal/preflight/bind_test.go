@@ -1,6 +1,7 @@
 package preflight
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,35 +67,53 @@ func TestCloneOfASharedVolumeIsFoundOut(t *testing.T) {
 	}
 }
 
+// noAttributes is a directory of a ramfs, which has none.
+func noAttributes(t *testing.T) string {
+	t.Helper()
+	testutil.Root(t)
+	where := t.TempDir()
+	if err := syscall.Mount("ramfs", where, "ramfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(where, 0) })
+	return where
+}
+
 func TestMarkIsFoundByAttributeAndByFileAndLeavesNothing(t *testing.T) {
-	for kind, where := range map[string]string{"attribute": t.TempDir(), "file": t.TempDir()} {
+	for kind, where := range map[string]string{"attribute": t.TempDir(), "file": "", "file beside": ""} {
 		t.Run(kind, func(t *testing.T) {
-			if kind == "file" { // a ramfs has no attributes
-				testutil.Root(t)
-				if err := syscall.Mount("ramfs", where, "ramfs", 0, ""); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { _ = syscall.Unmount(where, 0) })
+			if kind != "attribute" {
+				where = noAttributes(t)
 			}
 			before, err := fs.StatPath(where)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m, err := LeaveMark(where)
+			marked := where
+			if kind == "file beside" {
+				marked = filepath.Join(where, "data")
+				if err := os.WriteFile(marked, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if before, err = fs.StatPath(where); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m, err := LeaveMark(marked)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if m.file != (kind == "file") {
+			if m.file != (kind != "attribute") {
 				t.Errorf("it is a file: %v", m.file)
 			}
-			if err := FindMark(where, m.Token); err != nil {
+			if err := FindMark(marked, m.Token); err != nil {
 				t.Error(err)
 			}
-			if err := FindMark(where, strings.Repeat("0", tokenLength)); err == nil {
+			if err := FindMark(marked, strings.Repeat("0", tokenLength)); err == nil {
 				t.Error("another's mark is found")
 			}
 			for _, bad := range []string{"", "../../etc/passwd", strings.Repeat("/", tokenLength)} {
-				if err := FindMark(where, bad); err == nil {
+				if err := FindMark(marked, bad); err == nil {
 					t.Errorf("%q is found", bad)
 				}
 			}
@@ -105,10 +124,10 @@ func TestMarkIsFoundByAttributeAndByFileAndLeavesNothing(t *testing.T) {
 			if err != nil || after.Mtime != before.Mtime {
 				t.Errorf("its time is %v, was %v (%v)", after.Mtime, before.Mtime, err)
 			}
-			if left, _ := os.ReadDir(where); len(left) > 0 {
+			if left, _ := filepath.Glob(where + "/.*"); len(left) > 0 {
 				t.Errorf("left: %v", left)
 			}
-			if err := FindMark(where, m.Token); err == nil {
+			if err := FindMark(marked, m.Token); err == nil {
 				t.Error("the mark is still there")
 			}
 		})
@@ -136,6 +155,72 @@ func TestForgottenMarksAreSwept(t *testing.T) {
 	}
 	if left, _ := dir.Xattrs(""); len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+// What has only the name of a mark is the user's, and so is what may still be looked for another move's.
+func TestForgottenMarkFilesAreSwept(t *testing.T) {
+	where := noAttributes(t)
+	token := strings.Repeat("0123456789abcdef", 2)
+	old := time.Now().Add(-2 * forgotten)
+	for name, text := range map[string]string{markFile(token): token, filePrefix + "0000000000000001": "the user's", filePrefix + "other": token} {
+		path := filepath.Join(where, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chtimes(path, old, old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(where, filePrefix+"0000000000000002"), []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before, err := fs.StatPath(where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := LeaveMark(where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	left, err := os.ReadDir(where)
+	if err != nil || len(left) != 3 || left[0].Name() != filePrefix+"0000000000000001" {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if after, err := fs.StatPath(where); err != nil || after.Mtime != before.Mtime {
+		t.Errorf("the time of the directory is %v, was %v (%v)", after.Mtime, before.Mtime, err)
+	}
+}
+
+// The container may have taken the file away meanwhile, or another's sweep the mark.
+func TestMarkThatHasGoneIsClosedWithoutAnError(t *testing.T) {
+	for kind, where := range map[string]string{"attribute": t.TempDir(), "file": noAttributes(t)} {
+		m, err := LeaveMark(where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.file {
+			err = os.Remove(filepath.Join(where, markFile(m.Token)))
+		} else {
+			err = m.dir.RemoveXattr("", markAttr(m.Token))
+		}
+		if err = errors.Join(err, m.Close()); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
+// Two copies of a file look the same; where nothing could be marked, the user is told before the container writes to one.
+func TestUnprovenFileIsAWarning(t *testing.T) {
+	source, _ := sides(t)
+	for name, want := range map[string]Severity{"": Note, "file": Warning} {
+		b := describe(t, filepath.Join(source, name), false)
+		if f := b.judge(filepath.Join(source, name), "/in"); len(f) != 1 || f[0].Severity != want {
+			t.Errorf("%q: %v", name, f)
+		}
 	}
 }
 

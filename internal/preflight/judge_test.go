@@ -140,7 +140,10 @@ func TestPeerIsJudged(t *testing.T) {
 		"no bridge": {func(a *Arrival) {
 			a.Network = &link.Config{Bridge: "no-such-bridge", Addresses: []string{"10.0.0.1/24"}}
 		}, Bridge},
-		"no volume":            {func(a *Arrival) { a.Spec.Mounts = []specs.Mount{bind} }, BindMount},
+		"no volume": {func(a *Arrival) { a.Spec.Mounts = []specs.Mount{bind} }, BindMount},
+		"a volume that the source has not seen": {func(a *Arrival) {
+			a.Spec.Mounts = []specs.Mount{{Destination: "/data", Type: "bind", Source: dir}}
+		}, BindMount},
 		"a volume that comes":  {func(a *Arrival) { a.Spec.Mounts, a.Travels = []specs.Mount{bind}, map[int]bool{0: true} }, ""},
 		"no room":              {func(a *Arrival) { a.Files = 1 << 60 }, DiskSpace},
 		"no directory for log": {func(a *Arrival) { a.LogFile = "/no/such/directory/log" }, LogFile},

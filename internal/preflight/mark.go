@@ -16,7 +16,7 @@ import (
 
 // A Mark says which file or directory this is: the peer that finds it under the same path has the very same one, and not a
 // clone with equal inode numbers. It is an extended attribute, which changes neither names nor times nor content; where there
-// can be none, a directory gets a hidden file. The caller closes it when the peer has looked, which removes it.
+// can be none, a hidden file in the directory, or beside the file. The caller closes it when the peer has looked, which removes it.
 type Mark struct {
 	Token string
 	dir   *fs.Dir
@@ -28,10 +28,11 @@ type Mark struct {
 const (
 	tokenLength = 32
 	markPrefix  = "user.migrate-mark-"
+	filePrefix  = ".migrate-mark-"
 )
 
 func markAttr(token string) string { return markPrefix + token[:tokenLength/2] }
-func markFile(token string) string { return ".migrate-mark-" + token[:tokenLength/2] }
+func markFile(token string) string { return filePrefix + token[:tokenLength/2] }
 
 func validMark(token string) bool {
 	_, err := hex.DecodeString(token)
@@ -63,7 +64,7 @@ func (m *Mark) leave() error {
 	m.sweep()
 	value := m.Token + " " + strconv.FormatInt(time.Now().Unix(), 10)
 	err := m.dir.SetXattr(m.name, markAttr(m.Token), []byte(value))
-	if err == nil || errors.Is(err, syscall.EROFS) || m.name != "" {
+	if err == nil || errors.Is(err, syscall.EROFS) {
 		return err
 	}
 	before, err := m.dir.Stat("")
@@ -88,6 +89,7 @@ const forgotten = time.Hour
 
 // sweep removes forgotten marks.
 func (m *Mark) sweep() {
+	m.sweepFiles()
 	names, _ := m.dir.Xattrs(m.name)
 	for _, name := range names {
 		if !strings.HasPrefix(name, markPrefix) {
@@ -102,17 +104,42 @@ func (m *Mark) sweep() {
 	}
 }
 
-// Close removes it.
+// sweepFiles removes those that are files: of the name, the length and the age of one.
+func (m *Mark) sweepFiles() {
+	names, _ := m.dir.Names()
+	for _, name := range names {
+		if !strings.HasPrefix(name, filePrefix) || len(name) != len(markFile(m.Token)) {
+			continue
+		}
+		st, err := m.dir.Stat(name)
+		if err == nil && st.IsRegular() && st.Size == tokenLength && time.Since(time.Unix(st.Mtime.Sec, 0)) > forgotten {
+			_ = m.unlink(name)
+		}
+	}
+}
+
+// unlink removes a file, and leaves the directory its time.
+func (m *Mark) unlink(name string) error {
+	before, err := m.dir.Stat("")
+	if err != nil {
+		return errors.Join(err, m.dir.Unlink(name))
+	}
+	if err := m.dir.Unlink(name); err != nil {
+		return err
+	}
+	return m.dir.SetMtime("", before.Mtime)
+}
+
+// Close removes it. One that has gone with its file is none to complain of.
 func (m *Mark) Close() error {
 	var err error
 	if m.file {
-		before, statErr := m.dir.Stat("")
-		err = m.dir.Unlink(markFile(m.Token))
-		if err == nil && statErr == nil {
-			err = m.dir.SetMtime("", before.Mtime)
-		}
+		err = m.unlink(markFile(m.Token))
 	} else {
 		err = m.dir.RemoveXattr(m.name, markAttr(m.Token))
+	}
+	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENODATA) {
+		err = nil
 	}
 	return errors.Join(err, m.dir.Close())
 }
