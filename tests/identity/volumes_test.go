@@ -248,6 +248,18 @@ func sharedVolumesAreProven(t *testing.T, w *world) {
 		t.Errorf("push of a volume that is not shared: exit status %d: %s%s", lab.ExitCode(err), said, message)
 	}
 	figure("volumes: not shared", "refused by name, exit status %d", lab.ExitCode(err))
+
+	// The container goes on writing to a directory that has no name any more; the peer's would silently take its place.
+	if err := os.Rename(w.A.Path("/srv/data"), w.A.Path("/srv/renamed")); err != nil {
+		t.Fatal(err)
+	}
+	for _, how := range []string{"shared", "copy"} {
+		said, err = w.A.Run(w.ctx, "migrate", "push", "--volumes", how, web, w.tls(w.B))
+		if message, _ := lab.Said(err); lab.ExitCode(err) != 4 || !strings.Contains(message, "the source of what is bind-mounted at /own can no longer be looked at") {
+			t.Errorf("push --volumes %s of a volume whose source has gone: exit status %d: %s%s", how, lab.ExitCode(err), said, message)
+		}
+	}
+	figure("volumes: source gone", "refused by name, exit status %d", lab.ExitCode(err))
 	w.end(w.A)
 }
 
