@@ -25,8 +25,8 @@ func TestManyFilesOfWhichFewChange(t *testing.T) {
 	const each, changing = 100, 100
 	w := newWorld(t, limit)
 	// The hundred are spread over as many directories as there are; all of them change from one move to the next.
-	script := fmt.Sprintf("n=0; while :; do n=$((n+1)); i=0; while [ $i -lt %d ]; do echo $n of $i >/many/$((i*%d))/$i; i=$((i+1)); done; echo $n >/round; sleep 0.05; done",
-		changing, directories/50)
+	script := fmt.Sprintf("n=0; while :; do n=$((n+1)); i=0; while [ $i -lt %d ]; do echo $n of $i >/many/$((i*%d/%d))/$i; i=$((i+1)); done; echo $n >/round; sleep 0.05; done",
+		changing, directories, changing)
 	w.bundle(w.A, script, func(*specs.Spec) {})
 	makeMany(t, w.A.Path(webBundle+"/rootfs/many"), directories, each)
 	w.run(w.A)
@@ -82,9 +82,12 @@ func unharmed(t *testing.T, root string, directories, each int) {
 		if err != nil || len(names) != each {
 			t.Fatalf("directory %d has %d files, %v", d, len(names), err)
 		}
-		text, err := os.ReadFile(fmt.Sprintf("%s/many/%d/%d", root, d, each-1))
-		if want := fmt.Sprintf("file %d of directory %d", each-1, d); err != nil || d < directories-1 && d != (each-1)*directories/50 && string(text) != want {
-			t.Fatalf("a file of directory %d is %q, %v", d, text, err)
+		for f := range each {
+			text, err := os.ReadFile(fmt.Sprintf("%s/many/%d/%d", root, d, f))
+			same := string(text) == fmt.Sprintf("file %d of directory %d", f, d)
+			if changes := f*directories/each == d; err != nil || same == changes {
+				t.Fatalf("file %d of directory %d is %q, %v", f, d, text, err)
+			}
 		}
 	}
 }
