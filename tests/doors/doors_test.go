@@ -24,6 +24,7 @@ func TestDoors(t *testing.T) {
 	w := newWorld(t, 4*time.Minute)
 	for name, test := range map[string]func(w *world){
 		"FloodOfStrangers": floodOfStrangers, "SessionsOfOnePeer": sessionsOfOnePeer, "Limits": limits,
+		"ForcedCommand": forcedCommand,
 	} {
 		t.Run(name, func(t *testing.T) { test(&world{w.Lab, t, w.ctx}) })
 	}
