@@ -2,13 +2,11 @@ package keeper
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -20,8 +18,6 @@ import (
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
-	"github.com/livemigrate/migrate/internal/preflight"
-	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/restore"
 	"github.com/livemigrate/migrate/runtime"
@@ -60,52 +56,6 @@ type place struct {
 
 // Images is the directory of the image set.
 func (p *place) Images() string { return p.images }
-
-func (p *place) makeBundle() error {
-	_, err := os.Stat(p.bundle)
-	p.fresh = errors.Is(err, os.ErrNotExist)
-	// Not private: the root of a user namespace must get through to its rootfs, as in any bundle.
-	if err := os.MkdirAll(p.bundle, 0o755); err != nil {
-		return fmt.Errorf("make bundle: %w", err)
-	}
-	return nil
-}
-
-func (p *place) treePath(index int) string {
-	if index == 0 {
-		return filepath.Join(p.bundle, "rootfs")
-	}
-	return filepath.Join(p.bundle, "volumes", strconv.Itoa(index))
-}
-
-// findVolumes looks whether each volume is where CRIU will bind it from. In a tree that holds several, what the container has
-// made of the way to one of them may be a link, which would lead out of the tree.
-func (p *place) findVolumes() error {
-	for _, v := range p.identity.Volumes {
-		if err := findVolume(p.treePath(v.Tree), v.Path); err != nil {
-			return fmt.Errorf("find the volume for %s: %w", p.spec.Mounts[v.Mount].Destination, err)
-		}
-	}
-	return nil
-}
-
-func findVolume(tree, path string) error {
-	root, err := fs.OpenDir(tree)
-	if err != nil || path == "" {
-		return errors.Join(err, root.Close())
-	}
-	defer root.Close()
-	parent, err := root.Beneath(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer parent.Close()
-	st, err := parent.Stat(filepath.Base(path))
-	if err == nil && !st.IsDir() && !st.IsRegular() {
-		err = fmt.Errorf("%s is a %s", path, preflight.Noun(st.Mode))
-	}
-	return err
-}
 
 // Sync serves one pass over a tree.
 func (p *place) Sync(ctx context.Context, index int, ch handover.Channel) (uint64, error) {
@@ -178,6 +128,9 @@ func (p *place) Prepare(ctx context.Context) ([]*wire.Finding, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := p.closeBundle(plan); err != nil {
+		return nil, err
+	}
 	if err := os.MkdirAll(p.host.order.logs(p.hello.GetContainer()), 0o700); err != nil {
 		return nil, fmt.Errorf("make directory for logs: %w", err)
 	}
@@ -223,18 +176,6 @@ func (p *place) makeStdio(plan *runtime.Plan) (err error) {
 }
 
 func (p *place) terminal() bool { return p.spec.Process != nil && p.spec.Process.Terminal }
-
-func (p *place) writeConfig() error {
-	content, err := json.MarshalIndent(p.spec, "", "\t")
-	if err != nil {
-		return fmt.Errorf("write config.json: %w", err)
-	}
-	path := filepath.Join(p.bundle, runtime.ConfigFile)
-	if err := os.WriteFile(path+".new", content, 0o644); err != nil {
-		return fmt.Errorf("write config.json: %w", err)
-	}
-	return os.Rename(path+".new", path)
-}
 
 func (p *place) restoreOptions() *restore.Options {
 	o := &restore.Options{

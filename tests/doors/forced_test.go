@@ -28,6 +28,9 @@ func forcedCommand(w *world) {
 	if out, err := w.B.Run(w.ctx, "migrate", "state", "forced"); err != nil || !strings.Contains(out, `"running"`) {
 		t.Errorf("at the peer: %s, %v", out, err)
 	}
+	if info, err := os.Stat(w.B.Path("/srv/bundles/forced")); err != nil || info.Mode().Perm() != 0o700 {
+		t.Errorf("the received bundle is open: %v, %v", info, err)
+	}
 
 	// The other end speaks migrate's protocol, and closes on whoever does not.
 	out, err := w.A.Run(w.ctx, "timeout", "20", "sh", "-c", "echo | ssh -p 2222 root@"+w.B.IP+" 'touch /srv/owned; echo owned'")
