@@ -32,11 +32,10 @@ type dump struct {
 	version   string       // CRIU's; empty when no manifest is wanted
 
 	descriptors []string
-	terminals   []terminal.Blocking // CRIU may leave them otherwise
-	wasPaused   bool                // by its user: it stays so
-	frozen      bool                // by us
-	unplugging  chan error          // has the result of that, once it has begun
-	locked      bool                // CRIU locks the network itself
+	wasPaused   bool       // by its user: it stays so
+	frozen      bool       // by us
+	unplugging  chan error // has the result of that, once it has begun
+	locked      bool       // CRIU locks the network itself
 
 	mounts  []byte         // of init, when CRIU was asked
 	tmpfs   []tmpfs.Placed // of them, those that CRIU leaves out
@@ -293,8 +292,8 @@ func (d *dump) freeze(ctx context.Context) error {
 	if err := errors.Join(d.networkIsOwn(pids), d.mountsAreSame(pids)); err != nil {
 		return err
 	}
-	d.terminals, err = terminal.ListBlocking(pids)
-	return err
+	terminals, err := terminal.ListBlocking(pids)
+	return errors.Join(err, rememberTerminals(d.container, terminals))
 }
 
 // sayReady tells whoever waits at the other end of StatusFD.
@@ -311,7 +310,7 @@ func (d *dump) sayReady() error {
 // release lets the container run on after a dump that failed or was refused.
 func (d *dump) release(ctx context.Context) error {
 	_ = d.unplugged() // it must not leave after it was put back
-	blocked := terminal.Restore(d.terminals)
+	blocked := reblockTerminals(d.container)
 	if d.client.Killed() {
 		return errors.Join(blocked, recoverContainer(ctx, d.container, !d.wasPaused), d.closeClient())
 	}

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/sys/tcprepair"
 	"github.com/livemigrate/migrate/runtime"
@@ -45,14 +44,9 @@ func awaitUntraced(ctx context.Context, c *runtime.Container) error {
 	return err
 }
 
-// tracedByCRIU goes by how every user of CRIU's RPC starts it.
 func tracedByCRIU(pid int) bool {
 	tracer, err := process.Tracer(pid)
-	if err != nil || tracer == 0 {
-		return false
-	}
-	args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", tracer))
-	return err == nil && slices.Contains(strings.Split(string(args), "\x00"), "swrk")
+	return err == nil && tracer != 0 && criu.Serving(tracer)
 }
 
 // reconnect ends what cut the container off.
@@ -77,7 +71,7 @@ func recoverContainer(ctx context.Context, c *runtime.Container, thaw bool) erro
 	}
 	// The rules first: the end of repair sends a probe, whose answer should come in.
 	err = clearRules(ctx, c)
-	err = errors.Join(err, reconnect(c))
+	err = errors.Join(err, reconnect(c), reblockTerminals(c))
 	if _, repairErr := tcprepair.EndAll(pids); repairErr != nil {
 		err = errors.Join(err, repairErr)
 	}

@@ -99,7 +99,14 @@ func (r *Resolve) revive(ctx context.Context, j *journal.Journal, why string) (r
 	if err := r.Container.Revive(ctx); err != nil {
 		return report.Unknown, fmt.Errorf("make the container run on: %w", err)
 	}
-	return report.Kept, j.Append(journal.RolledBack, why)
+	if err := j.Append(journal.RolledBack, why); err != nil || r.Force == ForceSource {
+		return report.Kept, err
+	}
+	// The peer may be waiting for a source that was only cut off: what it has would fill its memory meanwhile.
+	if v, err := askUntil(ctx, r.Dial, r.Story.Move.Name, clearLimit); v != aborted {
+		r.Log.Debug("the peer was not told that the container runs on here", "error", err)
+	}
+	return report.Kept, nil
 }
 
 func (r *Resolve) destroy(ctx context.Context, j *journal.Journal, why string) (report.Outcome, error) {

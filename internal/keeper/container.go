@@ -390,6 +390,9 @@ func (c *container) Stop(ctx context.Context) error {
 // Revive makes a container run on that was left dumped.
 func (c *container) Revive(ctx context.Context) error {
 	c.restoreOutput()
+	if err := c.order.awaitDumper(ctx, c.move); err != nil {
+		return errors.Join(err, handover.ErrStillFrozen)
+	}
 	if err := checkpoint.Recover(ctx, c.Container); err != nil {
 		return errors.Join(err, handover.ErrStillFrozen)
 	}

@@ -1,7 +1,6 @@
 package keeper
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
@@ -142,7 +142,7 @@ func criuOf(c *runtime.Container) []int {
 		if err != nil || tracer == 0 || slices.Contains(holders, tracer) {
 			continue
 		}
-		if line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", tracer)); bytes.Contains(line, []byte("\x00swrk\x00")) {
+		if criu.Serving(tracer) {
 			holders = append(holders, tracer)
 		}
 	}

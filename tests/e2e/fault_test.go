@@ -63,6 +63,28 @@ func TestKilledPushLeavesOneContainer(t *testing.T) {
 	w.t = t
 }
 
+// kill -9 of the source's keeper at any moment: push has the move ended. CRIU may be at work then, and freeze what runs again.
+func TestKilledKeeperOfTheSourceLeavesOneContainer(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "tree", "workload", "tree")
+	c := w.checkWorkload()
+	at := w.A
+	for _, phase := range []string{"precopy", "freeze", "dump", "transfer", "resume"} {
+		t.Run(phase, func(t *testing.T) {
+			w.t = t
+			p := w.push(at, "tree", w.tls(w.other(at)))
+			if p.until(phase) {
+				signalAll(t, at.Keepers(), syscall.SIGKILL)
+			}
+			p.wait()
+			w.settled("tree")
+			at = w.where("tree")
+			c.unharmed()
+		})
+	}
+	w.t = t
+}
+
 // Ctrl-Z while the container is frozen: the move goes on, and fg shows how it ended. Neither host is left with its files.
 func TestSuspendedPushMoves(t *testing.T) {
 	w := newWorld(t)

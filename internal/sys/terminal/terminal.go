@@ -19,8 +19,9 @@ import (
 
 // Blocking is a terminal that a process has open in blocking mode.
 type Blocking struct {
-	pid, fd int
-	path    string
+	Pid  int    `json:"pid"`
+	FD   int    `json:"fd"`
+	Path string `json:"path"`
 }
 
 // ListBlocking finds them in processes that stand still. One that has ended has none.
@@ -66,7 +67,7 @@ func listProcess(pid int) ([]Blocking, error) {
 		if err != nil {
 			return nil, err
 		}
-		found = append(found, Blocking{pid: pid, fd: fd, path: path})
+		found = append(found, Blocking{Pid: pid, FD: fd, Path: path})
 	}
 	return found, nil
 }
@@ -93,19 +94,19 @@ func Restore(terminals []Blocking) error {
 	var errs []error
 	for _, t := range terminals {
 		if err := t.restore(); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			errs = append(errs, fmt.Errorf("make %s of process %d block again: %w", t.path, t.pid, err))
+			errs = append(errs, fmt.Errorf("make %s of process %d block again: %w", t.Path, t.Pid, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 func (t Blocking) restore() error {
-	process, err := pidfd.Open(t.pid)
+	process, err := pidfd.Open(t.Pid)
 	if err != nil {
 		return err
 	}
 	defer process.Close()
-	file, err := pidfd.GetFD(process, t.fd)
+	file, err := pidfd.GetFD(process, t.FD)
 	if err != nil {
 		return err
 	}

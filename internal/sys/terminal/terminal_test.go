@@ -33,7 +33,7 @@ func TestRestoreMakesATerminalBlockAgain(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(terminals) != 1 || terminals[0].fd != 3 {
+	if len(terminals) != 1 || terminals[0].FD != 3 {
 		t.Fatalf("found %v", terminals)
 	}
 	if err := syscall.SetNonblock(int(blocking.Fd()), true); err != nil {
@@ -51,7 +51,7 @@ func TestRestoreMakesATerminalBlockAgain(t *testing.T) {
 }
 
 func TestRestoreForgetsAProcessThatHasEnded(t *testing.T) {
-	if err := Restore([]Blocking{{pid: 1 << 22, fd: 0}}); err != nil {
+	if err := Restore([]Blocking{{Pid: 1 << 22, FD: 0}}); err != nil {
 		t.Error(err)
 	}
 }
