@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -145,6 +146,9 @@ func (m *PageMap) parseRun(record []byte) (PageRun, error) {
 		case entryAddress:
 			run.Start = number
 		case entryPages:
+			if number > math.MaxUint32 { // CRIU would read its lower half, and so would we once it is written again
+				return run, fmt.Errorf("a count of %d pages in 32 bits", number)
+			}
 			m.narrow = true
 			run.Pages = max(run.Pages, number)
 		case entryPages2:
