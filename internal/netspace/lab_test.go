@@ -3,11 +3,13 @@ package netspace_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -362,5 +364,45 @@ func TestHookIsKilledWithItsChildren(t *testing.T) {
 	time.Sleep(time.Second)
 	if _, err := os.Stat(dir + "/late"); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a child went on: %v", err)
+	}
+}
+
+// A hook whose keeper was killed does not go on beside the one that takes away what it made.
+func TestHookEndsWithItsCaller(t *testing.T) {
+	if script := os.Getenv("NETSPACE_TEST_HOOK"); script != "" { // the caller
+		err := (&netspace.Hook{Program: script}).Run(context.Background(), netspace.Add, &netspace.Call{Network: &netspace.Record{}})
+		t.Fatal(err)
+	}
+	script, began := filepath.Join(t.TempDir(), "hook"), filepath.Join(t.TempDir(), "began")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\necho $$ >"+began+".new; mv "+began+".new "+began+"; exec sleep 100\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	caller := exec.Command(os.Args[0], "-test.run=^TestHookEndsWithItsCaller$")
+	caller.Env = append(os.Environ(), "NETSPACE_TEST_HOOK="+script)
+	if err := caller.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := 0
+	until(t, "the hook runs", func() bool {
+		text, _ := os.ReadFile(began)
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		return pid > 0
+	})
+	if err := caller.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = caller.Wait()
+	until(t, "the hook has ended", func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		return err != nil || len(text) == 0 // gone, or a zombie
+	})
+}
+
+func until(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not in ten seconds: %s", what)
+		}
 	}
 }
