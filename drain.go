@@ -17,7 +17,8 @@ import (
 
 // DrainOptions says how to move several containers. nil means the defaults.
 type DrainOptions struct {
-	// Push is how each is moved. BandwidthLimit is that of all together, each has its AtOnce-th part; Event gets the events of all, one at a time.
+	// Push is how each is moved. BandwidthLimit is that of all together, in equal parts for those that are under way at once; Event
+	// gets the events of all, one at a time.
 	Push        PushOptions
 	All         bool // every running container of the state root, instead of ids
 	AtOnce      int  // so many move at a time; default 2
@@ -53,8 +54,7 @@ type Left struct {
 //
 // Before the first moves, both hosts are asked about each: whether it could move, and whether the peer has memory for it
 // besides those before it that move. With a blocker among them, or where one could not be asked about, none is moved, unless
-// SkipRefused is set. An id given twice, one that no
-// running container has, or a bad option is an error, and then nothing was begun.
+// SkipRefused is set. An id given twice, one that no running container has, or a bad option is an error, and then nothing was begun.
 //
 // When ctx ends, those that were not begun are not begun any more; each of the others ends as its Push does.
 func Drain(ctx context.Context, ids []string, peer string, o *DrainOptions) (*Drained, error) {

@@ -39,7 +39,7 @@ Several move in the order given, --all in that of their memory, the largest firs
 one after the other. Before the first, both hosts are asked about each, and with an obstacle none moves, but for
 --skip-refused. A table at the end tells how each ended. Exit codes: 0 all moved; 3 the outcome of one or more is unknown;
 else 1 when one failed or was not begun after Ctrl-C; 4 when all that failed were refused. Ctrl-C: no more are begun, and
-those before their last moment stay here. --bandwidth-limit is that of all together, divided by --at-once.`,
+those before their last moment stay here. --bandwidth-limit is that of all together, divided by --at-once, or by their number if they are fewer.`,
 		Args: usageArgs(cobra.MinimumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ids, peer := args[:len(args)-1], args[len(args)-1]

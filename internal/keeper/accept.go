@@ -18,9 +18,8 @@ import (
 	"github.com/livemigrate/migrate/runtime"
 )
 
-// look tells what would keep this host from taking the container. Nothing of it is made; what the host can do
-// and what CRIU was asked are kept for the next look. An error is a hello that makes
-// no sense, or a look that failed.
+// look tells what would keep this host from taking the container. Nothing of it is made; what the host can do and what CRIU was
+// asked are kept for the next look. An error is a hello that makes no sense, or a look that failed.
 func (p *place) look(ctx context.Context) (*wire.Offer, error) {
 	var f preflight.Findings
 	if theirs, ours := p.hello.GetMachine(), machine(); theirs != ours {
