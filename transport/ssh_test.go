@@ -115,6 +115,7 @@ func sshHost(t testing.TB) string {
 		"PasswordAuthentication no",
 		"PidFile none",
 		"LogLevel QUIET",
+		"SetEnv SHLVL=2", // bash then takes itself for no login, whose start-up file may do anything, and take long
 	}, "\n")+"\n")
 	config := filepath.Join(dir, "ssh_config")
 	write(t, config, strings.Join([]string{
