@@ -173,7 +173,7 @@ func TestBadInputIsOneClearLine(t *testing.T) {
 		{"push of an id with a slash", []string{"push", "../web", peer}, 1, "invalid container ID"},
 		{"push of what is not running", []string{"push", "created", peer}, 1, "not running"},
 		{"push to no address", []string{"push", "created", "b"}, 2, "tls://"},
-		{"push without a peer", []string{"push", "created"}, 2, "arg"},
+		{"push without a peer", []string{"push", "created"}, 2, "and a peer"},
 		{"push with an unknown mode", []string{"push", "--mode", "fast", "created", peer}, 2, "mode"},
 		{"run without a bundle", []string{"run", "--bundle", "/srv/bundles/none", "x"}, 1, "/srv/bundles/none"},
 		{"run of a broken config", []string{"run", "--bundle", "/srv/bundles/broken", "x"}, 1, "config.json"},

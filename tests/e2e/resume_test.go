@@ -28,7 +28,9 @@ func TestMemoryGoesOnWhereALinkHasBroken(t *testing.T) {
 			for p.Sent() < all*int64(7+2*cut)/10 {
 				time.Sleep(time.Millisecond)
 			}
-			signalAll(t, at.Named("ssh"), syscall.SIGKILL)
+			for _, pid := range at.Named("ssh") {
+				_ = syscall.Kill(pid, syscall.SIGKILL) // the end of one may have ended the next
+			}
 			time.Sleep(50 * time.Millisecond)
 		}
 		p.moved()
