@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
+	"fmt"
 
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/transport"
@@ -29,7 +31,26 @@ func (s session) Proof() string {
 
 func (s session) Control() handover.Channel { return s.Session.Control() }
 
-func (s session) Files() handover.Channel { return s.Lanes()[0] }
+func (s session) Files() handover.Channel { return files{s.Lanes()[0]} }
+
+// files is a lane whose loss the handover knows, when it is noticed there before it is anywhere else.
+type files struct{ handover.Channel }
+
+func (f files) Send(ctx context.Context, parts ...[]byte) error {
+	return known(f.Channel.Send(ctx, parts...))
+}
+
+func (f files) Recv(ctx context.Context, buf []byte) ([]byte, error) {
+	frame, err := f.Channel.Recv(ctx, buf)
+	return frame, known(err)
+}
+
+func known(err error) error {
+	if errors.Is(err, transport.ErrLinkLost) {
+		return fmt.Errorf("%w: %w", handover.ErrLinkLost, err)
+	}
+	return err
+}
 
 func (s session) Urgent() handover.Channel { return urgent{s.Files()} }
 
