@@ -14,8 +14,8 @@ import (
 
 	"github.com/livemigrate/migrate/internal/pki"
 	"github.com/livemigrate/migrate/internal/sys/netns"
-	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/tests/lab"
+	"github.com/livemigrate/migrate/tests/lab/labtest"
 	"github.com/livemigrate/migrate/transport"
 )
 
@@ -30,22 +30,7 @@ type world struct {
 
 func newWorld(t *testing.T, limit time.Duration) *world {
 	t.Helper()
-	testutil.Root(t)
-	_, err := os.Stat(filepath.Join(lab.Repo(), "bin", "migrate"))
-	testutil.Need(t, err == nil, "bin/migrate: make build")
-	testutil.Need(t, lab.CRIU() != "", "a CRIU that works: scripts/setup")
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(cancel)
-	name := fmt.Sprintf("d%d", os.Getpid())
-	l, err := lab.Up(ctx, name, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Down(context.WithoutCancel(ctx), name); err != nil {
-			t.Error(err)
-		}
-	})
+	ctx, l := labtest.Up(t, "d", limit)
 	return &world{Lab: l, t: t, ctx: ctx}
 }
 

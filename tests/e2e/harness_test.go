@@ -7,7 +7,6 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,8 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/tests/lab"
+	"github.com/livemigrate/migrate/tests/lab/labtest"
 )
 
 const containerIP = "10.77.0.100"
@@ -39,24 +38,11 @@ func newWorld(t *testing.T) *world {
 // newWorldFor makes one in which everything may take so long.
 func newWorldFor(t *testing.T, limit time.Duration) *world {
 	t.Helper()
-	testutil.Root(t)
-	_, err := os.Stat(filepath.Join(lab.Repo(), "bin", "migrate"))
-	testutil.Need(t, err == nil, "bin/migrate: make build")
-	testutil.Need(t, lab.CRIU() != "", "a CRIU that works: scripts/setup")
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(cancel)
-	name := fmt.Sprintf("e%d", os.Getpid())
-	l, err := lab.Up(ctx, name, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx, l := labtest.Up(t, "e", limit)
 	w := &world{Lab: l, t: t, ctx: ctx}
 	t.Cleanup(func() {
 		if t.Failed() {
 			w.tellLogs()
-		}
-		if err := lab.Down(context.WithoutCancel(ctx), name); err != nil {
-			t.Error(err)
 		}
 	})
 	w.serve(l.A)

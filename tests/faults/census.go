@@ -27,7 +27,7 @@ func (w *world) count(h *lab.Host) (census, error) {
 		list func(*lab.Host) ([]string, error)
 	}{
 		{"process", w.processes},
-		{"mount", mounts},
+		{"mount", (*lab.Host).Mounts},
 		{"cgroup", w.cgroups},
 		{"link", links},
 		{"file", files},
@@ -85,20 +85,6 @@ func (w *world) stays(h *lab.Host, pid string) bool {
 // root is a path on the host as it shows from outside.
 func root(h *lab.Host, path string) string {
 	return fmt.Sprintf("/proc/%d/root%s", h.Holder(), path)
-}
-
-func mounts(h *lab.Host) ([]string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", h.Holder()))
-	if err != nil {
-		return nil, err
-	}
-	var list []string
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 4 {
-			list = append(list, fields[4])
-		}
-	}
-	return list, nil
 }
 
 // tops are the lab's cgroups, one a line for each hierarchy; those of its hosts are below.

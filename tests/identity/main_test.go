@@ -7,15 +7,14 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/tests/lab"
+	"github.com/livemigrate/migrate/tests/lab/labtest"
 )
 
 // long asks for the forms that take minutes: hundreds of thousands of files, gigabytes.
@@ -63,22 +62,7 @@ type world struct {
 // newWorld makes it; everything is gone when the test ends. The flags are those of serve, on both hosts.
 func newWorld(t *testing.T, limit time.Duration, flags ...string) *world {
 	t.Helper()
-	testutil.Root(t)
-	_, err := os.Stat(filepath.Join(lab.Repo(), "bin", "migrate"))
-	testutil.Need(t, err == nil, "bin/migrate: make build")
-	testutil.Need(t, lab.CRIU() != "", "a CRIU that works: scripts/setup")
-	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	t.Cleanup(cancel)
-	name := fmt.Sprintf("i%d", os.Getpid())
-	l, err := lab.Up(ctx, name, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := lab.Down(context.WithoutCancel(ctx), name); err != nil {
-			t.Error(err)
-		}
-	})
+	ctx, l := labtest.Up(t, "i", limit)
 	w := &world{Lab: l, t: t, ctx: ctx}
 	for _, h := range []*lab.Host{l.A, l.B} {
 		server, err := h.Serve(ctx, w.tls(h), flags...)

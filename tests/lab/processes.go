@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +14,21 @@ func (h *Host) Holder() int {
 	text, _ := os.ReadFile(filepath.Join(h.dir, "pid"))
 	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
 	return pid
+}
+
+// Mounts are the places of all that is mounted on the host.
+func (h *Host) Mounts() ([]string, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", h.Holder()))
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for line := range strings.Lines(string(text)) {
+		if fields := strings.Fields(line); len(fields) > 4 {
+			list = append(list, fields[4])
+		}
+	}
+	return list, nil
 }
 
 // Keepers are the processes that hold a move on the host.

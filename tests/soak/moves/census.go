@@ -72,7 +72,7 @@ func (w *world) census() ([]count, error) {
 			kind string
 			list func(*lab.Host) ([]string, error)
 		}{
-			{"mounts", mounts},
+			{"mounts", (*lab.Host).Mounts},
 			{"cgroups", w.cgroups},
 			{"links", links},
 			{"rules of packet filters", rules},

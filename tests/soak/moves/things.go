@@ -16,20 +16,6 @@ import (
 	"github.com/livemigrate/migrate/tests/lab"
 )
 
-func mounts(h *lab.Host) ([]string, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", h.Holder()))
-	if err != nil {
-		return nil, err
-	}
-	var list []string
-	for line := range strings.Lines(string(text)) {
-		if fields := strings.Fields(line); len(fields) > 4 {
-			list = append(list, fields[4])
-		}
-	}
-	return list, nil
-}
-
 // cgroups are those below the host's, by hierarchy.
 func (w *world) cgroups(h *lab.Host) ([]string, error) {
 	tops, err := os.ReadFile(filepath.Join("/var/lib/migrate-lab", w.Name, "cgroups"))
