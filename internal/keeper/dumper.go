@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/criu"
@@ -22,7 +23,7 @@ func (p Places) awaitDumper(ctx context.Context, move string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, dumpLimit, fmt.Errorf("its criu has not ended within %v", dumpLimit))
 	defer cancel()
 	for {
-		pid := p.dumper(move)
+		pid := p.criuAt(move)
 		if pid == 0 {
 			return nil
 		}
@@ -34,8 +35,13 @@ func (p Places) awaitDumper(ctx context.Context, move string) error {
 	}
 }
 
-// dumper is the CRIU that has a move's images open; 0 when there is none.
-func (p Places) dumper(move string) int {
+// criuAt is the CRIU that has a move's images open; 0 when there is none.
+func (p Places) criuAt(move string) int {
+	spool := p.spoolPath(move)
+	var here syscall.Stat_t
+	if err := syscall.Stat(spool, &here); err != nil {
+		return 0 // no images
+	}
 	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
 	for _, process := range processes {
 		pid, err := strconv.Atoi(filepath.Base(process))
@@ -45,7 +51,11 @@ func (p Places) dumper(move string) int {
 		files, _ := filepath.Glob(filepath.Join(process, "fd", "*"))
 		if slices.ContainsFunc(files, func(file string) bool {
 			path, _ := os.Readlink(file)
-			return path == p.spoolPath(move) || strings.HasPrefix(path, p.spoolPath(move)+"/")
+			if path != spool && !strings.HasPrefix(path, spool+"/") {
+				return false
+			}
+			var there syscall.Stat_t // in another mount namespace the path may be another's
+			return syscall.Stat(file, &there) == nil && there.Dev == here.Dev
 		}) {
 			return pid
 		}

@@ -119,15 +119,19 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	if err != nil {
 		return err
 	}
+	// It waits for a keeper that is gone. Should it end before what it holds is dead, that would run.
+	holder := h.order.criuAt(m.Name)
 	c, err := rt.Load(m.Container)
 	switch {
 	case errors.Is(err, runtime.ErrNotExist):
 		err = rt.Remove(ctx, m.Container, true) // it did not get as far as a state
 	case err == nil && c.State().Arrival == m.Name:
-		holders := criuOf(c)
-		err = errors.Join(c.Delete(ctx, true), killAll(holders))
+		err = c.Delete(ctx, true)
 	case err == nil:
 		h.log.Info("the id has been taken by another container", "container", m.Container, "move", m.Name)
+	}
+	if err == nil && holder != 0 {
+		err = killAll([]int{holder})
 	}
 	err = errors.Join(err, discardNetwork(ctx, h.order.Places, m.Name, h.log))
 	return errors.Join(err, restore.RemoveYards(h.order.logs(m.Container)), h.order.removeSpool(m.Name))

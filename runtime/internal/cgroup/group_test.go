@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 )
 
 // group makes a cgroup of its own that is removed with whatever is left in it.
@@ -175,4 +177,24 @@ func ticks(t *testing.T, pid int) string {
 		t.Fatal(err)
 	}
 	return string(stat)
+}
+
+func TestTracersAreKilledAfterWhatTheyHold(t *testing.T) {
+	testutil.Root(t)
+	held := exec.Command("sleep", "60")
+	if err := held.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = held.Process.Kill()
+		_ = held.Wait()
+	}()
+	runtime.LockOSThread() // it is the tracer, and ends with the test
+	if err := unix.PtraceSeize(held.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	all := []int{unix.Gettid(), held.Process.Pid, os.Getppid()}
+	if first := untracing(all); !slices.Equal(first, all[1:]) {
+		t.Errorf("of %v, %v go first", all, first)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/livemigrate/migrate/internal/sys/pidfd"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/opencontainers/cgroups"
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,9 @@ import (
 // On cgroup v2 the kernel does it at once and frozen tasks die (cgroup.kill, Linux 5.14). On v1, and before 5.14,
 // each pid is killed; there a frozen task keeps its SIGKILL pending, so all are killed first and thawed then: none
 // runs an instruction of its own in between. What was forked meanwhile is met by the next round.
+//
+// Who traces others of them is killed after those: a tracer that ends lets go of what it holds, which would run until its turn
+// comes. Such is a CRIU whose restore is not to be.
 func (g *Group) Kill(ctx context.Context) error {
 	for round := 0; ; round++ {
 		pids, err := g.Pids()
@@ -36,6 +40,11 @@ func (g *Group) Kill(ctx context.Context) error {
 }
 
 func (g *Group) kill(ctx context.Context, pids []int) error {
+	if held := untracing(pids); len(held) < len(pids) {
+		if _, err := g.signal(held, unix.SIGKILL); err != nil {
+			return err
+		}
+	}
 	if V2() {
 		err := cgroups.WriteFile(g.manager.Path(""), "cgroup.kill", "1")
 		// A threaded cgroup, which is what one below a cgroup with processes of its own becomes, can't be killed as a whole.
@@ -47,6 +56,17 @@ func (g *Group) kill(ctx context.Context, pids []int) error {
 		return err
 	}
 	return g.Thaw(ctx)
+}
+
+// untracing are those that trace none of the others.
+func untracing(pids []int) []int {
+	tracers := make(map[int]bool)
+	for _, pid := range pids {
+		if tracer, err := process.Tracer(pid); err == nil && tracer != 0 {
+			tracers[tracer] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(pids), func(pid int) bool { return tracers[pid] })
 }
 
 // Signal sends a signal to every process once, and returns to how many.
@@ -63,13 +83,13 @@ func (g *Group) signal(pids []int, sig unix.Signal) (sent int, err error) {
 	// if the number is still listed after that, it is one of ours.
 	pinned := make(map[int]*os.File, len(pids))
 	defer func() {
-		for _, process := range pinned {
-			process.Close()
+		for _, p := range pinned {
+			p.Close()
 		}
 	}()
 	for _, pid := range pids {
-		if process, err := pidfd.Open(pid); err == nil {
-			pinned[pid] = process
+		if p, err := pidfd.Open(pid); err == nil {
+			pinned[pid] = p
 		} else if !errors.Is(err, os.ErrProcessDone) {
 			return 0, err
 		}
@@ -79,11 +99,11 @@ func (g *Group) signal(pids []int, sig unix.Signal) (sent int, err error) {
 		return 0, fmt.Errorf("list cgroup processes: %w", err)
 	}
 	var errs []error
-	for pid, process := range pinned {
+	for pid, p := range pinned {
 		if !slices.Contains(ours, pid) {
 			continue
 		}
-		switch err := pidfd.Signal(process, sig); {
+		switch err := pidfd.Signal(p, sig); {
 		case err == nil:
 			sent++
 		case !errors.Is(err, os.ErrProcessDone):
