@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/keeper"
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 )
 
@@ -227,7 +228,7 @@ func (d *drain) check(ctx context.Context, c *planned) {
 		}
 		c.end(Refused, strings.Join(lines, "; "), blockers)
 	case err != nil:
-		c.end(Kept, strings.ReplaceAll(err.Error(), "\n", "; "), nil)
+		c.end(Kept, line.Of(err), nil)
 	}
 }
 
@@ -241,7 +242,7 @@ func (d *drain) move(ctx context.Context, c *planned) {
 	}
 	result, err := Push(ctx, c.id, d.peer, &d.options.Push)
 	if err != nil {
-		c.end(Kept, strings.ReplaceAll(err.Error(), "\n", "; "), nil)
+		c.end(Kept, line.Of(err), nil)
 		d.options.Push.conclude(c.result)
 	} else {
 		c.result = result

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/keeper"
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/transport"
 )
@@ -205,7 +205,7 @@ func (o *PushOptions) salvage(ctx context.Context, host Host, order *keeper.Orde
 	outcome, err := keeper.Salvage(ctx, order, resolve.order(host))
 	result := &Result{Outcome: outcome, Container: order.Container, Error: keeper.ErrKeeperGone.Error()}
 	if err != nil {
-		result.Error = fmt.Sprintf("%s: %s", result.Error, strings.ReplaceAll(err.Error(), "\n", "; "))
+		result.Error = fmt.Sprintf("%s: %s", result.Error, line.Of(err))
 	}
 	return o.conclude(result), nil
 }

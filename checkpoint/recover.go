@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"time"
 
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/sys/process"
@@ -25,30 +23,6 @@ func Recover(ctx context.Context, c *runtime.Container) error {
 	return nil
 }
 
-// untracedLimit is how long a CRIU that has lost its caller has for undoing its dump.
-const untracedLimit = 10 * time.Second
-
-// awaitUntraced returns when CRIU has let go of every task, or is not going to. It undoes what is undone here once more, and
-// should be through with it; and who stops the tasks next must not meet it. Debuggers, which the container may have of its own,
-// are not waited for.
-func awaitUntraced(ctx context.Context, c *runtime.Container) error {
-	ctx, cancel := context.WithTimeout(ctx, untracedLimit)
-	defer cancel()
-	err := process.AwaitUntraced(ctx, func() ([]int, error) {
-		pids, err := c.Processes()
-		return slices.DeleteFunc(pids, func(pid int) bool { return !tracedByCRIU(pid) }), err
-	})
-	if errors.Is(err, process.ErrTraced) {
-		return nil
-	}
-	return err
-}
-
-func tracedByCRIU(pid int) bool {
-	tracer, err := process.Tracer(pid)
-	return err == nil && tracer != 0 && criu.Serving(tracer)
-}
-
 // reconnect ends what cut the container off.
 func reconnect(c *runtime.Container) error {
 	p, shut, err := openPlug(c)
@@ -59,7 +33,8 @@ func reconnect(c *runtime.Container) error {
 }
 
 func recoverContainer(ctx context.Context, c *runtime.Container, thaw bool) error {
-	if err := awaitUntraced(ctx, c); err != nil {
+	// CRIU undoes what is undone here once more, and should be through with it; and who stops the tasks next must not meet it.
+	if err := criu.AwaitLetGo(ctx, c.Processes); err != nil && !errors.Is(err, process.ErrTraced) {
 		return err
 	}
 	if err := c.Freeze(ctx); err != nil {

@@ -10,7 +10,8 @@ import (
 	"net"
 	"strings"
 	"time"
-	"unicode"
+
+	"github.com/livemigrate/migrate/internal/line"
 )
 
 // Version of the protocol that this package speaks: preamble, answer, frames and heartbeats. Both sides must have the
@@ -268,20 +269,10 @@ func readAnswer(r io.Reader) error {
 	case code == 0:
 		return nil
 	case int(code) < len(answerCodes):
-		return &refusal{sentinel: answerCodes[code], text: printable(text)}
+		return &refusal{sentinel: answerCodes[code], text: line.Printable(string(text))}
 	default:
-		return &refusal{sentinel: ErrRefused, text: printable(text)}
+		return &refusal{sentinel: ErrRefused, text: line.Printable(string(text))}
 	}
-}
-
-// printable is a text of the other side without what a terminal may obey.
-func printable(text []byte) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, string(text))
 }
 
 // refusal is an error that was made on the other side: its text, and the sentinel that it is one of.

@@ -2,8 +2,13 @@ package criu
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
+	"slices"
+	"time"
+
+	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
 // Serving tells whether a process is a CRIU that was started for its RPC. One that waits for a request has "swrk" among its
@@ -19,4 +24,27 @@ func Serving(pid int) bool {
 		}
 	}
 	return false
+}
+
+// Holder is the CRIU that traces a process; 0 when none does.
+func Holder(pid int) int {
+	tracer, err := process.Tracer(pid)
+	if err != nil || tracer == 0 || !Serving(tracer) {
+		return 0
+	}
+	return tracer
+}
+
+// letGoLimit is how long a CRIU that has lost its caller has for letting go: some milliseconds for each task.
+const letGoLimit = 10 * time.Second
+
+// AwaitLetGo returns when no CRIU traces any of the processes, which are listed at each look, or with process.ErrTraced when it is
+// not going to let go of them. Debuggers, which a container may have of its own, are not waited for.
+func AwaitLetGo(ctx context.Context, list func() ([]int, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, letGoLimit)
+	defer cancel()
+	return process.AwaitUntraced(ctx, func() ([]int, error) {
+		pids, err := list()
+		return slices.DeleteFunc(pids, func(pid int) bool { return Holder(pid) == 0 }), err
+	})
 }

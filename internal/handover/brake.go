@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 )
 
@@ -23,7 +24,7 @@ func (p *Push) slow(ctx context.Context, d decision, undo *rollback) bool {
 		})
 	}
 	if err := p.Container.Slow(ctx, d.slow); err != nil {
-		p.Record.Warn("the container can't be slowed down: " + oneLine(err))
+		p.Record.Warn("the container can't be slowed down: " + line.Of(err))
 		return false
 	}
 	if p.slowed.since.IsZero() {

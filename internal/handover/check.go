@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -67,7 +68,7 @@ func found(findings []*wire.Finding, host string) []report.Finding {
 	var all []report.Finding
 	for _, f := range findings {
 		all = append(all, report.Finding{
-			Severity: report.Severity(f.GetSeverity()), Code: f.GetCode(), Host: wire.Printable(host), Text: f.GetText(),
+			Severity: report.Severity(f.GetSeverity()), Code: f.GetCode(), Host: line.Printable(host), Text: f.GetText(),
 			Pid: int(f.GetPid()), Process: f.GetProcess(), Cure: f.GetCure(),
 		})
 	}

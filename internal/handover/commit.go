@@ -8,6 +8,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -151,7 +152,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 		p.Log.Debug("close session", "error", cerr)
 	}
 	if err != nil {
-		result.Error = oneLine(err)
+		result.Error = line.Of(err)
 	}
 	owed := result.Outcome == report.Unknown && p.owed.Pages > 0
 	return &Attempt{Result: result, Err: err, Owed: owed, Past: past}
@@ -168,7 +169,7 @@ func (p *Push) letGo(ctx context.Context) error {
 	}
 	_ = failpoint.Hit(ctx, failpoint.SourceKilled)
 	if err := p.Journal.Append(journal.Done, ""); err != nil {
-		p.Record.Warn(oneLine(err))
+		p.Record.Warn(line.Of(err))
 	}
 	_ = failpoint.Hit(ctx, failpoint.SourceDelete)
 	if err := remove(ctx, p.Container, p.Keep); err != nil {

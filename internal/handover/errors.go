@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -71,9 +70,6 @@ func unknown(err error, owing bool, container, source string) error {
 		return fmt.Errorf("%w: %srun \"migrate resolve %s\" when the peer can be reached: %w", ErrOutcomeUnknown, where, container, err)
 	}
 }
-
-// oneLine is an error's text for journals and reports: of joined errors each would have a line of its own.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 // because returns what ended ctx rather than the error that followed from its end.
 func because(ctx context.Context, err error) error {

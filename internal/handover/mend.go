@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/wire"
 )
 
@@ -31,11 +32,11 @@ func (p *Push) mendable(ctx context.Context, err error) bool {
 func (p *Push) mend(ctx context.Context, cause error) error {
 	p.broke = time.Now()
 	p.Log.Warn("the link broke between rounds of memory", "error", cause)
-	p.Record.Warn("the link broke while memory was sent; making it again: " + oneLine(cause))
+	p.Record.Warn("the link broke while memory was sent; making it again: " + line.Of(cause))
 	p.bell.silence(cause)
 	p.talk.close()
 	_ = p.session.Close() // it is broken
-	p.passTurn()
+	p.endTurn()
 	if err := p.unslow(ctx, 1); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -378,10 +379,10 @@ func (p *Push) keep(ctx context.Context, err error, undo *rollback) *Attempt {
 	result.DowntimeMS = p.thawed
 	if errors.Is(err, ErrStillFrozen) {
 		result.Outcome, result.DowntimeMS = report.Unknown, p.Record.Downtime()
-	} else if jerr := p.Journal.Append(journal.RolledBack, oneLine(err)); jerr != nil {
+	} else if jerr := p.Journal.Append(journal.RolledBack, line.Of(err)); jerr != nil {
 		err = errors.Join(err, jerr)
 	}
-	result.Error = oneLine(err)
+	result.Error = line.Of(err)
 	return &Attempt{Result: result, Err: err, Unreached: p.session == nil, LinkLost: lost, Broke: p.broke}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/wire"
 )
 
@@ -348,7 +349,7 @@ func (r *Receive) giveUp(ctx context.Context, reason error, undo *rollback) erro
 		// Something of the half-made container may be alive: "aborted" would be a lie that costs a second copy.
 		return errors.Join(reason, err, r.close())
 	}
-	if err := r.journal.Append(journal.Aborted, oneLine(reason)); err != nil {
+	if err := r.journal.Append(journal.Aborted, line.Of(reason)); err != nil {
 		return errors.Join(reason, err, r.close())
 	}
 	r.verdict = &wire.Message{Body: &wire.Message_Aborted{Aborted: &wire.Aborted{Cause: wire.NewFailure(reason)}}}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/failpoint"
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -95,7 +96,7 @@ func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[
 			return nil
 		}
 		if late++; late >= lateRounds {
-			p.passTurn() // others would wait for all that are still to come
+			p.endTurn() // others would wait for all that are still to come
 		}
 	}
 }
@@ -119,7 +120,7 @@ func (p *Push) openMemory(ctx context.Context) error {
 		}
 		return because(ctx, errors.Join(ctx.Err(), err))
 	case err != nil:
-		p.Record.Warn("the memory goes by CRIU's images: " + oneLine(err))
+		p.Record.Warn("the memory goes by CRIU's images: " + line.Of(err))
 	case memory == nil:
 		p.byImages("this host or the container does not allow more")
 	}
@@ -187,7 +188,7 @@ func (p *Push) fallBack(ctx context.Context, lanes *pageLanes, cause error) erro
 	case !stored && isRefusal(cause): // the peer has given up
 		return cause
 	}
-	p.Record.Warn("the memory goes by CRIU's images after all: " + oneLine(cause))
+	p.Record.Warn("the memory goes by CRIU's images after all: " + line.Of(cause))
 	if err := p.closeMemory(); err != nil {
 		p.Log.Warn("let go of the memory", "error", err)
 	}

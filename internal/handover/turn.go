@@ -36,16 +36,8 @@ func (p *Push) takeTurn(ctx context.Context) time.Duration {
 	return waited
 }
 
-// endTurn may be called more than once.
+// endTurn ends one that was taken. It may be called more than once.
 func (p *Push) endTurn() {
-	if p.next != nil {
-		p.next()
-		p.next = func() {}
-	}
-}
-
-// passTurn ends a turn that was taken too early.
-func (p *Push) passTurn() {
 	if p.next != nil {
 		p.next()
 		p.next = nil

@@ -7,17 +7,14 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"syscall"
-	"time"
 
 	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/link"
-	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/restore"
 	"github.com/livemigrate/migrate/runtime"
@@ -131,36 +128,17 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 		h.log.Info("the id has been taken by another container", "container", m.Container, "move", m.Name)
 	}
 	if err == nil && holder != 0 {
-		err = killAll([]int{holder})
+		err = killCRIU(holder)
 	}
 	err = errors.Join(err, discardNetwork(ctx, h.order.Places, m.Name, h.log))
 	return errors.Join(err, restore.RemoveYards(h.order.logs(m.Container)), h.order.removeSpool(m.Name))
 }
 
-// criuOf is the CRIU that holds a container's tasks, and waits for a keeper that is gone.
-func criuOf(c *runtime.Container) []int {
-	pids, _ := c.Processes()
-	var holders []int
-	for _, pid := range pids {
-		tracer, err := process.Tracer(pid)
-		if err != nil || tracer == 0 || slices.Contains(holders, tracer) {
-			continue
-		}
-		if criu.Serving(tracer) {
-			holders = append(holders, tracer)
-		}
+func killCRIU(pid int) error {
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("kill criu: %w", err)
 	}
-	return holders
-}
-
-func killAll(pids []int) error {
-	var err error
-	for _, pid := range pids {
-		if killErr := syscall.Kill(pid, syscall.SIGKILL); killErr != nil && !errors.Is(killErr, syscall.ESRCH) {
-			err = errors.Join(err, fmt.Errorf("kill criu: %w", killErr))
-		}
-	}
-	return err
+	return nil
 }
 
 // Settle completes a container that is ours but whose keeper is gone: it may lack its place on the bridge and some of its memory,
@@ -198,27 +176,29 @@ func (h *host) release(ctx context.Context, c *runtime.Container, m journal.Move
 	return nil
 }
 
-// untracedLimit is how long a CRIU whose keeper is gone has for letting go: some milliseconds for each task.
-const untracedLimit = 10 * time.Second
-
 // awaitCRIU returns when CRIU, which goes on without its keeper, has let go of every task. One that ran and ended before its
 // turn would make it kill all of them; and who stops the tasks next must not meet it.
 func (h *host) awaitCRIU(ctx context.Context, c *runtime.Container) {
-	err := awaitUntraced(ctx, c)
-	if holders := criuOf(c); err != nil && len(holders) > 0 {
+	err := criu.AwaitLetGo(ctx, c.Processes)
+	if holder := holderOf(c); err != nil && holder != 0 {
 		// It was held when its keeper died, without a freezer, and waits for an answer. What it has restored goes on without it.
-		h.log.Warn("criu waits for a keeper that is gone; ending it", "container", c.ID(), "pids", holders)
-		err = errors.Join(killAll(holders), awaitUntraced(ctx, c))
+		h.log.Warn("criu waits for a keeper that is gone; ending it", "container", c.ID(), "pid", holder)
+		err = errors.Join(killCRIU(holder), criu.AwaitLetGo(ctx, c.Processes))
 	}
-	if err != nil { // a debugger, it may be
+	if err != nil {
 		h.log.Warn("the container runs on all the same", "container", c.ID(), "error", err)
 	}
 }
 
-func awaitUntraced(ctx context.Context, c *runtime.Container) error {
-	ctx, cancel := context.WithTimeout(ctx, untracedLimit)
-	defer cancel()
-	return process.AwaitUntraced(ctx, c.Processes)
+// holderOf is the CRIU that holds a container's tasks; 0 when none does.
+func holderOf(c *runtime.Container) int {
+	pids, _ := c.Processes()
+	for _, pid := range pids {
+		if holder := criu.Holder(pid); holder != 0 {
+			return holder
+		}
+	}
+	return 0
 }
 
 func (h *host) connect(ctx context.Context, c *runtime.Container, m journal.Move) error {

@@ -10,13 +10,13 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/livemigrate/migrate/checkpoint"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
@@ -84,7 +84,7 @@ func (m *mover) run(ctx context.Context) *report.Result {
 		began := time.Now()
 		attempt, err := m.attempt(ctx, record)
 		if err != nil {
-			return record.Finish(report.Result{Outcome: report.Kept, Container: m.order.Container, Error: oneLine(err)})
+			return record.Finish(report.Result{Outcome: report.Kept, Container: m.order.Container, Error: line.Of(err)})
 		}
 		link.note(attempt, began, time.Now())
 		switch {
@@ -228,7 +228,7 @@ func (m *mover) refused(ctx context.Context, err error) (*handover.Attempt, erro
 		return nil, handover.ErrCancelled
 	}
 	return &handover.Attempt{
-		Result: report.Result{Outcome: report.Refused, Container: m.order.Container, Source: hostname(), Error: oneLine(err)},
+		Result: report.Result{Outcome: report.Refused, Container: m.order.Container, Source: hostname(), Error: line.Of(err)},
 		Err:    err,
 	}, nil
 }
@@ -236,7 +236,7 @@ func (m *mover) refused(ctx context.Context, err error) (*handover.Attempt, erro
 func (m *mover) tidy(record *report.Recorder, err error) {
 	if err != nil {
 		m.log.Warn("clear up after an attempt", "error", err)
-		record.Warn("clear up after the move: " + oneLine(err))
+		record.Warn("clear up after the move: " + line.Of(err))
 	}
 }
 
@@ -248,9 +248,6 @@ func newMove() string {
 }
 
 func attemptName(move string, attempt int) string { return fmt.Sprintf("%s%04x", move, attempt&0xffff) }
-
-// oneLine is an error's text for an event or an answer: of joined errors each would have a line of its own.
-func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
 
 func newDialer(peer string, certificates transport.Certificates) (transport.Dialer, error) {
 	address, err := transport.ParseAddress(peer)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 
+	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 )
 
@@ -44,7 +45,7 @@ func (t *teller) tell(e report.Event) {
 
 // refuse tells of a move that could not even be tried, and returns err.
 func (t *teller) refuse(container string, err error) error {
-	t.tell(report.Event{Event: "result", Result: &report.Result{Outcome: report.Kept, Container: container, Error: oneLine(err)}})
+	t.tell(report.Event{Event: "result", Result: &report.Result{Outcome: report.Kept, Container: container, Error: line.Of(err)}})
 	return err
 }
 

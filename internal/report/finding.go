@@ -2,8 +2,8 @@ package report
 
 import (
 	"fmt"
-	"strings"
-	"unicode"
+
+	"github.com/livemigrate/migrate/internal/line"
 )
 
 // Severity is how much a finding matters.
@@ -36,17 +36,5 @@ func (f Finding) String() string {
 	if f.Cure != "" {
 		text += ": " + f.Cure
 	}
-	return printable(text)
-}
-
-// printable puts "?" for what a terminal may obey: names of processes and files are chosen by whoever runs in a container. Lines
-// of joined errors become one.
-func printable(text string) string {
-	text = strings.NewReplacer("\n", "; ", "\t", " ").Replace(text)
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
+	return line.Printable(text)
 }

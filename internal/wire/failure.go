@@ -3,6 +3,8 @@ package wire
 import (
 	"errors"
 	"strings"
+
+	"github.com/livemigrate/migrate/internal/line"
 )
 
 // Sentinels that cross hosts: an error that wraps one of them on one side does so on the other too.
@@ -66,7 +68,7 @@ func codes() []code {
 
 // NewFailure makes an error fit for the wire: the code of the sentinel that it wraps, if any, and its text.
 func NewFailure(err error) *Failure {
-	f := &Failure{Code: "error", Text: strings.ReplaceAll(err.Error(), "\n", "; ")} // joined errors have a line each
+	f := &Failure{Code: "error", Text: line.Of(err)} // joined errors have a line each
 	if len(f.Text) > MaxFailure {
 		f.Text = f.Text[:MaxFailure]
 	}
@@ -87,7 +89,7 @@ type RemoteError struct {
 	Findings   []*Finding // of its preflight
 }
 
-func (e *RemoteError) Error() string { return "peer: " + Printable(e.Text) }
+func (e *RemoteError) Error() string { return "peer: " + line.Printable(e.Text) }
 
 func (e *RemoteError) Unwrap() error {
 	for _, c := range codes() {

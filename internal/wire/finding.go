@@ -4,7 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"unicode"
+
+	"github.com/livemigrate/migrate/internal/line"
 )
 
 // Blocker is the severity of a finding that no move survives.
@@ -30,19 +31,7 @@ func (f *Finding) Line() string {
 	if f.GetCure() != "" {
 		text += ": " + f.GetCure()
 	}
-	return Printable(text)
-}
-
-// Printable is a text with "?" for what a terminal may obey: names of processes and files are chosen by whoever runs in a
-// container, and all that comes from a peer by the peer. Lines of joined errors become one.
-func Printable(text string) string {
-	text = strings.NewReplacer("\n", "; ", "\t", " ").Replace(text)
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
+	return line.Printable(text)
 }
 
 // RefusalError is a preflight's no. It crosses hosts with all that was found.
