@@ -103,6 +103,7 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 	if err != nil {
 		return nil, err
 	}
+	c.undo.addClose("handle of init", process) // or a process that stays keeps it until it collects garbage
 	c.undo.add("kill init", func(context.Context) error {
 		_ = process.Signal(unix.SIGKILL) // fails when it is dead already
 		return reap(process)

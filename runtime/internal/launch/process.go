@@ -30,6 +30,9 @@ func (p *Process) Wait() (int, error) {
 // Signal sends a signal; os.ErrProcessDone when the process has ended.
 func (p *Process) Signal(sig syscall.Signal) error { return p.process.Signal(sig) }
 
+// Close is for whoever does not Wait: the process goes on, and is reaped by its pid.
+func (p *Process) Close() error { return p.process.Release() }
+
 // sameProcess makes sure that what was done by pid was done to the process that started then. A number is given to
 // another process only after its owner is gone: whoever has it still, had it all the time.
 func sameProcess(pid int, start uint64) error {
