@@ -8,6 +8,7 @@ package main
 import (
 	"os"
 
+	"github.com/livemigrate/migrate/internal/sys/descriptor"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -16,5 +17,8 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "init" {
 		runtime.Init()
 	}
+	// What the caller has left open, a lock or a pipe that somebody reads to its end, is not for monitors and keepers, which stay. A
+	// kernel that can't withhold it runs no container either.
+	_ = descriptor.WithholdFrom(3)
 	os.Exit(run(os.Args))
 }

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +21,7 @@ import (
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/testutil"
 	"github.com/livemigrate/migrate/runtime"
+	"github.com/livemigrate/migrate/tests/lab"
 )
 
 func TestOutputOfACheckpointedContainerGoesOnByteForByte(t *testing.T) {
@@ -62,6 +65,42 @@ func TestRunReturnsWhileTheContainerRuns(t *testing.T) {
 	b.wait(t, "log", "begun")
 	if _, err := monitor.Offset(t.Context(), b.stateDir()); err != nil {
 		t.Error(err)
+	}
+}
+
+// A lock or a pipe that a script has open must not be held for as long as the container runs.
+func TestMonitorKeepsNothingOfItsCaller(t *testing.T) {
+	b := newBundle(t, false, "sleep 60")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cmd := b.command(t, "log")
+	cmd.ExtraFiles = []*os.File{w}
+	text, err := cmd.CombinedOutput()
+	w.Close()
+	if err != nil {
+		t.Fatalf("run: %v: %s", err, text)
+	}
+	if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("a pipe of the caller's: %v", err)
+	}
+
+	state := b.stateDir()
+	want := []string{
+		os.DevNull, os.DevNull, os.DevNull, "pipe", b.path("log"), "socket", state, filepath.Join(state, "exit.json"),
+		"anon_inode:[eventpoll]", "anon_inode:[eventfd]",
+	}
+	// Go looks for a limit of processors in the cgroup, and the library of cgroups keeps their mount point open.
+	got := slices.DeleteFunc(lab.Descriptors(b.load(t).State().MonitorPid), func(name string) bool { return strings.HasPrefix(name, "/sys/fs/cgroup") })
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the monitor has open\n%q, want\n%q", got, want)
 	}
 }
 
@@ -151,10 +190,15 @@ func (b *bundle) root() string            { return filepath.Join(b.dir, "root") 
 func (b *bundle) stateDir() string        { return filepath.Join(b.root(), b.id) }
 func (b *bundle) path(name string) string { return filepath.Join(b.dir, name) }
 
-func (b *bundle) run(t *testing.T, log string, flags ...string) (string, error) {
+func (b *bundle) command(t *testing.T, log string, flags ...string) *exec.Cmd {
 	t.Helper()
 	args := append([]string{"--root", b.root(), "run", "--detach", "--bundle", b.dir, "--log-file", b.path(log)}, flags...)
-	text, err := exec.CommandContext(t.Context(), os.Getenv(program), append(args, b.id)...).CombinedOutput()
+	return exec.CommandContext(t.Context(), os.Getenv(program), append(args, b.id)...)
+}
+
+func (b *bundle) run(t *testing.T, log string, flags ...string) (string, error) {
+	t.Helper()
+	text, err := b.command(t, log, flags...).CombinedOutput()
 	return string(text), err
 }
 

@@ -36,6 +36,11 @@ func (h *Host) Keepers() []int {
 	return h.processes(func(cmdline []byte, _ int) bool { return bytes.Contains(cmdline, []byte("\x00keeper\x00")) })
 }
 
+// Monitors are the processes that stay with detached containers on the host.
+func (h *Host) Monitors() []int {
+	return h.processes(func(cmdline []byte, _ int) bool { return bytes.Contains(cmdline, []byte("\x00monitor\x00")) })
+}
+
 // CRIUs are CRIU's processes on the host. While it dumps it names itself after its task.
 func (h *Host) CRIUs() []int {
 	return h.processes(func(cmdline []byte, _ int) bool {
@@ -75,4 +80,22 @@ func (h *Host) Named(program string) []int {
 		name, _, _ := bytes.Cut(cmdline, []byte{0})
 		return filepath.Base(string(name)) == program
 	})
+}
+
+// Descriptors are what a process has open: paths, and kinds ("pipe", "socket", "anon_inode:[eventpoll]") of what has none.
+func Descriptors(pid int) []string {
+	dir := fmt.Sprintf("/proc/%d/fd/", pid)
+	entries, _ := os.ReadDir(dir)
+	var list []string
+	for _, entry := range entries {
+		target, err := os.Readlink(dir + entry.Name())
+		if err != nil {
+			continue // closed while we look
+		}
+		if kind, _, numbered := strings.Cut(target, ":["); numbered && kind != "anon_inode" {
+			target = kind
+		}
+		list = append(list, target)
+	}
+	return list
 }

@@ -71,6 +71,22 @@ func TestChildHasOnlyWhatItInherits(t *testing.T) {
 	}
 }
 
+func TestChildHasNothingOfWhatIsWithheld(t *testing.T) {
+	given := null(t)
+	left, err := descriptor.Inherit(null(t)) // not 3: there is given
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := descriptor.WithholdFrom(3); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", `test -e /proc/self/fd/3 && ! test -e /proc/self/fd/$0`, strconv.Itoa(left))
+	cmd.ExtraFiles = []*os.File{given}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 func TestPollableReadObeysItsDeadline(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
