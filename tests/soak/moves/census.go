@@ -46,10 +46,11 @@ func (w *world) settled(ctx context.Context, before []count) ([]count, error) {
 	}
 }
 
-// calm tells that no move is under way any more.
+// calm tells that no move is under way any more. A keeper that has only just become a monitor, by an exec, has opened a part of what
+// it will have, and taken little memory: what is counted then has grown a moment later.
 func (w *world) calm() bool {
 	for _, h := range []*lab.Host{w.A, w.B} {
-		if len(h.Keepers())+len(h.CRIUs())+len(h.Feeders()) > 0 {
+		if len(h.Keepers())+len(h.CRIUs())+len(h.Feeders()) > 0 || !begun(h) {
 			return false
 		}
 	}
@@ -62,8 +63,8 @@ func (w *world) census() ([]count, error) {
 		p := w.look(h)
 		all = append(all,
 			count{h, "processes", p.processes, 0, 0},
-			count{h, "descriptors of serve", nil, p.serve, 4},
-			count{h, "descriptors of keepers and monitors", nil, p.descriptors, 4},
+			count{h, "descriptors of serve", p.serve, 0, 0},
+			count{h, "descriptors of keepers and monitors", p.descriptors, 0, 0},
 			count{h, "sockets in repair", p.repaired, 0, 0},
 			count{h, "MB of migrate's processes", nil, p.megabytes, 24},
 			count{h, "MB of the host", nil, w.megabytes(h), 24},
@@ -97,30 +98,30 @@ func (w *world) census() ([]count, error) {
 
 // looked is what processes tell.
 type looked struct {
-	processes, repaired           []string
-	serve, descriptors, megabytes int
+	processes, repaired, serve, descriptors []string
+	megabytes                               int
 }
 
 func (w *world) look(h *lab.Host) looked {
 	var l looked
 	kilobytes := 0
-	for _, pid := range h.Pids() {
-		cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline")
+	for _, text := range h.Pids() {
+		cmdline, err := os.ReadFile("/proc/" + text + "/cmdline")
 		if err != nil || len(cmdline) == 0 { // gone, or waits to be reaped
 			continue
 		}
 		l.processes = append(l.processes, name(cmdline))
-		fds, _ := os.ReadDir("/proc/" + pid + "/fd")
+		pid, _ := strconv.Atoi(text)
 		switch {
-		case pid == strconv.Itoa(w.servers[h].Cmd.Process.Pid):
-			l.serve = len(fds)
+		case pid == w.servers[h].Cmd.Process.Pid:
+			l.serve = lab.Descriptors(pid)
 		case bytes.Contains(cmdline, []byte("migrate\x00")):
-			l.descriptors += len(fds)
+			l.descriptors = append(l.descriptors, lab.Descriptors(pid)...)
 		default:
-			l.repaired = append(l.repaired, repaired(pid, fds)...)
+			l.repaired = append(l.repaired, repaired(pid)...)
 			continue
 		}
-		status, _ := os.ReadFile("/proc/" + pid + "/status")
+		status, _ := os.ReadFile("/proc/" + text + "/status")
 		if _, rest, ok := strings.Cut(string(status), "RssAnon:"); ok {
 			n, _ := strconv.Atoi(strings.Fields(rest)[0])
 			kilobytes += n
@@ -145,19 +146,19 @@ func name(cmdline []byte) string {
 const tcpRepair = 19
 
 // repaired are the sockets of a container's process that CRIU has left dead to it.
-func repaired(pid string, fds []os.DirEntry) []string {
-	number, _ := strconv.Atoi(pid)
-	process, err := descriptor.OpenRemote(number)
+func repaired(pid int) []string {
+	process, err := descriptor.OpenRemote(pid)
 	if err != nil {
 		return nil
 	}
 	defer process.Close()
+	fds, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
 	var list []string
 	for _, fd := range fds {
 		n, _ := strconv.Atoi(fd.Name())
 		_ = process.With(n, func(duplicate int) error {
 			if on, err := syscall.GetsockoptInt(duplicate, syscall.IPPROTO_TCP, tcpRepair); err == nil && on != 0 {
-				list = append(list, pid+"/"+fd.Name())
+				list = append(list, fmt.Sprintf("%d/%s", pid, fd.Name()))
 			}
 			return nil
 		})

@@ -71,7 +71,7 @@ func (w *world) drains(ctx context.Context) error {
 		return err
 	}
 	fmt.Fprintf(w.out, "%d replies over %d connections: 0 lost, 0 out of order\n", replies, len(clients))
-	return compare(w.out, before, after)
+	return errors.Join(compare(w.out, before, after), spare(w.A), spare(w.B))
 }
 
 // drain moves all of a host's containers.

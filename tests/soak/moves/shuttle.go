@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -67,7 +68,7 @@ func (w *world) shuttle(ctx context.Context) error {
 	fmt.Fprintf(w.out, "%d replies over one connection: 0 lost, 0 out of order; %d writes of another, each read back; the slowest took %v\n",
 		asking.Answers(), writing.written(), writing.longest().Round(time.Millisecond))
 	w.tell(f)
-	return compare(w.out, before, after)
+	return errors.Join(compare(w.out, before, after), spare(w.A), spare(w.B))
 }
 
 // move is the n-th, to the other host.
