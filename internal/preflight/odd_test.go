@@ -79,6 +79,9 @@ func beOdd(odd string) error {
 		if _, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0); err != nil {
 			return err
 		}
+		if err := waitAtOneself(); err != nil {
+			return err
+		}
 		return open("/dev/zero")
 	case "unix", "unixgram":
 		conn, err := net.Dial(word, argument)
@@ -155,6 +158,17 @@ func beOdd(odd string) error {
 	return fmt.Errorf("nobody knows how to be %s", odd)
 }
 
+// waitAtOneself makes a connection that does not lead out of the process, and that nobody has accepted.
+func waitAtOneself() error {
+	listener, err := net.Listen("unix", fmt.Sprintf("@preflight-%d", os.Getpid()))
+	if err != nil {
+		return err
+	}
+	conn, err := net.Dial("unix", listener.Addr().String())
+	slippery = append(slippery, listener, conn)
+	return err
+}
+
 // slippery are files that stay open.
 var slippery []io.Closer
 
@@ -224,13 +238,11 @@ func TestScanFindsWhatCannotBeSaved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stream.Close()
-	go func() { // a connection that nobody has accepted has no other end yet
-		for {
-			if _, err := stream.Accept(); err != nil {
-				return
-			}
-		}
-	}()
+	waiting, err := net.Listen("unix", filepath.Join(dir, "waiting")) // nobody accepts: it has no other end yet
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer waiting.Close()
 	datagrams, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(dir, "datagrams")})
 	if err != nil {
 		t.Fatal(err)
@@ -247,7 +259,8 @@ func TestScanFindsWhatCannotBeSaved(t *testing.T) {
 		{"vsock", Blocker, SocketKind},
 		{"packets", Blocker, PipeMode},
 		{"open /dev/fuse", Blocker, Device},
-		{"unix " + filepath.Join(dir, "stream"), Blocker, UnixSocket},
+		{"unix " + stream.Addr().String(), Blocker, UnixSocket},
+		{"unix " + waiting.Addr().String(), Blocker, UnixSocket},
 		{"unixgram " + filepath.Join(dir, "datagrams"), Warning, UnixSocket},
 		{"deleted 2000000", Note, DeletedFile},
 		{"deleted 67108864", Warning, DeletedFile},
@@ -257,6 +270,13 @@ func TestScanFindsWhatCannotBeSaved(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			pid := odd(t, c.what)
+			if strings.HasSuffix(c.what, stream.Addr().String()) {
+				conn, err := stream.Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+			}
 			_, found := scan(t, pid)
 			if !has(found, c.severity, c.code) {
 				t.Errorf("no %s %s: %v", c.severity, c.code, found)

@@ -47,7 +47,8 @@ type unixPeer struct {
 	name  string // of the other end, where it has one
 }
 
-// unixPeers asks the kernel for the other ends of all connected unix sockets in the process's network namespace, by inode.
+// unixPeers asks the kernel for the other ends of all connected unix sockets in the process's network namespace, by inode. A
+// connection that was not accepted yet has no other end: the socket that it waits at stands for it, as it does with CRIU.
 func unixPeers(pid int) (map[string]unixPeer, error) {
 	ns, err := netns.OfProcess(pid)
 	if err != nil {
@@ -67,8 +68,11 @@ func unixPeers(pid int) (map[string]unixPeer, error) {
 	}
 	peers := make(map[string]unixPeer)
 	for _, s := range sockets {
-		if s.Peer != 0 { // one that was not accepted yet is 0
+		if s.Peer != 0 {
 			peers[decimal(s.Inode)] = unixPeer{inode: decimal(s.Peer), kind: s.Type, name: names[s.Peer]}
+		}
+		for _, client := range s.Waiting {
+			peers[decimal(client)] = unixPeer{inode: decimal(s.Inode), kind: s.Type, name: s.Name}
 		}
 	}
 	return peers, nil

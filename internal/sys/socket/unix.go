@@ -15,13 +15,15 @@ type Unix struct {
 	Inode uint32
 	Peer  uint32 // inode of the one that it is connected to; 0: it is not, or that was not accepted yet
 	Name  string // an abstract one begins with "@"; "" for none
+
+	Waiting []uint32 // of one that listens: inodes of those whose connections to it were not accepted yet
 }
 
 // Of linux/unix_diag.h.
 const (
-	udiagShowName, udiagShowPeer = 1, 4
-	unixDiagName, unixDiagPeer   = 0, 2
-	unixDiagHead                 = 16 // bytes of struct unix_diag_msg
+	udiagShowName, udiagShowPeer, udiagShowIcons = 1, 4, 8
+	unixDiagName, unixDiagPeer, unixDiagIcons    = 0, 2, 3
+	unixDiagHead                                 = 16 // bytes of struct unix_diag_msg
 )
 
 // ListUnix lists the unix sockets of this thread's network namespace.
@@ -39,7 +41,7 @@ func ListUnix() ([]Unix, error) {
 	body := request[unix.NLMSG_HDRLEN:]
 	body[0] = unix.AF_UNIX
 	order.PutUint32(body[4:], ^uint32(0)) // in every state
-	order.PutUint32(body[12:], udiagShowName|udiagShowPeer)
+	order.PutUint32(body[12:], udiagShowName|udiagShowPeer|udiagShowIcons)
 	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, os.NewSyscallError("sendto", err)
 	}
@@ -112,6 +114,10 @@ func (s *Unix) attributes(data []byte) {
 		case unixDiagPeer:
 			if len(value) >= 4 {
 				s.Peer = order.Uint32(value)
+			}
+		case unixDiagIcons:
+			for ; len(value) >= 4; value = value[4:] {
+				s.Waiting = append(s.Waiting, order.Uint32(value))
 			}
 		}
 		data = data[min(aligned(size), len(data)):]

@@ -51,6 +51,35 @@ func TestListUnixTellsPeersAndNames(t *testing.T) {
 	}
 }
 
+// A connection that was not accepted yet is known by the socket that it waits at.
+func TestListUnixTellsWhoWaits(t *testing.T) {
+	listener, err := net.Listen("unix", filepath.Join(t.TempDir(), "stream"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	client, err := net.Dial("unix", listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	all, err := ListUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range all {
+		if s.Name != listener.Addr().String() || len(s.Waiting) == 0 {
+			continue
+		}
+		for _, c := range all {
+			if len(s.Waiting) == 1 && c.Inode == s.Waiting[0] && c.Peer == 0 && c.Name == "" {
+				return
+			}
+		}
+	}
+	t.Errorf("nobody waits at %s: %+v", listener.Addr(), all)
+}
+
 // What the kernel would never send must not end the program.
 func TestParseUnixRefusesNonsense(t *testing.T) {
 	for _, data := range [][]byte{nil, {1}, make([]byte, 16), {255, 0, 0, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}} {
