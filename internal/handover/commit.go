@@ -121,6 +121,7 @@ func (p *Push) finish(ctx context.Context, v verdict, err error) *Attempt {
 		past = p.past()
 		err = p.letGo(ctx)
 	case owing:
+		p.Container.SayMoved(ctx)
 		if err = p.follow(ctx); err != nil { // the peer may be wrong, but what it does not have is here
 			result.Outcome = report.Unknown
 			err = p.unknown(err, true)

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -30,6 +31,9 @@ func TestMemoryFollowsTheContainer(t *testing.T) {
 			}
 			if w.store.pages != m.pages {
 				t.Errorf("the peer has %v, want %v", w.store.pages, m.pages)
+			}
+			if said := slices.Index(w.steps, "say moved"); said < 0 || said > slices.Index(w.steps, "follow") {
+				t.Errorf("whoever watches it learns of the move when all of its memory has come: %v", w.steps)
 			}
 			if got := w.story(journal.Peer); got != "begin committed owing running" {
 				t.Errorf("peer's journal: %s", got)

@@ -67,6 +67,9 @@ type Container interface {
 	Growing(dir string) ([]string, error)
 	// Stdio tells, while the container stands still, where its descriptors 0-2 pointed and how far its log is.
 	Stdio(ctx context.Context) ([]byte, error)
+	// SayMoved tells those who watch the container that it runs at the peer, while its memory is still wanted here: it may be
+	// made to run on here after all. Destroy, Stop and Commit of the Held say it by themselves.
+	SayMoved(ctx context.Context)
 	// Destroy removes what is left of the container after it was given away. Its processes may be alive, frozen, or dead.
 	Destroy(ctx context.Context) error
 	// Stop kills what is left of it and keeps it as a container that has ended.

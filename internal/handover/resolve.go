@@ -76,6 +76,7 @@ func (r *Resolve) follow(ctx context.Context) (err error) {
 	if r.Container == nil {
 		return ErrGone
 	}
+	r.Container.SayMoved(ctx) // the move's own process may have been killed before it did
 	p := &Push{Move: r.Story.Move.Name, Dial: r.Dial, Retry: r.Patience, Mode: PostCopy, Record: report.NewRecorder(nil), Log: r.Log, lost: true}
 	if p.memory, err = r.Container.Remainder(ctx); err != nil {
 		return err

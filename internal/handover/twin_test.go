@@ -211,6 +211,13 @@ func (w *world) Revive(context.Context) error {
 	return nil
 }
 
+func (w *world) SayMoved(context.Context) {
+	if _, peer := w.states(); peer != running {
+		w.t.Errorf("clients are sent to the peer, where it is %s", peer)
+	}
+	_ = w.step("say moved")
+}
+
 func (w *world) Stop(context.Context) error {
 	w.set(&w.source, ended)
 	return w.step("stop")

@@ -360,7 +360,7 @@ func (h *held) Linked() (bool, error) { return image.HasLinkRemaps(h.images) }
 
 // Commit ends it: the container runs at the peer.
 func (h *held) Commit(ctx context.Context) error {
-	h.container.sayMoved(ctx)
+	h.container.hasMoved(ctx)
 	return h.Held.Commit(ctx)
 }
 
@@ -372,14 +372,14 @@ func (h *held) Rollback(ctx context.Context) error {
 
 // Destroy removes the container, whose processes may be alive and frozen.
 func (c *container) Destroy(ctx context.Context) error {
-	c.sayMoved(ctx)
+	c.hasMoved(ctx)
 	state := c.State()
 	return errors.Join(c.Delete(ctx, true), c.leaveNetwork(ctx, &state))
 }
 
 // Stop kills what is left of the container, which stays as one that has ended: --keep.
 func (c *container) Stop(ctx context.Context) error {
-	c.sayMoved(ctx)
+	c.hasMoved(ctx)
 	if err := c.KillAll(ctx); err != nil {
 		return err
 	}

@@ -163,12 +163,16 @@ func isLink(path, to string) bool {
 	return err == nil && target == to
 }
 
-// sayMoved is called before the container here is killed: its clients are sent to the peer. What was taken of its output is
-// there.
-func (c *container) sayMoved(ctx context.Context) {
+// SayMoved sends attached clients to the peer.
+func (c *container) SayMoved(ctx context.Context) {
 	c.tellMonitor(ctx, "attached clients do not know where it is", func(ctx context.Context, dir string) error {
 		return monitor.Moved(ctx, dir, c.order.Peer)
 	})
+}
+
+// hasMoved is called before the container here is killed: from then on what was taken of its output is at the peer alone.
+func (c *container) hasMoved(ctx context.Context) {
+	c.SayMoved(ctx)
 	if err := forgetUnread(c.StateDir()); err != nil {
 		c.log.Warn("output that has moved stays with the container's state", "error", err)
 	}

@@ -119,7 +119,7 @@ func TestUnreadOutputIsPutBackWhenAMoveFails(t *testing.T) {
 			taker.restoreOutput()
 			engine.container(t).restoreOutput()
 		}, o + e + "afterAFTER"},
-		{"moved", 2, func(t *testing.T, _ *engine, taker *container) { taker.sayMoved(t.Context()) }, "afterAFTER"},
+		{"moved", 2, func(t *testing.T, _ *engine, taker *container) { taker.hasMoved(t.Context()) }, "afterAFTER"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			engine := newEngine(t, c.outputs, size)

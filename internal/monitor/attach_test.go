@@ -203,6 +203,13 @@ func TestMovedContainerSendsItsClientsAfterIt(t *testing.T) {
 	if _, err := monitor.Attach(t.Context(), d.StateDir); err == nil || !strings.Contains(err.Error(), "moved to another host") {
 		t.Errorf("after the move: %v", err)
 	}
+	// The peer was lost before it had everything, and somebody has made the container run on here.
+	if err := monitor.Release(t.Context(), d.StateDir); err != nil {
+		t.Fatal(err)
+	}
+	again := attach(t, d)
+	again.write(t, "hello")
+	again.sees(t, "hello")
 }
 
 func TestHeldInputArrivesAfterTheRelease(t *testing.T) {

@@ -94,6 +94,15 @@ func (a *audience) dismiss(last frame) {
 	}
 }
 
+// stay undoes a dismissal to another host: the container runs on here, and may have clients again.
+func (a *audience) stay() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.last != nil && a.last.kind == frameMoved {
+		a.last = nil
+	}
+}
+
 // exit is dismiss with how the container ended, and waits until everybody knows.
 func (a *audience) exit(e *Exit) {
 	if e == nil { // nobody knows

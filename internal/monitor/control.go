@@ -99,14 +99,14 @@ func (h *Hold) Keep() error {
 // Close releases the input.
 func (h *Hold) Close() error { return h.conn.Close() }
 
-// Release lets attached clients' input through: the container runs on here.
+// Release lets attached clients' input through, and clients in again after Moved: the container runs on here.
 func Release(ctx context.Context, stateDir string) error {
 	_, err := ask(ctx, stateDir, request{Op: opRelease})
 	return err
 }
 
 // Moved tells attached clients on which host the container is now, and ends their connections. The container here must have
-// been drained, and is about to be removed. ErrNoMonitor when there is none.
+// been drained, and stands still until it is removed, or until Release. ErrNoMonitor when there is none.
 func Moved(ctx context.Context, stateDir, to string) error {
 	_, err := ask(ctx, stateDir, request{Op: opMoved, To: to})
 	return err
@@ -290,14 +290,17 @@ func (c *control) admit(conn *net.UnixConn) (*guest, error) {
 
 func (c *control) perform(r request) (offset int64, err error) {
 	in := c.audience.input
-	switch {
-	case r.Op == opDrain:
+	switch r.Op {
+	case opDrain:
 		return c.output.drain()
-	case r.Op == opMoved:
+	case opMoved:
 		c.audience.dismiss(frame{frameMoved, []byte(r.To)})
-	case r.Op == opRelease && in != nil:
-		in.release()
-	case r.Op == opRelease, r.Op == opOffset:
+	case opRelease:
+		c.audience.stay()
+		if in != nil {
+			in.release()
+		}
+	case opOffset:
 	default:
 		return 0, fmt.Errorf("the monitor knows no %q", r.Op)
 	}
