@@ -109,7 +109,7 @@ func Start(ctx context.Context, c *runtime.Container, o *Options) (*Client, erro
 	if err != nil {
 		return nil, err
 	}
-	start := &criu.StartOptions{Path: path, Foreground: o.ShellJob, Log: o.log()}
+	start := &criu.StartOptions{Path: path, Foreground: o.ShellJob, Limits: true, Log: o.log()}
 	if _, err := o.mayEnter(c); err != nil {
 		o.log().Debug("criu stays in the host's network namespace", "container", c.ID(), "cause", err)
 	} else {

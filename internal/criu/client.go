@@ -72,13 +72,16 @@ type StartOptions struct {
 	NetNS *os.File
 	// Grip makes Hold work.
 	Grip bool
-	Log  *slog.Logger // nil discards
+	// Limits lets the child read the limits of other users' processes on a host without CAP_SYS_RESOURCE: for a dump.
+	Limits bool
+	Log    *slog.Logger // nil discards
 }
 
 // Client is one child. It serves one request at a time.
 type Client struct {
 	conn   *seqpacket.Conn
 	grip   *seqpacket.Grip // nil: not asked for
+	lent   *os.File        // the library that the child loads; nil: none
 	cmd    *exec.Cmd
 	stderr *tail
 	log    *slog.Logger
@@ -124,6 +127,9 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 	// A restored task may hold the child's stderr for a moment after the child is gone.
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !o.Foreground}
+	if o.Limits {
+		c.lendLimits()
+	}
 	if o.NetNS != nil {
 		c.inNetwork = true
 		err = netns.Do(o.NetNS, cmd.Start)
@@ -191,6 +197,9 @@ func (c *Client) hangUp() error {
 	var err error
 	if c.grip != nil {
 		err = c.grip.Close()
+	}
+	if c.lent != nil {
+		err = errors.Join(err, c.lent.Close())
 	}
 	return errors.Join(err, c.conn.Close())
 }

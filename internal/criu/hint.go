@@ -42,7 +42,7 @@ var hints = []struct {
 	{[]string{"Unknown socket collected"}, "a socket of a family (vsock?) that CRIU cannot save: close it first"},
 	{[]string{"Control messages in queue"}, "a unix socket holds descriptors that nobody has received yet: try again in a moment"},
 	{[]string{"The packetized mode for pipes"}, "a pipe in packet mode (O_DIRECT) cannot be saved"},
-	{[]string{"Can't get rlimit"}, "a process of another user needs CAP_SYS_RESOURCE here: run the container in a user namespace"},
+	{[]string{"Can't get rlimit"}, "CRIU may not read the limits of another user's process: give CAP_SYS_RESOURCE, a CRIU that is linked dynamically, or the container a user namespace"},
 	{[]string{"Zombies with threads"}, "a process with threads was just ending: try again in a moment"},
 	{[]string{"Unable to freeze cgroup"}, "a process did not stop in time (uninterruptible I/O?): try again"},
 	{[]string{"Timeout reached"}, "a process did not stop in time (uninterruptible I/O?): try again"},

@@ -55,6 +55,7 @@ func SubjectOf(c *runtime.Container) (*Subject, error) {
 	plan := c.Plan()
 	s := &Subject{
 		Pids: pids, Init: c.InitPid(), Binds: make(map[string]string), Cgroups: c.State().CgroupPaths,
+		Now: c.Processes,
 	}
 	if s.Host, err = SharesNetwork(c); err != nil {
 		return nil, err

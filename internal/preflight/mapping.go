@@ -104,6 +104,6 @@ func (p *proc) judgeMappings() Findings {
 }
 
 func (p *proc) ioUring() Finding {
-	return p.finding(Blocker, IOUring, "run the program without io_uring (for Node.js UV_USE_IO_URING=0), or forbid it by seccomp",
+	return p.finding(Blocker, IOUring, "run the program without io_uring (Node.js: UV_USE_IO_URING=0; MariaDB: --innodb-use-native-aio=0), or forbid it by seccomp",
 		"uses io_uring, which cannot be saved")
 }

@@ -87,6 +87,22 @@ func beOdd(odd string) error {
 		conn, err := net.Dial(word, argument)
 		slippery = append(slippery, conn)
 		return err
+	case "accept": // and close
+		listener, err := net.Listen("unix", argument)
+		if err == nil {
+			go answerOnce(listener)
+		}
+		return err
+	case "dial": // again and again
+		go func() {
+			for {
+				if conn, err := net.Dial("unix", argument); err == nil {
+					_, _ = conn.Read(make([]byte, 1))
+					conn.Close()
+				}
+			}
+		}()
+		return nil
 	case "packets":
 		var ends [2]int
 		return syscall.Pipe2(ends[:], syscall.O_DIRECT)
@@ -216,6 +232,15 @@ func odd(t *testing.T, what string, change ...func(*exec.Cmd)) int {
 	return cmd.Process.Pid
 }
 
+func answerOnce(listener net.Listener) {
+	for {
+		if conn, err := listener.Accept(); err == nil {
+			_, _ = conn.Write([]byte{1})
+			conn.Close()
+		}
+	}
+}
+
 // scan looks at processes; the first is their init.
 func scan(t *testing.T, pids ...int) (*Needs, Findings) {
 	t.Helper()
@@ -285,6 +310,18 @@ func TestScanFindsWhatCannotBeSaved(t *testing.T) {
 				t.Errorf("too much: %v", more)
 			}
 		})
+	}
+}
+
+// Connections that come and go between two processes, as between a web server and its workers, don't lead out.
+func TestScanWaitsForConnectionsThatPass(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "socket")
+	server := odd(t, "accept "+path)
+	pids := []int{server, odd(t, "dial "+path), odd(t, "dial "+path)}
+	for range 10 {
+		if _, found := scan(t, pids...); len(found.Of(Blocker)) > 0 {
+			t.Fatalf("%v", found)
+		}
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/livemigrate/migrate/internal/sys/limits"
 	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
@@ -53,7 +54,7 @@ func readProcess(pid int) (*proc, error) {
 	}
 	p.readNamespaces()
 	_, err := process.FileLimit(pid)
-	p.foreign = errors.Is(err, syscall.EPERM)
+	p.foreign = errors.Is(err, syscall.EPERM) && !limits.Supported
 	if p.mappings, err = readMappings(pid); err != nil {
 		return nil, ended(err)
 	}

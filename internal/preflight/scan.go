@@ -3,7 +3,6 @@ package preflight
 import (
 	"context"
 	"errors"
-	"maps"
 	"runtime"
 	"slices"
 	"time"
@@ -20,6 +19,8 @@ type Subject struct {
 	Path   bool              // its network namespace has a path
 	Keeps  bool              // its TCP connections are to be kept, whatever comes along
 	Closes bool              // they are to be closed
+
+	Now func() ([]int, error) // Pids as they are later; nil: they stay
 
 	Cgroups map[string]string // the directories of its cgroup by controller; "" is cgroup v2
 	Tmpfs   []string          // destinations of the file systems in memory that are its own
@@ -58,7 +59,7 @@ func Scan(ctx context.Context, s *Subject) (*Needs, Findings, error) {
 		findings = append(findings, p.judgeSockets()...)
 		findings = append(findings, c.judgeWatches(ctx, p)...)
 	}
-	unix, err := c.judgeUnix()
+	unix, err := c.judgeUnix(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -179,37 +180,6 @@ func (c *container) judgeTree() (strangers map[int]bool, f Findings) {
 		}
 	}
 	return strangers, f
-}
-
-func (c *container) judgeUnix() (Findings, error) {
-	inside := make(map[string]bool)
-	spaces := make(map[string][]*proc) // by network namespace
-	for _, p := range c.processes {
-		for i := range p.descriptors {
-			if d := &p.descriptors[i]; d.domain != 0 {
-				inside[d.inode()] = true
-			}
-		}
-		spaces[p.namespaces["net"]] = append(spaces[p.namespaces["net"]], p)
-	}
-	var f Findings
-	for _, space := range slices.Sorted(maps.Keys(spaces)) {
-		members := spaces[space]
-		if !slices.ContainsFunc(members, (*proc).hasUnix) {
-			continue
-		}
-		peers, err := unixPeers(members[0].pid)
-		if err != nil {
-			if _, err := readProcess(members[0].pid); errors.Is(err, errEnded) {
-				continue
-			}
-			return nil, err
-		}
-		for _, p := range members {
-			f = append(f, p.judgeUnix(peers, inside)...)
-		}
-	}
-	return f, nil
 }
 
 // onceEach leaves out what would be said of one process twice, but for the number of a descriptor.
