@@ -69,6 +69,9 @@ func (s *Stat) IsWhiteout() bool { return s.Type() == unix.S_IFCHR && s.Rdev == 
 // Same says whether two results are of the same inode.
 func (s *Stat) Same(o *Stat) bool { return s.Ino == o.Ino && s.Dev == o.Dev }
 
+// KernelDev is the device as the kernel, and /proc, count it: 20 bits of it are the minor number.
+func (s *Stat) KernelDev() uint64 { return uint64(unix.Major(s.Dev))<<20 | uint64(unix.Minor(s.Dev)) }
+
 // Unchanged says whether an inode has the same change time, size and number as before: its content and its attributes
 // are then the same too, unless the change fell into the same tick of the clock or went through a writable mapping.
 func (s *Stat) Unchanged(o *Stat) bool {

@@ -1,0 +1,262 @@
+package unlinked
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
+)
+
+// ErrTooMuch: more comes than this side takes.
+var ErrTooMuch = errors.New("deleted files are larger than this host takes")
+
+// Target is the side that the files come to. One call at a time. The caller closes it.
+type Target struct {
+	root  func(index int) (*fs.Dir, error)
+	limit int64 // bytes that may still come; 0: all
+	roots map[int]*fs.Dir
+	files map[int]*staged
+	names []name
+}
+
+// staged is a file that is complete up to the next pass.
+type staged struct {
+	file   *os.File
+	places []Place
+}
+
+// name is one that a file has for the moment.
+type name struct {
+	dir  *fs.Dir
+	name string
+}
+
+// NewTarget makes one. root opens the directory with that index among the source's Roots; it is closed with the Target. All of
+// them are reached through one mount.
+func NewTarget(root func(index int) (*fs.Dir, error)) *Target {
+	return &Target{root: root, roots: make(map[int]*fs.Dir), files: make(map[int]*staged)}
+}
+
+// Limit is how many bytes of content may come from now on; 0 is no limit.
+func (t *Target) Limit(bytes int64) { t.limit = bytes }
+
+// Serve takes part in one Pass or Delta and returns when the other side has said that it is over: the bytes of content. The
+// error may say that the disk is full (hole.NoRoom).
+func (t *Target) Serve(ctx context.Context, ch Channel) (int64, error) {
+	var came int64
+	buffer := make([]byte, 0, blockSize+64)
+	for {
+		frame, err := ch.Recv(ctx, buffer)
+		if err != nil {
+			return came, err
+		}
+		if len(frame) == 0 {
+			return came, ErrMalformed
+		}
+		r := &reader{rest: frame[1:]}
+		switch kind := frameKind(frame[0]); kind {
+		case frameListed:
+			err = ch.Send(ctx, t.taken())
+		case frameEnd:
+			return came, nil
+		case frameStill:
+		case frameData:
+			came += int64(len(frame))
+			if t.limit > 0 && came > t.limit {
+				return came, ErrTooMuch
+			}
+			err = t.apply(kind, r)
+		default:
+			err = t.apply(kind, r)
+		}
+		if err != nil {
+			return came, fmt.Errorf("take deleted files: %w", err)
+		}
+	}
+}
+
+// taken lists those that can't be had.
+func (t *Target) taken() []byte {
+	b := numbers(frameTaken)
+	for index, f := range t.files {
+		if f.file == nil {
+			b = append(b, numbers(0, uint64(index))[1:]...)
+		}
+	}
+	return b
+}
+
+// apply does what a frame of one file says.
+func (t *Target) apply(kind frameKind, r *reader) error {
+	index := int(r.number(MostFiles - 1))
+	if kind == frameFile {
+		size, places := int64(r.number(mostSize)), r.places()
+		if r.err != nil {
+			return r.err
+		}
+		return t.add(index, size, places)
+	}
+	f := t.files[index]
+	if r.err != nil || f == nil || f.file == nil && kind != frameDrop {
+		return errors.Join(ErrMalformed, r.err)
+	}
+	switch kind {
+	case frameData:
+		off := int64(r.number(mostSize))
+		if r.err != nil || off+int64(len(r.rest)) > mostSize {
+			return errors.Join(ErrMalformed, r.err)
+		}
+		_, err := f.file.WriteAt(r.rest, off)
+		return err
+	case frameHole:
+		off, n := int64(r.number(mostSize)), int64(r.number(blockSize))
+		if r.err != nil || n == 0 {
+			return errors.Join(ErrMalformed, r.err)
+		}
+		return fs.PunchHole(f.file, off, n)
+	case frameAttr:
+		a := r.attributes()
+		if r.err != nil {
+			return r.err
+		}
+		return a.set(f.file)
+	case frameDrop:
+		delete(t.files, index)
+		if f.file != nil {
+			return f.file.Close()
+		}
+		return nil
+	}
+	return ErrMalformed
+}
+
+// add makes a file, on the filesystem where its first place is, or notes more places of one.
+func (t *Target) add(index int, size int64, places []Place) error {
+	for _, p := range places {
+		if _, err := t.dir(p.Root); err != nil {
+			return err
+		}
+	}
+	if f := t.files[index]; f != nil {
+		f.places = places
+		return nil
+	}
+	dir, err := t.dir(places[0].Root)
+	if err != nil {
+		return err
+	}
+	file, err := dir.Nameless()
+	if err != nil && !fs.NoNameless(err) {
+		return err
+	}
+	t.files[index] = &staged{file: file, places: places}
+	if file == nil {
+		return nil
+	}
+	return file.Truncate(size)
+}
+
+func (t *Target) dir(index int) (*fs.Dir, error) {
+	if d := t.roots[index]; d != nil {
+		return d, nil
+	}
+	d, err := t.root(index)
+	if err == nil {
+		t.roots[index] = d
+	}
+	return d, err
+}
+
+// set gives a file its length, and what it has beside its content.
+func (a *attributes) set(f *os.File) error {
+	if err := f.Truncate(a.size); err != nil {
+		return err
+	}
+	if err := f.Chown(int(a.uid), int(a.gid)); err != nil {
+		return err
+	}
+	return errors.Join(fs.ChmodFile(f, a.mode), fs.SetMtimeFile(f, a.mtime))
+}
+
+// Named is a file that has a name for the moment.
+type Named struct {
+	Place
+	Now string // how the container finds it, on the same mount
+}
+
+// Name gives the file of a mount and inode of the source's one more name, until Close; nil when no such file has come. The name
+// is in the directory of the one that it had, if that is still there: the restore changes the time of that in any case.
+func (t *Target) Name(mount int, inode uint64) (*Named, error) {
+	for _, f := range t.files {
+		for _, p := range f.places {
+			if p.Mount != mount || p.Inode != inode || f.file == nil {
+				continue
+			}
+			root, err := t.dir(p.Root)
+			if err != nil {
+				return nil, err
+			}
+			token := make([]byte, 12)
+			_, _ = rand.Read(token) // never fails, by its documentation
+			called := ".migrate-deleted-" + hex.EncodeToString(token)
+			if dir, err := root.Beneath(p.parent()); err == nil {
+				if err := dir.Name(f.file, called); err == nil {
+					t.names = append(t.names, name{dir, called})
+					return &Named{p, path.Join("/", p.Point, p.parent(), called)}, nil
+				}
+				dir.Close()
+			}
+			dir, err := root.Dup()
+			if err != nil {
+				return nil, err
+			}
+			t.names = append(t.names, name{dir, called})
+			return &Named{p, path.Join("/", p.Point, called)}, dir.Name(f.file, called)
+		}
+	}
+	return nil, nil
+}
+
+// parent is where the file was, seen from the mount's root.
+func (p *Place) parent() string {
+	rel, ok := strings.CutPrefix(path.Clean(p.Path), strings.TrimSuffix(path.Clean(p.Point), "/")+"/")
+	if !ok {
+		return "."
+	}
+	return path.Dir(rel)
+}
+
+// Settle closes the files: from here on they live by their names, and may be executed.
+func (t *Target) Settle() error {
+	var err error
+	for index, f := range t.files {
+		if f.file != nil {
+			err = errors.Join(err, f.file.Close())
+		}
+		delete(t.files, index)
+	}
+	return err
+}
+
+// Close removes what names there still are, and with them all that nobody has open.
+func (t *Target) Close() error {
+	err := t.Settle()
+	for _, n := range t.names {
+		if gone := n.dir.Unlink(n.name); !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+		err = errors.Join(err, n.dir.Close())
+	}
+	t.names = nil
+	for index, d := range t.roots {
+		err = errors.Join(err, d.Close())
+		delete(t.roots, index)
+	}
+	return err
+}
