@@ -73,6 +73,9 @@ type Options struct {
 	PageServer        string      // ADDRESS:PORT of CRIU's page server
 	StatusFD          *os.File    // gets one zero byte when lazy pages can be fetched, and is closed
 	GhostLimit        int64       // largest unlinked file that is saved, in bytes; 0 is DefaultGhostLimit
+	// ExternalFiles are open files that the caller carries (criu.ExternalFile): neither what is in them is saved, nor what they are
+	// called. A restore needs them put back into the images (image.Relink).
+	ExternalFiles []string
 
 	compare bool // with the parent, at the end: CRIU has none, and memory is left
 	// byItself: CRIU saves tmpfs mounts and looks at the network from outside, as it does without us.

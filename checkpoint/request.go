@@ -106,6 +106,7 @@ func (d *dump) addGhostLimit(options *criu.Options, _ *runtime.Plan) error {
 		return fmt.Errorf("ghost limit of %d bytes is out of range (up to 4 GiB)", limit)
 	}
 	options.GhostLimit = ptr(uint32(limit))
+	options.External = append(options.External, d.options.ExternalFiles...)
 	d.options.log().Debug("unlinked open files are saved too", "limit", limit)
 	return nil
 }

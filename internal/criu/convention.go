@@ -38,6 +38,9 @@ func ExternalNamespace(kind specs.LinuxNamespaceType, inode uint64) string {
 	return fmt.Sprintf("%s[%d]:%s", name, inode, NamespaceKey(kind))
 }
 
+// ExternalFile tells a dump that the open file with this inode, on the mount with this id, is somebody else's affair.
+func ExternalFile(mount int, inode uint64) string { return fmt.Sprintf("file[%x:%x]", mount, inode) }
+
 // MountKey is the name of a mount in the images: where it really is in the container, links of the rootfs followed.
 func MountKey(rootfs, destination string) (string, error) {
 	path, err := securejoin.SecureJoin(rootfs, destination)
