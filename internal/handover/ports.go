@@ -148,6 +148,8 @@ type Held interface {
 type Tree interface {
 	// Pass brings the peer's tree up to date while the container runs; it returns the bytes sent.
 	Pass(ctx context.Context, ch Channel) (uint64, error)
+	// Again tells that another Pass, shortly before the stop, makes the Delta smaller.
+	Again() bool
 	// Delta sends what has changed since, while the container stands still.
 	Delta(ctx context.Context, ch Channel) (uint64, error)
 }

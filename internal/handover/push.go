@@ -128,6 +128,14 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 		return err
 	}
 	p.takeTurn(ctx)
+	for i, tree := range p.Container.Trees() {
+		if !tree.Again() {
+			continue
+		}
+		if err := p.sync(ctx, i, tree.Pass, nil); err != nil {
+			return err
+		}
+	}
 	if err := p.dump(ctx, alarm, undo); err != nil { // 4, 5
 		return err
 	}

@@ -31,6 +31,7 @@ type world struct {
 	failAt     string // name of the twin's step that fails
 	thawAt     bool   // and thawing fails then as well
 	keep       bool
+	again      bool   // another pass is worth it
 	closeFails bool   // and letting go of the memory
 	linked     bool   // the dump makes names in the tree
 	hostile    []byte // a frame of pages that goes with the others
@@ -134,6 +135,8 @@ func (w *world) Pass(ctx context.Context, ch Channel) (uint64, error) {
 	}
 	return 5, ch.Send(ctx, []byte("files"))
 }
+
+func (w *world) Again() bool { return w.again }
 
 func (w *world) Delta(ctx context.Context, ch Channel) (uint64, error) {
 	if err := w.step("delta"); err != nil {

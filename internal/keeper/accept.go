@@ -96,7 +96,7 @@ func (p *place) arrival() (*preflight.Arrival, error) {
 		a.LogFile = ""
 	}
 	for i, t := range p.hello.GetTrees() {
-		if _, err := os.Stat(p.treePath(i)); err != nil { // what is there already is not counted again
+		if _, err := os.Stat(p.treePath(i)); err != nil || i > 0 && i == p.identity.Deleted { // what is there already is not counted again
 			a.Files += t.GetBytes()
 		}
 	}
@@ -126,6 +126,12 @@ func (p *place) travels() (map[int]bool, error) {
 			return nil, fmt.Errorf("%w: a volume at %q of a tree", wire.ErrMalformed, v.Path)
 		}
 		travels[v.Mount], used[v.Tree] = true, true
+	}
+	if d := p.identity.Deleted; d != 0 {
+		if d < 0 || d >= len(p.hello.GetTrees()) || used[d] {
+			return nil, fmt.Errorf("%w: deleted files as tree %d of %d", wire.ErrMalformed, d, len(p.hello.GetTrees()))
+		}
+		used[d] = true
 	}
 	if len(used) != len(p.hello.GetTrees()) {
 		return nil, fmt.Errorf("%w: of %d trees volumes use %d", wire.ErrMalformed, len(p.hello.GetTrees()), len(used))

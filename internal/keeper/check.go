@@ -49,7 +49,7 @@ func Check(ctx context.Context, o *Order, log *slog.Logger) (*Preflight, error) 
 		return p, err
 	}
 	findings, err := c.ask(ctx)
-	err = errors.Join(err, c.unmark())
+	err = errors.Join(err, c.unmark(), c.leaveDeleted())
 	p.Findings = append(p.Findings, findings.found...).Sort()
 	for i := range p.Findings {
 		if f := &p.Findings[i]; o.Besides > 0 && (f.Code == string(preflight.MemorySpace) || f.Code == string(preflight.MemoryLimit)) {

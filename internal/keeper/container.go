@@ -34,6 +34,7 @@ type container struct {
 	log       *slog.Logger
 	client    *checkpoint.Client // CRIU, started before it is needed; nil once the dump has taken it over
 	trees     []*tree
+	deleted   *deletedFiles // nil without any
 	binds     []*bind
 	marks     []*preflight.Mark // on those that the peer must have too
 	facts     criuFacts
@@ -95,7 +96,7 @@ func (c *container) Close() error {
 	if c.client != nil {
 		err = c.client.Close()
 	}
-	err = errors.Join(err, c.unmark())
+	err = errors.Join(err, c.unmark(), c.leaveDeleted())
 	for _, t := range c.trees {
 		if t.source != nil {
 			err = errors.Join(err, t.source.Close())
@@ -163,6 +164,10 @@ func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, er
 	for _, t := range c.trees {
 		hello.Trees = append(hello.Trees, &wire.Tree{Name: t.name, Destination: t.destination, Bytes: t.size()})
 	}
+	if c.deleted != nil {
+		who.Deleted = len(hello.Trees)
+		hello.Trees = append(hello.Trees, &wire.Tree{Name: "deleted", Bytes: c.deleted.source.Bytes()})
+	}
 	hello.Identity, err = json.Marshal(who)
 	return hello, findings.ToWire(), err
 }
@@ -177,6 +182,10 @@ func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.
 	findings := preflight.Container(c.Container, c.dumpOptions(""))
 	findings = append(findings, c.judgeBinds()...)
 	subject.Binds = c.localBinds()
+	if err := c.findDeleted(); err != nil {
+		return nil, nil, err
+	}
+	subject.Ahead = c.ahead()
 	if c.order.Feed {
 		if err := c.fits(); err != nil {
 			findings = append(findings, preflight.Misfit(preflight.Warning, preflight.MemoryLimit, "raise its limit",
@@ -235,6 +244,9 @@ func (c *container) Trees() []handover.Tree {
 	for _, t := range c.trees {
 		trees = append(trees, t)
 	}
+	if c.deleted != nil {
+		trees = append(trees, c.deleted)
+	}
 	return trees
 }
 
@@ -276,6 +288,7 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 	o := c.dumpOptions(dir)
 	o.WorkDir = c.order.logs(c.ID())
 	o.LeaveMemory = c.memory != nil
+	o.ExternalFiles = c.externalFiles()
 	o.BeforeFreeze = func(ctx context.Context) error {
 		// Tasks without processor time take until the next period to stand still; CRIU saves the quota; and whoever thaws
 		// the container should not have to think of it.

@@ -21,6 +21,8 @@ type identity struct {
 	Created   time.Time        `json:"created"`
 	Volumes   []volume         `json:"volumes,omitempty"`
 
+	Deleted int `json:"deleted,omitempty"` // which tree is none, but the deleted files that are open; 0: there are none
+
 	Binds []preflight.Bind `json:"binds,omitempty"` // mounts that do not travel
 
 	NoSeccompFlags bool `json:"no_seccomp_flags,omitempty"` // of the plan: the config lost it on its way through JSON

@@ -18,6 +18,7 @@ import (
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/internal/unlinked"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/restore"
 	"github.com/livemigrate/migrate/runtime"
@@ -36,10 +37,11 @@ type place struct {
 	fresh     bool   // the bundle directory is of this move
 	madeLog   bool   // and so is its log
 	targets   map[int]*filesync.Target
-	came      int64  // bytes of files, in all passes
-	feeds     bool   // this host has offered to take pages,
-	feedLimit uint64 // of so many bytes
-	full      bool   // the disk was too small: what came of the tree is in the way
+	deleted   *unlinked.Target // nil until the first such file
+	came      int64            // bytes of files, in all passes
+	feeds     bool             // this host has offered to take pages,
+	feedLimit uint64           // of so many bytes
+	full      bool             // the disk was too small: what came of the tree is in the way
 	images    string
 	network   *network     // nil without a network namespace by path
 	lost      []netip.Addr // its addresses that do not come along
@@ -59,6 +61,9 @@ func (p *place) Images() string { return p.images }
 
 // Sync serves one pass over a tree.
 func (p *place) Sync(ctx context.Context, index int, ch handover.Channel) (uint64, error) {
+	if index > 0 && index == p.identity.Deleted {
+		return p.syncDeleted(ctx, ch)
+	}
 	target, err := p.target(index)
 	if err != nil {
 		return 0, err
@@ -280,6 +285,9 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 	} else if closed > 0 {
 		p.host.log.Info("connections are closed: their address did not come along", "number", closed)
 	}
+	if err := p.nameDeleted(); err != nil {
+		return nil, err
+	}
 	o := p.restoreOptions()
 	o.Client, p.client = p.client, nil
 	p.gate, err = restore.Begin(ctx, p.prepared, o)
@@ -363,7 +371,7 @@ func (p *place) stalled() []link.Stalled {
 
 // finish clears up after a container that runs: what the service need not wait for. The lock is left to whoever goes on.
 func (p *place) finish(ctx context.Context) error {
-	err := errors.Join(p.closeTargets(ctx, true), os.RemoveAll(p.images))
+	err := errors.Join(p.closeDeleted(), p.closeTargets(ctx, true), os.RemoveAll(p.images))
 	if p.network != nil {
 		err = errors.Join(err, p.network.done())
 	}
@@ -398,7 +406,7 @@ func (p *place) Discard(ctx context.Context) error {
 	if p.images != "" {
 		err = errors.Join(err, os.RemoveAll(p.images))
 	}
-	err = errors.Join(err, p.closeTargets(ctx, false))
+	err = errors.Join(err, p.closeDeleted(), p.closeTargets(ctx, false))
 	if p.full && p.fresh {
 		err = errors.Join(err, os.RemoveAll(p.bundle))
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
+	"github.com/livemigrate/migrate/internal/unlinked"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 	"github.com/livemigrate/migrate/transport"
@@ -112,7 +113,7 @@ const unluckyTimes = 4
 // isPassing tells whether a dump failed for what is likely over a moment later: a state that CRIU names, or a thread whose
 // end it was caught in, and which the dump lacks.
 func isPassing(err error) bool {
-	if errors.Is(err, image.ErrDamaged) {
+	if errors.Is(err, image.ErrDamaged) || errors.Is(err, unlinked.ErrNamed) {
 		return true
 	}
 	failed, ok := errors.AsType[*checkpoint.Error](err)

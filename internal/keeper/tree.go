@@ -65,6 +65,9 @@ func (t *tree) Delta(ctx context.Context, ch handover.Channel) (uint64, error) {
 	return uint64(stats.Bytes), err
 }
 
+// Again: what changes is known without another look.
+func (t *tree) Again() bool { return false }
+
 // dirty names what the change log can't tell of: files that are open for writing or mapped. A write through a mapping
 // raises no event.
 func (t *tree) dirty() ([]string, error) {

@@ -42,6 +42,11 @@ func (c *container) judgeGhosts() (Findings, uint64) {
 			return
 		}
 		seen[id] = true
+		if bytes, ahead := c.subject.Ahead[id]; ahead {
+			f = append(f, p.finding(Note, DeletedFile, "", "has the deleted file %s open: its %s travel while the container runs",
+				strings.TrimSuffix(name, " (deleted)"), size(bytes)))
+			return
+		}
 		sum += g.bytes
 		name = strings.TrimSuffix(name, " (deleted)")
 		const cure = "let it be closed, or given a name: a file with a name travels while the container runs"

@@ -204,6 +204,19 @@ func TestFilesThatMayGrowAreMarked(t *testing.T) {
 	}
 }
 
+// A deleted file is copied in the stop by CRIU, which has its limit, unless it goes ahead.
+func TestDeletedFilesAreJudged(t *testing.T) {
+	large := ghost{device: 1, inode: 2, bytes: 5 << 30}
+	p := &proc{descriptors: []openFile{{link: "/gone (deleted)", ghost: large}, {link: "/gone (deleted)", ghost: large}}}
+	for severity, subject := range map[Severity]*Subject{Blocker: {}, Note: {Ahead: map[[2]uint64]uint64{{1, 2}: 5 << 30}}} {
+		c := &container{subject: subject, processes: []*proc{p}}
+		f, copied := c.judgeGhosts()
+		if len(f) != 1 || !has(f, severity, DeletedFile) || (copied == 0) != (severity == Note) {
+			t.Errorf("%v, want one %s; %d bytes are copied", f, severity, copied)
+		}
+	}
+}
+
 func TestCgroupLimitsAreJudged(t *testing.T) {
 	root := "/sys/fs/cgroup/memory"
 	if testutil.Cgroup2Alone() {

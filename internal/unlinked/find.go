@@ -72,7 +72,7 @@ func (f *finder) descriptors(proc string) error {
 				err = f.see(link, text, info.Mode()&0o200 != 0)
 			}
 		}
-		if err = gone(err); err != nil {
+		if err := gone(err); err != nil {
 			return err
 		}
 	}
@@ -98,7 +98,7 @@ func (f *finder) mappings(proc string) error {
 		if err == nil {
 			err = f.see(link, text, fields[1][1] == 'w' && fields[1][3] == 's')
 		}
-		if err = gone(err); err != nil {
+		if err := gone(err); err != nil {
 			return err
 		}
 	}
@@ -142,10 +142,10 @@ func (f *finder) see(link, text string, writable bool) error {
 		s.odd = true
 		return nil
 	}
-	number, err := mountOf(link)
-	m, ok := f.mounts[number]
-	if err != nil || !ok || m.dev != st.Dev {
-		s.odd = true // and if it can't be opened: CRIU may know how
+	number, ok := mountOf(link)
+	m, travels := f.mounts[number]
+	if !ok || !travels || m.dev != st.Dev { // and if it can't be opened: CRIU may know how
+		s.odd = true
 		return nil
 	}
 	place := Place{Mount: number, Device: st.KernelDev(), Inode: st.Ino, Root: m.root, Point: m.point, Path: strings.TrimSuffix(text, suffix)}
@@ -158,13 +158,14 @@ func (f *finder) see(link, text string, writable bool) error {
 	return nil
 }
 
-func mountOf(link string) (int, error) {
+func mountOf(link string) (id int, ok bool) {
 	file, err := fs.OpenLink(link)
 	if err != nil {
-		return 0, err
+		return 0, false
 	}
 	defer file.Close()
-	return fs.MountOf(int(file.Fd()))
+	id, err = fs.MountOf(int(file.Fd()))
+	return id, err == nil
 }
 
 // watches reads "inotify wd:1 ino:1c2 sdev:fd00001 mask:..." and the like.

@@ -2,6 +2,7 @@
 //
 //	workload tree      processes and threads joined by pipes, unix sockets, shared memory and a pty
 //	workload files     files written, renamed, linked and deleted without a pause
+//	workload deleted N DIR...  files without a name in each directory, one of N MB, written by two processes
 //	workload memory N  N MB of incompressible memory; --rate R random pages rewritten a second, --shared, --half, --forks N
 //	workload kinds     every kind of memory under constant change, in processes and threads that come and go
 //	workload sockets   sockets of each kind with data on the way, and the host's names; one argument: where to send datagrams
@@ -51,7 +52,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want a verb: tree, files, memory, kinds, sockets, beat or lines")
+		return fmt.Errorf("want a verb: tree, files, deleted, memory, kinds, sockets, beat or lines")
 	}
 	switch args[0] {
 	case "tree":
@@ -66,6 +67,12 @@ func run(args []string) error {
 			return err
 		}
 		return answer(files)
+	case "deleted":
+		deleted, err := startDeleted(args[1:])
+		if err != nil {
+			return err
+		}
+		return answer(deleted)
 	case "memory":
 		o, err := memoryFlags(args[1:])
 		if err != nil {

@@ -228,6 +228,8 @@ func member(kind string, args ...string) error {
 			binary.NativeEndian.PutUint64(shared, n)
 			return "", err
 		}
+	case "scribe":
+		note = scribeWrites()
 	case "relay":
 		next, err := startPipe("echo")
 		if err != nil {
