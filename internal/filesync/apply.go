@@ -96,6 +96,22 @@ func (a *applier) apply(o *operation) error {
 
 // enter returns the directory that a path's last component is in, about to be changed.
 func (a *applier) enter(path string) (*fs.Dir, string, error) {
+	dir, name, err := a.reach(path)
+	if err != nil {
+		return nil, "", err
+	}
+	if top := &a.stack[len(a.stack)-1]; !top.dirty {
+		st, err := dir.Stat("")
+		if err != nil {
+			return nil, "", err
+		}
+		top.mtime, top.dirty = st.Mtime, true
+	}
+	return dir, name, nil
+}
+
+// reach returns the directory that a path's last component is in.
+func (a *applier) reach(path string) (*fs.Dir, string, error) {
 	parent, name := splitPath(path)
 	if len(name) >= len(a.t.temp) && name[:len(a.t.temp)] == a.t.temp {
 		return nil, "", refuse("name %q is reserved", name)
@@ -110,15 +126,7 @@ func (a *applier) enter(path string) (*fs.Dir, string, error) {
 		}
 		a.stack = append(a.stack, level{path: parent, dir: dir})
 	}
-	top := &a.stack[len(a.stack)-1]
-	if !top.dirty {
-		st, err := top.dir.Stat("")
-		if err != nil {
-			return nil, "", err
-		}
-		top.mtime, top.dirty = st.Mtime, true
-	}
-	return top.dir, name, nil
+	return a.stack[len(a.stack)-1].dir, name, nil
 }
 
 // leave closes the directories that are not on the way to path.

@@ -9,6 +9,8 @@ type changeLog interface {
 	reset() error
 	// take returns what happened since the last reset or take.
 	take() *changes
+	// pause leaves what happens in the log until the next take: hearing of it costs processor time.
+	pause() (resume func())
 	close() error
 }
 
@@ -26,7 +28,9 @@ const (
 	changeTree    changeFlag = 1 << iota // what is beneath may be new too
 	changeFresh                          // the directory is a new one; nothing of what the peer has there is left
 	changeContent                        // the content has to be read again
+	changeWritten                        // the content has been written to
+	changeMore                           // something else than the content may have changed
 )
 
-// mark adds a path, which may need no flag at all.
+// mark adds a path.
 func (c *changes) mark(path string, flag changeFlag) { c.paths[path] |= flag }

@@ -21,9 +21,11 @@ type fanLog struct {
 	log   *slog.Logger
 	done  chan struct{}
 
+	quiet     sync.Mutex // the kernel's queue is not emptied while somebody has it
 	mu        sync.Mutex
 	inside    map[fs.Handle]map[string]uint64 // directory -> name -> what happened
-	outside   map[fs.Handle]struct{}          // directories known to lie elsewhere
+	paths     map[fs.Handle]string            // directories known to lie beneath the root, until one moves
+	outside   map[fs.Handle]struct{}          // directories known to lie elsewhere, until one moves
 	strangers map[fs.Handle]struct{}          // inodes changed elsewhere that have no name here
 	modified  map[fs.Handle]struct{}          // inodes whose content may have changed
 	inodes    map[uint64]struct{}             // inodes changed elsewhere that have a further name, perhaps here
@@ -50,6 +52,7 @@ func watchFilesystem(path string, root *fs.Dir, log *slog.Logger) (*fanLog, erro
 		return nil, err
 	}
 	l := &fanLog{root: root, group: group, log: log, done: make(chan struct{})}
+	l.forget()
 	l.clear()
 	go l.listen()
 	return l, nil
@@ -59,11 +62,16 @@ func (l *fanLog) name() string { return "fanotify" }
 
 func (l *fanLog) clear() {
 	l.inside = map[fs.Handle]map[string]uint64{}
-	l.outside = map[fs.Handle]struct{}{}
 	l.strangers = map[fs.Handle]struct{}{}
 	l.modified = map[fs.Handle]struct{}{}
 	l.inodes = map[uint64]struct{}{}
 	l.count, l.full = 0, ""
+}
+
+// forget drops what is known of where directories are.
+func (l *fanLog) forget() {
+	l.paths = map[fs.Handle]string{}
+	l.outside = map[fs.Handle]struct{}{}
 }
 
 func (l *fanLog) listen() {
@@ -72,16 +80,23 @@ func (l *fanLog) listen() {
 		if err := l.group.Wait(); err != nil {
 			return
 		}
+		l.quiet.Lock()
 		l.mu.Lock()
 		err := l.group.Drain(l.event)
 		if err != nil {
 			l.overflow(err.Error())
 		}
 		l.mu.Unlock()
+		l.quiet.Unlock()
 		if err != nil {
 			return
 		}
 	}
+}
+
+func (l *fanLog) pause() func() {
+	l.quiet.Lock()
+	return l.quiet.Unlock
 }
 
 func (l *fanLog) overflow(why string) {
@@ -89,6 +104,7 @@ func (l *fanLog) overflow(why string) {
 		l.log.Warn("change log lost", "reason", why)
 	}
 	l.clear()
+	l.forget()
 	l.full = why
 }
 
@@ -118,8 +134,8 @@ func (l *fanLog) event(e *fanotify.Event) {
 	if e.Mask&(fanotify.Modified|fanotify.Closed) != 0 && e.Object != "" {
 		l.modified[e.Object] = struct{}{}
 	}
-	if e.Mask&fanotify.MovedTo != 0 && e.Mask&fanotify.OnDir != 0 {
-		clear(l.outside) // what was elsewhere may have come here
+	if e.Mask&(fanotify.MovedFrom|fanotify.MovedTo) != 0 && e.Mask&fanotify.OnDir != 0 {
+		l.forget() // what lies beneath it is elsewhere now, or here
 	}
 	if l.count > maxChanges || len(l.modified) > maxChanges {
 		l.overflow(fmt.Sprintf("more than %d changes", maxChanges))
@@ -134,7 +150,13 @@ func (l *fanLog) directory(h fs.Handle) (map[string]uint64, bool) {
 	if _, ok := l.outside[h]; ok {
 		return nil, false
 	}
-	if _, _, err := l.root.PathOf(h); err != nil {
+	if _, ok := l.paths[h]; ok {
+		names := map[string]uint64{}
+		l.inside[h] = names
+		return names, true
+	}
+	path, _, err := l.root.PathOf(h)
+	if err != nil {
 		// Gone (ESTALE) counts as elsewhere: that it went is an event of its parent.
 		if len(l.outside) >= maxKnown {
 			clear(l.outside)
@@ -142,9 +164,17 @@ func (l *fanLog) directory(h fs.Handle) (map[string]uint64, bool) {
 		l.outside[h] = struct{}{}
 		return nil, false
 	}
+	l.know(h, path)
 	names := map[string]uint64{}
 	l.inside[h] = names
 	return names, true
+}
+
+func (l *fanLog) know(h fs.Handle, path string) {
+	if len(l.paths) >= maxKnown {
+		clear(l.paths)
+	}
+	l.paths[h] = path
 }
 
 // foreign is a change under a name that is not beneath the root. The inode may have a further name that is.
@@ -178,6 +208,7 @@ func (l *fanLog) reset() error {
 	l.clear()
 	err := l.group.Drain(func(*fanotify.Event) {})
 	l.clear()
+	l.forget()
 	return err
 }
 
@@ -193,12 +224,17 @@ func (l *fanLog) take() *changes {
 	}
 	c := &changes{paths: make(map[string]changeFlag, l.count)}
 	for h, names := range l.inside {
-		dir, _, err := l.root.PathOf(h)
-		switch {
-		case errors.Is(err, fs.ErrOutside), errors.Is(err, syscall.ESTALE): // gone, with an event of its parent
-			continue
-		case err != nil:
-			return &changes{full: fmt.Sprintf("a changed directory cannot be found: %v", err)}
+		dir, ok := l.paths[h]
+		if !ok {
+			var err error
+			dir, _, err = l.root.PathOf(h)
+			switch {
+			case errors.Is(err, fs.ErrOutside), errors.Is(err, syscall.ESTALE): // gone, with an event of its parent
+				continue
+			case err != nil:
+				return &changes{full: fmt.Sprintf("a changed directory cannot be found: %v", err)}
+			}
+			l.know(h, dir)
 		}
 		for name, mask := range names {
 			c.add(dir, name, mask)
@@ -218,12 +254,15 @@ func (l *fanLog) take() *changes {
 
 func (c *changes) add(dir, name string, mask uint64) {
 	if name == "." {
-		c.mark(dir, 0)
+		c.mark(dir, changeMore)
 		return
 	}
-	var flag changeFlag
+	flag := changeMore
+	if mask&^(fanotify.Modified|fanotify.Closed) == 0 {
+		flag = changeWritten
+	}
 	if mask&fanotify.OnDir != 0 && mask&(fanotify.MovedTo|fanotify.Created) != 0 {
-		flag = changeTree | changeFresh // another directory than the one the peer may have there
+		flag |= changeTree | changeFresh // another directory than the one the peer may have there
 	}
 	c.mark(joinPath(dir, name), flag)
 }

@@ -16,14 +16,14 @@ func (a *applier) file(o *operation) error {
 	if digestOf(o.content) != o.digest {
 		return ErrDigest
 	}
+	if a.inPlace {
+		if done, err := a.overwrite(o); done || err != nil {
+			return err
+		}
+	}
 	dir, name, err := a.enter(o.path)
 	if err != nil {
 		return a.lost(o.path, err)
-	}
-	if a.inPlace {
-		if done, err := a.overwrite(dir, name, o); done || err != nil {
-			return err
-		}
 	}
 	temp := a.tempName()
 	f, err := dir.Create(temp)
@@ -37,7 +37,11 @@ func (a *applier) file(o *operation) error {
 
 // overwrite writes a small file into the one that is there, which takes a fraction of making another. Like a patch, it leaves a
 // mix when it breaks off, that no digest vouches for. A file with more names may have lost some at the source.
-func (a *applier) overwrite(dir *fs.Dir, name string, o *operation) (done bool, err error) {
+func (a *applier) overwrite(o *operation) (done bool, err error) {
+	dir, name, err := a.reach(o.path)
+	if err != nil {
+		return false, nil
+	}
 	st, err := dir.Stat(name)
 	if err != nil || !st.IsRegular() || st.Nlink != 1 {
 		return false, nil // what is the matter with it shows when it is made anew
@@ -48,6 +52,7 @@ func (a *applier) overwrite(dir *fs.Dir, name string, o *operation) (done bool, 
 	}
 	defer f.Close()
 	r, known := a.t.index.get(st.Ino)
+	bare := known && r.holds(&st) && r.plain() && len(o.meta.Xattrs) == 0
 	if known {
 		r.flags |= flagRacy
 		a.t.index.put(r)
@@ -55,15 +60,32 @@ func (a *applier) overwrite(dir *fs.Dir, name string, o *operation) (done bool, 
 	if _, err := f.WriteAt(o.content, 0); err != nil {
 		return true, err
 	}
-	if err := f.Truncate(int64(len(o.content))); err != nil {
-		return true, err
+	if st.Size > int64(len(o.content)) {
+		if err := f.Truncate(int64(len(o.content))); err != nil {
+			return true, err
+		}
 	}
 	a.stats.Files++
 	a.t.bases.drop(o.path)
 	if st, err = fs.StatFile(f); err != nil { // writing may have taken rights and capabilities away
 		return true, err
 	}
-	return true, a.adorn(dir, name, o, r, &st)
+	if err := a.rights(dir, name, &o.meta, &st); err != nil {
+		return true, err
+	}
+	if !bare {
+		if err := a.xattrs(dir, name, &o.meta); err != nil {
+			return true, err
+		}
+	}
+	if err := dir.SetMtime(name, o.meta.Mtime); err != nil {
+		return true, err
+	}
+	if st, err = fs.StatFile(f); err != nil {
+		return true, err
+	}
+	a.record(&st, o, r)
+	return true, nil
 }
 
 // install gives a finished file its attributes and its place; err is how writing went.

@@ -11,7 +11,8 @@ import (
 // An incremental pass looks only at the paths that may have changed, and sends what is there now:
 //
 //  1. gather: what the change log names, what was unstable last time, what is open for writing
-//  2. expand: directories that appeared with their content, hard links with all their names
+//  2. expand: directories that appeared with their content, hard links with all their names; what was only written to is sent
+//     at once
 //  3. send directories, then renamed files (their content is still at the old place), other files, links, removals
 //  4. end; the peer asks for what it could not find, then confirms
 //
@@ -21,6 +22,7 @@ type incremental struct {
 	flags   map[string]changeFlag
 	leaders map[uint64]string // of inodes with several names: the path the others are linked to
 	whole   bool              // nothing that the peer is said to hold counts
+	still   bool              // no directory has appeared: every path that the peer has leads to the same there
 	last    *fs.Dir           // of the path before: neighbours come together
 	lastDir string
 	plan
@@ -36,14 +38,15 @@ func (p *pass) incremental(c *changes) error {
 	i := &incremental{pass: p, flags: map[string]changeFlag{}, leaders: map[uint64]string{}}
 	i.leaderOf = map[string]string{}
 	defer func() { i.last.Close() }()
+	// Even when there is nothing to say: the peer serves one pass, and waits for its end.
+	if err := p.ch.Send(p.ctx, encodeBegin(passIncremental)); err != nil {
+		return err
+	}
+	p.send.least = leastBatch
 	if err := i.gather(c); err != nil {
 		return err
 	}
 	if err := i.expand(); err != nil {
-		return err
-	}
-	// Even when there is nothing to say: the peer serves one pass, and waits for its end.
-	if err := p.ch.Send(p.ctx, encodeBegin(passIncremental)); err != nil {
 		return err
 	}
 	if err := i.send(c); err != nil {
@@ -56,12 +59,14 @@ func (i *incremental) gather(c *changes) error {
 	for _, ino := range c.inodes {
 		if r, ok := i.s.index.get(ino); ok {
 			for _, path := range i.s.index.pathsOf(&r) {
-				c.mark(path, 0)
+				c.mark(path, changeMore)
 			}
 		}
 	}
+	i.still = true
 	for path, f := range c.paths {
 		i.flags[path] |= f
+		i.still = i.still && f&changeTree == 0
 	}
 	for path := range i.s.pending {
 		i.flags[path] |= changeContent
@@ -167,8 +172,22 @@ func (i *incremental) leaf(n *node) error {
 		i.moves = append(i.moves, n.path)
 		return nil
 	}
+	if known && i.still && n.st.IsRegular() && i.flags[n.path] == changeWritten && r.flags&flagNoDigest == 0 {
+		return i.written(n, &r)
+	}
 	i.files = append(i.files, n.path)
 	return nil
+}
+
+// written sends a file that the peer has, and that was written to since. Nothing that is sent later makes its way another one.
+func (i *incremental) written(n *node, r *record) error {
+	i.stats.Entries++
+	err := i.file(n, &intent{held: held{content: true, digest: r.digest}, reread: true, written: true})
+	if vanished(err) {
+		i.unstable(n.path)
+		return nil
+	}
+	return err
 }
 
 // lastPath is where the peer has an inode, or path when it is not known.

@@ -2,6 +2,7 @@ package filesync
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 )
@@ -14,10 +15,12 @@ type names struct {
 	file *os.File
 	size uint64 // written to the file
 	buf  []byte // to be written after it
+	got  []byte // for reading
 }
 
 const (
 	nameHead    = 10
+	shortName   = 256 // with its head
 	namesBuffer = 256 << 10
 	maxNames    = 64 << 10 // in one chain: ext4 allows 65000 links
 )
@@ -37,7 +40,7 @@ func (n *names) reset(dir string) error {
 		f.Close()
 		return fmt.Errorf("make names file: %w", err)
 	}
-	*n = names{file: f, buf: n.buf[:0]}
+	*n = names{file: f, buf: n.buf[:0], got: n.got}
 	return nil
 }
 
@@ -73,22 +76,37 @@ func (n *names) list(at uint64) ([]string, error) {
 				return nil, err
 			}
 		}
-		buf := make([]byte, nameHead+maxPath)
-		got, err := n.file.ReadAt(buf, int64(at-1))
-		if got < nameHead {
+		path, prev, err := n.read(int64(at - 1))
+		if err != nil {
 			return nil, fmt.Errorf("read names file: %w", err)
 		}
-		length := int(binary.LittleEndian.Uint16(buf[8:]))
-		if got < nameHead+length {
-			return nil, fmt.Errorf("read names file: %w", err)
-		}
-		list = append(list, string(buf[nameHead:nameHead+length]))
-		at = binary.LittleEndian.Uint64(buf)
+		list, at = append(list, path), prev
 	}
 	for i, j := 0, len(list)-1; i < j; i, j = i+1, j-1 {
 		list[i], list[j] = list[j], list[i]
 	}
 	return list, nil
+}
+
+// read returns the entry at an offset. Most are short.
+func (n *names) read(off int64) (path string, prev uint64, err error) {
+	if n.got == nil {
+		n.got = make([]byte, nameHead+maxPath)
+	}
+	for _, buf := range [][]byte{n.got[:shortName], n.got} {
+		got, err := n.file.ReadAt(buf, off)
+		if got < nameHead {
+			return "", 0, err
+		}
+		end := nameHead + int(binary.LittleEndian.Uint16(buf[8:]))
+		if end <= got {
+			return string(buf[nameHead:end]), binary.LittleEndian.Uint64(buf), nil
+		}
+		if got < len(buf) {
+			return "", 0, err
+		}
+	}
+	return "", 0, errors.New("a path that is too long")
 }
 
 func (n *names) close() error {

@@ -90,6 +90,20 @@ func (a *applier) rootNode(m *meta) error {
 // matters: chown drops set-id bits and capabilities, chmod and an ACL share the group's bits, and every one of them but the
 // time itself leaves the modification time alone.
 func (a *applier) attributes(dir *fs.Dir, name string, m *meta, st *fs.Stat) error {
+	if err := a.rights(dir, name, m, st); err != nil {
+		return err
+	}
+	if err := a.xattrs(dir, name, m); err != nil {
+		return err
+	}
+	if st == nil || st.Mtime != m.Mtime {
+		return dir.SetMtime(name, m.Mtime)
+	}
+	return nil
+}
+
+// rights sets owner and mode.
+func (a *applier) rights(dir *fs.Dir, name string, m *meta, st *fs.Stat) error {
 	chowned := st == nil || st.UID != m.UID || st.GID != m.GID
 	if chowned {
 		if err := dir.Chown(name, m.UID, m.GID); err != nil {
@@ -97,15 +111,7 @@ func (a *applier) attributes(dir *fs.Dir, name string, m *meta, st *fs.Stat) err
 		}
 	}
 	if m.Mode&syscall.S_IFMT != syscall.S_IFLNK && (chowned || st.Mode&0o7777 != m.Mode&0o7777) {
-		if err := dir.Chmod(name, m.Mode); err != nil {
-			return err
-		}
-	}
-	if err := a.xattrs(dir, name, m); err != nil {
-		return err
-	}
-	if st == nil || st.Mtime != m.Mtime {
-		return dir.SetMtime(name, m.Mtime)
+		return dir.Chmod(name, m.Mode)
 	}
 	return nil
 }

@@ -140,4 +140,6 @@ func dirFlags(n *node, known bool) (changeFlag, error) {
 	return flag, nil
 }
 
+func (l *overlayLog) pause() func() { return func() {} }
+
 func (l *overlayLog) close() error { return l.upper.Close() }

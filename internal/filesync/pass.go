@@ -36,9 +36,11 @@ type held struct {
 // intent says how a file is to be looked at.
 type intent struct {
 	held
-	reread bool   // the index may not be believed
-	kept   bool   // the change log says the content is untouched
-	from   string // where the peer has this inode, when not at its path
+	reread bool // the index may not be believed
+	kept   bool // the change log says the content is untouched
+	// written: the change log says that nothing but the content was touched since it was remembered.
+	written bool
+	from    string // where the peer has this inode, when not at its path
 }
 
 // run decides between the whole tree and the change log's word.
@@ -46,6 +48,9 @@ func (p *pass) run() error {
 	s := p.s
 	why := s.why
 	if s.changes != nil {
+		if p.frozen {
+			defer s.changes.pause()()
+		}
 		why = "the first pass"
 		if s.based {
 			c := s.changes.take()
@@ -87,7 +92,7 @@ const racyWindow = 20 * time.Millisecond
 func (p *pass) file(n *node, in *intent) error {
 	rec, known := p.s.index.get(n.st.Ino)
 	believed := known && !in.reread && rec.holds(&n.st)
-	plain := believed && rec.plain()
+	plain := rec.plain() && (believed || known && in.written)
 	if known && !in.reread && in.kept && rec.flags&(flagRacy|flagNoDigest) == 0 && rec.size == n.st.Size && rec.mtime == n.st.Mtime {
 		believed = true
 	}

@@ -7,17 +7,23 @@ type sender struct {
 	ctx context.Context // of the pass that the sender lives for
 	ch  Channel
 	buf []byte
+	// least is how long a frame is at least; the next one is twice as long, so that the peer begins early.
+	least int
 }
 
+// leastBatch is the first frame of a pass that the peer shall begin early with, bytes: some thirty small files.
+const leastBatch = 4 << 10
+
 func newSender(ctx context.Context, ch Channel) *sender {
-	return &sender{ctx: ctx, ch: ch, buf: append(make([]byte, 0, batchSize+maxInline), byte(frameChanges))}
+	return &sender{ctx: ctx, ch: ch, least: batchSize, buf: append(make([]byte, 0, batchSize+maxInline), byte(frameChanges))}
 }
 
 func (w *sender) op(o *operation) error {
 	w.buf = o.append(w.buf)
-	if len(w.buf) < batchSize {
+	if len(w.buf) < w.least {
 		return nil
 	}
+	w.least = min(2*w.least, batchSize)
 	return w.flush()
 }
 

@@ -15,7 +15,7 @@ type table struct {
 
 const (
 	blockSlots   = 64
-	cachedBlocks = 128
+	cachedBlocks = 512 // 3 MB at most
 )
 
 type block struct {

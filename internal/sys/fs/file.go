@@ -11,24 +11,26 @@ import (
 // OpenFile opens the regular file name for reading. It never blocks on a fifo that took the file's place, and does not
 // change the access time where the kernel lets it (owner or CAP_FOWNER).
 func (d *Dir) OpenFile(name string) (*os.File, error) {
-	const flags = unix.O_RDONLY | unix.O_NONBLOCK
-	fd, err := d.openat2(name, flags|unix.O_NOATIME, 0)
+	flags := unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOATIME
+	fd, err := d.openat2(name, flags, 0)
 	if errors.Is(err, unix.EPERM) {
+		flags &^= unix.O_NOATIME
 		fd, err = d.openat2(name, flags, 0)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return newFile(fd, name), nil
+	return newFile(fd, name, flags), nil
 }
 
 // OpenWrite opens the existing regular file name for reading and writing.
 func (d *Dir) OpenWrite(name string) (*os.File, error) {
-	fd, err := d.openat2(name, unix.O_RDWR|unix.O_NONBLOCK, 0)
+	const flags = unix.O_RDWR | unix.O_NONBLOCK
+	fd, err := d.openat2(name, flags, 0)
 	if err != nil {
 		return nil, err
 	}
-	return newFile(fd, name), nil
+	return newFile(fd, name, flags), nil
 }
 
 // Create makes a new file, for reading and writing by its owner only; it fails where the name is taken.
@@ -37,13 +39,13 @@ func (d *Dir) Create(name string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newFile(fd, name), nil
+	return newFile(fd, name, 0), nil
 }
 
-// newFile makes the *os.File of a regular file. O_NONBLOCK goes first: os.NewFile would otherwise offer the descriptor
-// to the netpoller at the price of two system calls a file, and epoll takes no regular file anyway.
-func newFile(fd int, name string) *os.File {
-	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err == nil && flags&unix.O_NONBLOCK != 0 {
+// newFile makes the *os.File of a regular file that was opened with flags. O_NONBLOCK goes first: os.NewFile would otherwise
+// offer the descriptor to the netpoller at the price of two system calls a file, and epoll takes no regular file anyway.
+func newFile(fd int, name string, flags int) *os.File {
+	if flags&unix.O_NONBLOCK != 0 {
 		_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags&^unix.O_NONBLOCK)
 	}
 	return os.NewFile(uintptr(fd), name)

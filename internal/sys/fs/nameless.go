@@ -17,7 +17,7 @@ func (d *Dir) Nameless() (*os.File, error) {
 	if err != nil {
 		return nil, wrap("make a file without a name in", ".", err)
 	}
-	return newFile(fd, "nameless"), nil
+	return newFile(fd, "nameless", 0), nil
 }
 
 // Name gives an open file that Nameless made a name in the directory, or one more; the two must be of one mount.
@@ -33,7 +33,7 @@ func OpenLink(path string) (*os.File, error) {
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: path, Err: err}
 	}
-	return newFile(fd, path), nil
+	return newFile(fd, path, flags|unix.O_NOATIME), nil
 }
 
 // MountOf is the id of the mount that an open file was reached through (mnt_id of /proc/self/fdinfo), in whichever mount
