@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
 // written are files that the container writes to all the time, in directories that the changes are in, too.
@@ -38,7 +38,10 @@ var among = []struct {
 		p.write("tmp/a/b/c/log", "another")
 	}},
 	{"directories that change places", func(p *pair) {
-		must(p.t, unix.Renameat2(unix.AT_FDCWD, p.at("tmp"), unix.AT_FDCWD, p.at("etc"), unix.RENAME_EXCHANGE))
+		dir, err := fs.OpenDir(p.src)
+		must(p.t, err)
+		defer dir.Close()
+		must(p.t, dir.Exchange("tmp", "etc"))
 	}},
 	{"a directory that was away", func(p *pair) {
 		elsewhere := p.state + "/away"
