@@ -63,7 +63,7 @@ func wrongf(format string, args ...any) *verdict {
 }
 
 const (
-	hitPatience    = 20 * time.Second // until a move comes to a step
+	hitPatience    = 80 * time.Second // until a move comes to a step, or ends
 	latePatience   = 3 * time.Second  // until it does when push has ended
 	pushPatience   = 90 * time.Second // until push ends
 	clientPatience = 15 * time.Second // until a client that was kept waiting has answers again

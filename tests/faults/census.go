@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -112,7 +113,7 @@ func links(h *lab.Host) ([]string, error) {
 		return nil, err
 	}
 	defer ns.Close()
-	handle, err := netlink.NewHandleAt(ns)
+	handle, err := netlink.NewHandleAt(ns, syscall.NETLINK_ROUTE) // the others of netlink's families may be missing
 	if err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	flags.StringVar(&o.modes, "modes", "pre-copy", "modes, by comma: stop-copy, pre-copy, auto, post-copy, hybrid")
 	flags.StringVar(&o.steps, "steps", ".", "steps, a regular expression")
 	flags.StringVar(&o.faults, "faults", ".", "faults, a regular expression")
+	flags.StringVar(&o.cells, "cells", ".", "of those, cells by their step and fault, a regular expression: 'peer.resume peer$|source.dump cut'")
 	flags.BoolVar(&o.short, "short", false, "each step once, with one fault after the other")
 	flags.StringVar(&o.name, "name", fmt.Sprintf("f%d", os.Getpid()), "of the lab")
 	flags.StringVar(&o.programs, "programs", "", "directory of a migrate that was built with the tag failpoint; empty: build it")

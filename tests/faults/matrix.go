@@ -17,13 +17,13 @@ import (
 
 // options say which cells.
 type options struct {
-	modes, steps, faults string
-	short                bool
-	name                 string
-	programs             string
-	doc                  string
-	keep                 bool
-	out                  io.Writer
+	modes, steps, faults, cells string
+	short                       bool
+	name                        string
+	programs                    string
+	doc                         string
+	keep                        bool
+	out                         io.Writer
 }
 
 // errWrong: some cells are. The table tells which.
@@ -45,7 +45,7 @@ type result struct {
 
 // matrix runs the cells that are asked for.
 func matrix(ctx context.Context, o *options) (_ *table, err error) {
-	cells, err := o.cells()
+	cells, err := o.list()
 	if err != nil {
 		return nil, err
 	}
@@ -103,8 +103,8 @@ func matrix(ctx context.Context, o *options) (_ *table, err error) {
 	return t, nil
 }
 
-// cells are those that were asked for.
-func (o *options) cells() ([]*cell, error) {
+// list is the cells that were asked for.
+func (o *options) list() ([]*cell, error) {
 	wantStep, err := regexp.Compile(o.steps)
 	if err != nil {
 		return nil, err
@@ -113,11 +113,16 @@ func (o *options) cells() ([]*cell, error) {
 	if err != nil {
 		return nil, err
 	}
+	wantCell, err := regexp.Compile(o.cells)
+	if err != nil {
+		return nil, err
+	}
 	var cells []*cell
 	for _, mode := range strings.Split(o.modes, ",") {
 		for _, s := range steps {
 			for _, f := range faults {
-				if s.in(mode) && wantStep.MatchString(string(s.point)) && wantFault.MatchString(f.name) && (!o.short || s.short == f.name) {
+				if s.in(mode) && wantStep.MatchString(string(s.point)) && wantFault.MatchString(f.name) &&
+					wantCell.MatchString(string(s.point)+" "+f.name) && (!o.short || s.short == f.name) {
 					cells = append(cells, &cell{mode: mode, step: s, fault: f})
 				}
 			}
