@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
+	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
 // openFile is a descriptor of a process's.
@@ -38,25 +39,38 @@ func readDescriptors(pid int) ([]openFile, error) {
 	defer func() { _ = remote.Close() }()
 	var all []openFile
 	for _, name := range names {
-		link, err := os.Readlink(dir + name)
+		number, err := strconv.Atoi(name)
 		if err != nil {
-			continue // closed meanwhile
-		}
-		d := openFile{link: link}
-		if d.number, err = strconv.Atoi(name); err != nil {
 			return nil, fmt.Errorf("read descriptors of process %d: %w", pid, err)
 		}
-		switch {
-		case strings.HasPrefix(link, "socket:"):
-			d.domain, d.kind, d.protocol, _ = remote.Socket(d.number)
-		case strings.HasPrefix(link, "pipe:"):
-			d.pipe, d.packets, _ = remote.Pipe(d.number)
-		case strings.HasPrefix(link, "/") && !strings.HasPrefix(link, "/memfd:"):
-			d.readPath(pid)
+		if d, ok := readDescriptor(dir+name, number, remote); ok {
+			all = append(all, d)
 		}
-		all = append(all, d)
 	}
 	return all, nil
+}
+
+// readDescriptor reads what the descriptor is; not ok: it was closed meanwhile.
+func readDescriptor(path string, number int, remote *descriptor.Remote) (openFile, bool) {
+	link, err := os.Readlink(path)
+	if err != nil {
+		return openFile{}, false
+	}
+	d := openFile{number: number, link: link}
+	if hasPath(link) && !d.readPath(path) {
+		return openFile{}, false
+	}
+	switch {
+	case strings.HasPrefix(d.link, "socket:"):
+		d.domain, d.kind, d.protocol, _ = remote.Socket(number)
+	case strings.HasPrefix(d.link, "pipe:"):
+		d.pipe, d.packets, _ = remote.Pipe(number)
+	}
+	return d, true
+}
+
+func hasPath(link string) bool {
+	return strings.HasPrefix(link, "/") && !strings.HasPrefix(link, "/memfd:")
 }
 
 // readNames lists a directory without asking about each entry.
@@ -69,19 +83,29 @@ func readNames(dir string) ([]string, error) {
 	return f.Readdirnames(-1)
 }
 
-// readPath asks about a file that has a path. One that was closed meanwhile has none.
-func (d *openFile) readPath(pid int) {
+// readPath asks about a file that has a path. The process runs, and may use the number for something else between two questions, as
+// a shell does with `echo >file`: all are asked about one file, or about what came in its place. Not ok: it was closed meanwhile.
+func (d *openFile) readPath(path string) bool {
+	pin, err := fs.Pin(path)
+	if err != nil {
+		return false
+	}
+	defer pin.Close()
+	if d.link, err = os.Readlink(fmt.Sprintf("/proc/self/fd/%d", pin.Fd())); err != nil || !hasPath(d.link) {
+		return err == nil
+	}
 	var st syscall.Stat_t
-	if syscall.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, d.number), &st) != nil {
-		return
+	if syscall.Fstat(int(pin.Fd()), &st) != nil {
+		return true
 	}
 	d.mode, d.device = st.Mode&syscall.S_IFMT, st.Rdev
 	d.ghost = ghostOf(d.link, &st)
-	if info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", pid, d.number)); err == nil {
+	if info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pin.Fd())); err == nil {
 		_, rest, _ := bytes.Cut(info, []byte("\nmnt_id:\t"))
 		id, _, _ := bytes.Cut(rest, []byte("\n"))
 		d.mount = string(id)
 	}
+	return true
 }
 
 // inode is the number in socket:[NUMBER].

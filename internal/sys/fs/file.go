@@ -74,6 +74,16 @@ func StatPath(path string) (Stat, error) {
 	return s, nil
 }
 
+// Pin holds on to what path leads to, following symlinks and the links of /proc, without opening it: its data can't be read, its
+// description can, as often as is needed and of that file only. The caller closes it.
+func Pin(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 // NextData returns the bounds of the first run of data at or after off: start == end == size when only a hole follows.
 func NextData(f *os.File, off, size int64) (start, end int64, err error) {
 	start, err = unix.Seek(int(f.Fd()), off, unix.SEEK_DATA)
