@@ -21,9 +21,13 @@ func watched(descriptors []string) (id string) {
 	return ""
 }
 
-// begun tells that no monitor of a host only begins.
+// begun tells that each container of a host has its monitor, and that none of them only begins. Monitors alone do not tell: in the
+// middle of its exec a process has no command line to know it by.
 func begun(h *lab.Host) bool {
-	return !slices.ContainsFunc(h.Monitors(), func(pid int) bool { return watched(lab.Descriptors(pid)) == "" })
+	containers, _ := filepath.Glob(fmt.Sprintf("/proc/%d/root/run/migrate/*/state.json", h.Holder()))
+	monitors := h.Monitors()
+	only := func(pid int) bool { return watched(lab.Descriptors(pid)) == "" }
+	return len(monitors) == len(containers) && !slices.ContainsFunc(monitors, only)
 }
 
 // needed is all that the monitor of a container without a terminal, which a move has brought, may have open.
