@@ -65,6 +65,7 @@ var hints = []struct {
 	{[]string{"Can't create a temporary directory", "Read-only"}, "CRIU needs a directory /tmp in a root filesystem that is read-only: make it in the bundle's"},
 	{[]string{"No space left on device"}, "the disk is full"},
 	{[]string{"Disk quota exceeded"}, "the disk quota is used up"},
+	{[]string{"Unable to map ANON_VMA", "Cannot allocate memory"}, "not enough memory, or a process has set more addresses aside than there is: let it reserve less (MariaDB: --innodb-buffer-pool-size-max), or set vm.overcommit_memory=1 on the host that restores"},
 	{[]string{"Cannot allocate memory"}, "not enough memory"},
 	{[]string{"LSM specified but", "not supported by kernel"}, "this host lacks that security module: leave out --lsm-profile"},
 	{[]string{"Not supported images version"}, "the checkpoint comes from another CRIU: restore with that one"},

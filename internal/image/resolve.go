@@ -20,7 +20,7 @@ type Memory interface {
 // Resolve ends a dump that left memory out, lazily or by the claims of WriteClaims, while its processes still stand: pages
 // that a lazy restore can fetch later become PageLazy and are Left; the others (vdso, private pages of files, the pages
 // that stack pointers point to, what a fork wipes) are read, from what open returns, into a new page file. The link to the
-// parent goes. The maps as they are now are returned; no claim is left in dir.
+// parent goes. The maps as they are now are returned; no claim is left in dir. Large areas that are only set aside are marked as such.
 func Resolve(dir string, open func(vpid int) (Memory, error)) ([]*PageMap, error) {
 	maps, err := resolve(dir, open)
 	if err != nil {
@@ -55,6 +55,9 @@ func resolve(dir string, open func(vpid int) (Memory, error)) ([]*PageMap, error
 		}
 	}
 	if err := os.Remove(filepath.Join(dir, parentName)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	if err := looseReserves(dir); err != nil {
 		return nil, err
 	}
 	return maps, CheckResolved(dir)
