@@ -97,12 +97,13 @@ MOVES ?= 50
 soak-memory: build
 	$(REAPER) go test -count 1 -timeout 60m -run '^TestEveryKindOfMemoryArrives$$' -v ./tests/e2e -moves $(MOVES)
 
-# Programs of other languages, and containers that are large, many or confined in some way, moved in every mode.
+# Programs of other languages, services under their clients' load, and containers that are large, many or confined in some way,
+# moved in every mode.
 STRANGER_MOVES ?= 6
 test-strangers: build
 	@scripts/setup --strangers
-	MIGRATE_STRANGERS=1 $(REAPER) go test -count 1 -timeout 60m -v -moves $(STRANGER_MOVES) \
-		-run '^(TestStrangersMove|TestHardships|TestMemoryThatCannotMoveIsNotHarmed)$$' ./tests/e2e
+	MIGRATE_STRANGERS=1 $(REAPER) go test -count 1 -timeout 90m -v -moves $(STRANGER_MOVES) \
+		-run '^(TestStrangersMove|TestServicesMove|TestHardships|TestMemoryThatCannotMoveIsNotHarmed)$$' ./tests/e2e
 
 demo: build
 	go run ./tests/demo
