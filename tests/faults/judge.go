@@ -240,7 +240,7 @@ func (c *cell) orphaned(ctx context.Context) *verdict {
 			return wrongf("the peer has a half of a container whose source is gone")
 		}
 	}
-	out, err := w.A.Run(ctx, "migrate", "resolve", "--retry", "2s", containerID)
+	out, err := w.A.Run(ctx, "migrate", "resolve", "--retry", "10s", containerID)
 	if v.at == atPeer && err != nil && !strings.Contains(err.Error(), "no interrupted move") {
 		return wrongf("the peer has it, and resolve at the source says: %s %v", out, err)
 	}
