@@ -49,19 +49,6 @@ func TestNamesMadeByTheDumpAreSentAfterIt(t *testing.T) {
 	}
 }
 
-// What a tree says is worth another look has it while the container still runs.
-func TestATreeIsSentAgainShortlyBeforeTheStop(t *testing.T) {
-	w := newWorld(t)
-	w.link, w.again = newCable(-1), true
-	if result := w.push(t.Context(), true); result.Outcome != report.Moved {
-		t.Fatalf("got %+v", result)
-	}
-	steps := strings.Join(w.steps, " ")
-	if again := strings.LastIndex(steps, "pass"); strings.Count(steps, "pass") != 2 || again < strings.Index(steps, "prepare") || again > strings.Index(steps, "dump") {
-		t.Errorf("steps: %s", steps)
-	}
-}
-
 // Whatever fails before COMMIT, on whichever side: the service goes on where it was.
 func TestPushKeepsSourceWhenAStepFails(t *testing.T) {
 	for step, outcome := range map[string]report.Outcome{

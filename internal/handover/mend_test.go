@@ -47,7 +47,7 @@ func TestRoundsGoOnOverAnotherSession(t *testing.T) {
 // The link breaks once more before the rounds go on: a round that the peer has, or a part of one, is not sent a second time.
 func TestBreakAfterABreakCostsNoRound(t *testing.T) {
 	const all = twinPages + 8 + 4 + 2
-	for cut := 6; cut < 14; cut++ { // from the first ping on, to the last round
+	for cut := 6; cut < 16; cut++ { // from the first ping on, to the refresh after the last round
 		for again := range 6 { // 0 to 2: before the source knows what is there; 3, 4: the ping
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t)

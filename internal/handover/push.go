@@ -2,7 +2,6 @@ package handover
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -11,7 +10,6 @@ import (
 
 	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/journal"
-	"github.com/livemigrate/migrate/internal/line"
 	"github.com/livemigrate/migrate/internal/report"
 	"github.com/livemigrate/migrate/internal/wire"
 )
@@ -66,6 +64,7 @@ type Push struct {
 	away       time.Duration // to the peer and back
 	last       uint64        // bytes that the round inside the stop has sent
 	slowed     slowed
+	fresh      bool // the trees were sent again
 }
 
 // Attempt is how one try at a move ended. Its times are filled in when the Recorder finishes the story.
@@ -116,7 +115,7 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 	p.Record.Enter(report.Rootfs)
 	for i, tree := range p.Container.Trees() { // 2
 		p.yield(ctx)
-		if err := p.sync(ctx, i, tree.Pass, nil); err != nil {
+		if err := p.first(ctx, i, tree); err != nil {
 			return err
 		}
 	}
@@ -128,11 +127,8 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 		return err
 	}
 	p.takeTurn(ctx)
-	for i, tree := range p.Container.Trees() {
-		if !tree.Again() {
-			continue
-		}
-		if err := p.sync(ctx, i, tree.Pass, nil); err != nil {
+	if !p.fresh { // there were no rounds
+		if _, err := p.refresh(ctx); err != nil {
 			return err
 		}
 	}
@@ -149,62 +145,6 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 func (p *Push) begin() {
 	p.Record.Enter(report.Preflight)
 	p.before = p.stopped()
-}
-
-// abort tells the peer to clear up and waits until it has: a second push finds nothing in its way. A peer that can't hear
-// it clears up by itself, because the link is gone; one whose process is gone has to be asked.
-func (p *Push) abort(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Abort{Abort: &wire.Abort{Reason: "the source runs on"}}})
-	for err == nil {
-		var m *wire.Message
-		if m, err = p.talk.receive(ctx); err == nil && m.GetAborted() != nil {
-			return nil
-		}
-	}
-	if !errors.Is(err, ErrLinkLost) {
-		return err
-	}
-	if v, err := askUntil(ctx, p.Dial, p.Move, clearLimit); v != aborted {
-		p.Log.Warn("the peer may not have cleared up; the next move, or \"migrate resolve\" there, makes it", "error", err)
-	}
-	return nil
-}
-
-// clearLimit bounds the wait for a peer that was lost, when the container runs on here.
-const clearLimit = 5 * time.Second
-
-// sync has one pass over a tree made; inside the freeze a watchdog watches it.
-func (p *Push) sync(ctx context.Context, index int, pass func(context.Context, Channel) (uint64, error), dog *watchdog) error {
-	frozen := dog != nil
-	name := p.hello.GetTrees()[index].GetName()
-	order := &wire.SyncTree{Index: uint32(index), Frozen: frozen}
-	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_SyncTree{SyncTree: order}}); err != nil {
-		return err
-	}
-	files := p.session.Files()
-	if frozen {
-		files = dog.Watch(files)
-	} else {
-		if err := failpoint.Hit(ctx, failpoint.SourceSync); err != nil {
-			return err
-		}
-		files = metered{files, &meter{total: p.hello.GetTrees()[index].GetBytes(), record: p.Record}}
-	}
-	sent, err := pass(ctx, files)
-	if err != nil {
-		return fmt.Errorf("send %s: %w", name, because(ctx, err))
-	}
-	synced, err := expect(ctx, p.talk, (*wire.Message).GetTreeSynced)
-	if err != nil {
-		return fmt.Errorf("send %s: %w", name, err)
-	}
-	if synced.GetIndex() != order.GetIndex() {
-		return fmt.Errorf("%w: another tree was synchronised", wire.ErrMalformed)
-	}
-	p.Log.Debug("tree sent", "tree", name, "bytes", sent, "frozen", frozen)
-	return nil
 }
 
 func (p *Push) prepare(ctx context.Context) error {
@@ -326,37 +266,6 @@ func (p *Push) thaw(ctx context.Context) error {
 	return err
 }
 
-func (p *Push) sendDeltas(ctx context.Context, frozen <-chan struct{}, dog *watchdog) error {
-	select {
-	case <-frozen:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if err := p.talk.send(ctx, &wire.Message{Body: &wire.Message_Frozen{Frozen: &wire.Frozen{}}}); err != nil {
-		return err
-	}
-	return p.deltas(ctx, dog)
-}
-
-func (p *Push) deltas(ctx context.Context, dog *watchdog) error {
-	for i, tree := range p.Container.Trees() {
-		if err := p.sync(ctx, i, tree.Delta, dog); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// sendLinks sends what CRIU has made in the trees while it dumped: it gives an open file that was deleted by one of its
-// names, but not by all, a new one to find it by.
-func (p *Push) sendLinks(ctx context.Context, dog *watchdog) error {
-	linked, err := p.held.Linked()
-	if err != nil || !linked {
-		return err
-	}
-	return p.deltas(ctx, dog)
-}
-
 // restoreLimit bounds the wait for a restore: a peer whose link lives while its CRIU hangs must not keep the service down.
 const restoreLimit = 2 * time.Minute
 
@@ -371,29 +280,7 @@ func (p *Push) awaitReady(ctx context.Context) error {
 	return err
 }
 
-// keep ends a move that failed before COMMIT: everything is undone and the container runs on. One that could not be thawed
-// leaves the journal open for Resolve.
-func (p *Push) keep(ctx context.Context, err error, undo *rollback) *Attempt {
-	result := p.result(report.Kept)
-	frozen := p.Record.Downtime() > 0
-	lost := errors.Is(err, ErrLinkLost) && !frozen
-	if p.offer == nil && isRefusal(err) {
-		result.Outcome = report.Refused
-	}
-	if undone := undo.Run(ctx, p.Log); undone != nil {
-		p.Log.Error("could not undo everything", "error", undone)
-		err = errors.Join(err, undone)
-	}
-	result.DowntimeMS = p.thawed
-	if errors.Is(err, ErrStillFrozen) {
-		result.Outcome, result.DowntimeMS = report.Unknown, p.Record.Downtime()
-	} else if jerr := p.Journal.Append(journal.RolledBack, line.Of(err)); jerr != nil {
-		err = errors.Join(err, jerr)
-	}
-	result.Error = line.Of(err)
-	return &Attempt{Result: result, Err: err, Unreached: p.session == nil, LinkLost: lost, Broke: p.broke}
-}
-
+// result is what there is to tell of the move so far.
 func (p *Push) result(outcome report.Outcome) report.Result {
 	r := report.Result{
 		Outcome:     outcome,

@@ -127,7 +127,7 @@ func (r *Receive) take(ctx context.Context, undo *rollback) error {
 func (r *Receive) do(ctx context.Context, m *wire.Message) error {
 	switch {
 	case m.GetSyncTree() != nil: // 2, and the deltas of 5
-		return r.sync(ctx, m.GetSyncTree())
+		return r.sync(r.leg, m.GetSyncTree())
 	case m.GetPrepare() != nil: // 3
 		return r.prepare(ctx)
 	case m.GetPagesSent() != nil: // after 3
@@ -217,7 +217,7 @@ func (r *Receive) sync(ctx context.Context, order *wire.SyncTree) error {
 	}
 	received, err := r.place.Sync(ctx, index, r.session.Files())
 	if err != nil {
-		return fmt.Errorf("receive %s: %w", r.hello.GetTrees()[index].GetName(), err)
+		return fmt.Errorf("receive %s: %w", r.hello.GetTrees()[index].GetName(), because(ctx, err))
 	}
 	if err := failpoint.Hit(ctx, failpoint.PeerSynced); err != nil {
 		return err

@@ -64,7 +64,7 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 
 // leg makes rounds over one session.
 func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[]pass, undo *rollback) error {
-	late := 0 // rounds with a turn that was waited for
+	late, stale := 0, 0 // rounds with a turn that was waited for; those after a refresh that took long
 	for {
 		if err := failpoint.Hit(ctx, failpoint.SourceRound); err != nil {
 			return p.fallBack(ctx, lanes, err)
@@ -92,6 +92,14 @@ func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[
 				late = 0
 				continue
 			}
+			took, err := p.refresh(ctx)
+			if err != nil {
+				return err
+			}
+			if stale < staleRounds && took > longRefresh {
+				stale++
+				continue
+			}
 			p.foresee(c, d)
 			return nil
 		}
@@ -100,6 +108,12 @@ func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[
 		}
 	}
 }
+
+// A refresh that takes so long leaves much to a round after it, and that one more changes of files to another refresh.
+const (
+	longRefresh = 100 * time.Millisecond
+	staleRounds = 2
+)
 
 // openMemory takes hold of the container's memory, where both hosts can do more than CRIU's images.
 func (p *Push) openMemory(ctx context.Context) error {

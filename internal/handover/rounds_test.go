@@ -46,6 +46,51 @@ func TestMemoryIsAtThePeerAsItWasAtTheStop(t *testing.T) {
 	}
 }
 
+// Files that change while the first pass or the rounds go on are sent before the stop, and not in it.
+func TestTreesAreSentAgainRightBeforeTheStop(t *testing.T) {
+	for mode, before := range map[Mode]string{StopCopy: "prepare", PreCopy: "round"} {
+		t.Run(string(mode), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.link, w.mode = newCable(-1), mode
+				newTwinMemory(w, 40, 20, 5)
+				if result := w.push(t.Context(), true); result.Outcome != report.Moved {
+					t.Fatalf("got %+v", result)
+				}
+				var passes []int
+				last := 0
+				for i, step := range w.steps {
+					switch step {
+					case "pass":
+						passes = append(passes, i)
+					case before:
+						last = i
+					}
+				}
+				if len(passes) != 2 || passes[1] < last || passes[1] > slices.Index(w.steps, "dump") {
+					t.Errorf("steps %v", w.steps)
+				}
+			})
+		})
+	}
+}
+
+// A refresh that takes long is followed by a round, for the container wrote meanwhile; one whose trees never come to rest does not
+// hold the move up.
+func TestLongRefreshIsFollowedByARound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.link, w.mode, w.passTakes = newCable(-1), PreCopy, 2*longRefresh
+		m := newTwinMemory(w, 40, 0)
+		if result := w.push(t.Context(), true); result.Outcome != report.Moved {
+			t.Fatalf("got %+v", result)
+		}
+		if m.passes != 3+staleRounds {
+			t.Errorf("%d rounds", m.passes)
+		}
+	})
+}
+
 // What fails of the engine while the container runs costs nothing but the time that the images take.
 func TestMemoryFallsBackToImagesBeforeTheFreeze(t *testing.T) {
 	for step, forgets := range map[string]bool{

@@ -31,9 +31,9 @@ type world struct {
 	failAt     string // name of the twin's step that fails
 	thawAt     bool   // and thawing fails then as well
 	keep       bool
-	again      bool   // another pass is worth it
-	closeFails bool   // and letting go of the memory
-	linked     bool   // the dump makes names in the tree
+	closeFails bool // and letting go of the memory
+	linked     bool // the dump makes names in the tree
+	passTakes  time.Duration
 	hostile    []byte // a frame of pages that goes with the others
 	hangAt     string // and of the one at the peer that does not come to an end
 	steps      []string
@@ -133,10 +133,11 @@ func (w *world) Pass(ctx context.Context, ch Channel) (uint64, error) {
 	if err := w.step("pass"); err != nil {
 		return 0, err
 	}
+	time.Sleep(w.passTakes)
 	return 5, ch.Send(ctx, []byte("files"))
 }
 
-func (w *world) Again() bool { return w.again }
+func (w *world) Again() bool { return true }
 
 func (w *world) Delta(ctx context.Context, ch Channel) (uint64, error) {
 	if err := w.step("delta"); err != nil {

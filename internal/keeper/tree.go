@@ -65,8 +65,8 @@ func (t *tree) Delta(ctx context.Context, ch handover.Channel) (uint64, error) {
 	return uint64(stats.Bytes), err
 }
 
-// Again: what changes is known without another look.
-func (t *tree) Again() bool { return false }
+// Again: what has changed until then is not looked at in the stop.
+func (t *tree) Again() bool { return true }
 
 // dirty names what the change log can't tell of: files that are open for writing or mapped. A write through a mapping
 // raises no event.
