@@ -101,7 +101,7 @@ func (d *dump) ready(ctx context.Context) error {
 	}
 	d.wasPaused = status == runtime.Paused
 	if !d.wasPaused {
-		if err := settle(ctx, d.container.InitPid()); err != nil {
+		if err := Settle(ctx, d.container.InitPid()); err != nil {
 			return err
 		}
 	}

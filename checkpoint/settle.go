@@ -18,9 +18,10 @@ const settleTime = time.Second
 // errUnsettled is better than what CRIU says of an executable that it can't find.
 var errUnsettled = errors.New("its program does not run yet: startContainer hooks may still be busy, try again when start has returned")
 
-// settle waits until init has become its program. Start returns a moment earlier, when init is told to go on, and CRIU
-// cannot dump the runtime's own executable, which is on no mount of the container.
-func settle(ctx context.Context, pid int) error {
+// Settle waits until init has become its program, a second at most. Start returns a moment earlier, when init is told to go on,
+// and CRIU cannot dump the runtime's own executable, which is on no mount of the container. Begin does it by itself; whoever
+// looks at a container's processes to tell whether they can be saved should, too.
+func Settle(ctx context.Context, pid int) error {
 	for end := time.Now().Add(settleTime); ; {
 		if !isRuntime(pid) {
 			return nil

@@ -31,7 +31,7 @@ func TestProgramIsNotTakenForTheRuntimeByItsName(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	if err := settle(context.Background(), cmd.Process.Pid); err != nil {
+	if err := Settle(context.Background(), cmd.Process.Pid); err != nil {
 		t.Error(err)
 	}
 	if took := time.Since(began); took > settleTime/2 {
@@ -39,7 +39,7 @@ func TestProgramIsNotTakenForTheRuntimeByItsName(t *testing.T) {
 	}
 	cancelled, cancel := context.WithCancel(context.Background())
 	cancel()
-	if err := settle(cancelled, os.Getpid()); err != nil {
+	if err := Settle(cancelled, os.Getpid()); err != nil {
 		t.Errorf("nothing to wait for, and yet %v", err)
 	}
 }

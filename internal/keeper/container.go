@@ -174,6 +174,9 @@ func (c *container) Hello(ctx context.Context) (*wire.Hello, []*wire.Finding, er
 
 // preflight looks at this host and at the container on it. needs is for the peer.
 func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.Findings, error) {
+	if err := checkpoint.Settle(ctx, c.InitPid()); err != nil {
+		return nil, nil, err
+	}
 	subject, err := preflight.SubjectOf(c.Container)
 	if err != nil {
 		return nil, nil, err

@@ -38,28 +38,6 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// start is in the place of a container's first process between the word to go on and the program.
-func start(dir string) error {
-	fifo := filepath.Join(dir, "exec.fifo")
-	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
-		return err
-	}
-	file, err := os.OpenFile(fifo, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	go func() {
-		for {
-			if _, err := os.Stat(dir); err != nil {
-				file.Close()
-				return
-			}
-			time.Sleep(time.Millisecond)
-		}
-	}()
-	return os.Remove(fifo)
-}
-
 // beOdd does what its word says. All that it makes goes with the process.
 func beOdd(odd string) error {
 	word, argument, _ := strings.Cut(odd, " ")
@@ -166,8 +144,6 @@ func beOdd(odd string) error {
 			_, err = syscall.InotifyAddWatch(fd, argument, syscall.IN_CREATE)
 		}
 		return err
-	case "starting": // until the directory that it is told is gone
-		return start(argument)
 	case "leaderless": // its first thread ends, the rest some time later; with "for good" not at all
 		if argument != "for good" {
 			time.AfterFunc(30*time.Millisecond, func() { os.Exit(0) })
@@ -517,22 +493,5 @@ func TestScanPassesOverWhatHasEnded(t *testing.T) {
 	}
 	if needs, _ := scan(t, alive, gone.Process.Pid); needs.Processes != 1 {
 		t.Errorf("%+v", needs)
-	}
-}
-
-// Whoever starts a container and pushes it at once meets its first process before the program.
-func TestProcessThatOnlyStartsIsLookedAtAgain(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "state")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
-	pid := odd(t, "starting "+dir)
-	if p, err := readProcess(pid); err != nil || !p.starting() {
-		t.Fatalf("it is not told from others: %v", err)
-	}
-	gone := time.AfterFunc(2*stillStarting, func() { _ = os.Remove(dir) })
-	defer gone.Stop()
-	if p, err := readSettled(pid); err != nil || p.starting() {
-		t.Errorf("it was looked at too early: %v", err)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"runtime"
 	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -108,14 +107,12 @@ func readAll(ctx context.Context, pids []int) ([]*proc, error) {
 	return slices.DeleteFunc(found, func(p *proc) bool { return p == nil }), nil
 }
 
-// What does not last is looked at again: most waits for a disk are short, the first thread of a process that just ends may
-// be gone before the others, and who was told to start a container has its answer some moments before the program is executed.
+// What does not last is looked at again: most waits for a disk are short, and the first thread of a process that just ends may
+// be gone before the others.
 const (
-	stillWaiting  = 20 * time.Millisecond
-	stillEnding   = 50 * time.Millisecond
-	endingLooks   = 2
-	stillStarting = 10 * time.Millisecond
-	startingLooks = 200 // of a host that is busy
+	stillWaiting = 20 * time.Millisecond
+	stillEnding  = 50 * time.Millisecond
+	endingLooks  = 2
 )
 
 // readSettled reads a process, and again if what it is in may only be passing.
@@ -132,19 +129,7 @@ func readSettled(pid int) (*proc, error) {
 		time.Sleep(stillEnding)
 		p, err = readProcess(pid)
 	}
-	for range startingLooks {
-		if err != nil || !p.starting() {
-			break
-		}
-		time.Sleep(stillStarting)
-		p, err = readProcess(pid)
-	}
 	return p, err
-}
-
-// starting tells of the first process of a container that was let go, and has not executed its program yet.
-func (p *proc) starting() bool {
-	return slices.ContainsFunc(p.descriptors, func(d openFile) bool { return strings.HasSuffix(d.link, "/exec.fifo (deleted)") })
 }
 
 // container is a subject that has been read.
