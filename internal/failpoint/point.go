@@ -20,6 +20,7 @@ const (
 	SourceSync      Point = "source.sync"      // the peer expects a tree
 	SourcePrepare   Point = "source.prepare"   // all trees are there; Prepare goes next
 	SourceRound     Point = "source.round"     // before a round of memory
+	SourceRefresh   Point = "source.refresh"   // before what has changed in files is sent again
 	SourceDump      Point = "source.dump"      // CRIU is about to dump; the freeze is next
 	SourceFrozen    Point = "source.frozen"    // no process runs any more
 	SourceDumped    Point = "source.dumped"    // CRIU stands in post-dump

@@ -64,7 +64,7 @@ type Push struct {
 	away       time.Duration // to the peer and back
 	last       uint64        // bytes that the round inside the stop has sent
 	slowed     slowed
-	fresh      bool // the trees were sent again
+	fresh      freshness
 }
 
 // Attempt is how one try at a move ended. Its times are filled in when the Recorder finishes the story.
@@ -112,12 +112,8 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 	if err := p.greet(ctx, undo); err != nil { // 1
 		return err
 	}
-	p.Record.Enter(report.Rootfs)
-	for i, tree := range p.Container.Trees() { // 2
-		p.yield(ctx)
-		if err := p.first(ctx, i, tree); err != nil {
-			return err
-		}
+	if err := p.first(ctx); err != nil { // 2
+		return err
 	}
 	p.yield(ctx)
 	if err := p.prepare(ctx); err != nil { // 3
@@ -126,9 +122,13 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 	if err := p.rounds(ctx, undo); err != nil {
 		return err
 	}
-	p.takeTurn(ctx)
-	if !p.fresh { // there were no rounds
-		if _, err := p.refresh(ctx); err != nil {
+	for p.fresh.stale() { // there were no rounds
+		if err := p.refresh(ctx); err != nil {
+			return err
+		}
+	}
+	if p.takeTurn(ctx) > staleAfter {
+		if err := p.refresh(ctx); err != nil {
 			return err
 		}
 	}

@@ -64,7 +64,7 @@ func (p *Push) rounds(ctx context.Context, undo *rollback) error {
 
 // leg makes rounds over one session.
 func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[]pass, undo *rollback) error {
-	late, stale := 0, 0 // rounds with a turn that was waited for; those after a refresh that took long
+	late := 0 // rounds with a turn that was waited for
 	for {
 		if err := failpoint.Hit(ctx, failpoint.SourceRound); err != nil {
 			return p.fallBack(ctx, lanes, err)
@@ -88,16 +88,15 @@ func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[
 			d = c.decide(*passes)
 		}
 		if d.stop {
-			if p.takeTurn(ctx) > worthARound {
-				late = 0
-				continue
-			}
-			took, err := p.refresh(ctx)
+			again, err := p.freshen(ctx)
 			if err != nil {
 				return err
 			}
-			if stale < staleRounds && took > longRefresh {
-				stale++
+			if again {
+				continue
+			}
+			if p.takeTurn(ctx) > worthARound {
+				late = 0
 				continue
 			}
 			p.foresee(c, d)
@@ -109,11 +108,21 @@ func (p *Push) leg(ctx context.Context, lanes *pageLanes, c *converge, passes *[
 	}
 }
 
-// A refresh that takes so long leaves much to a round after it, and that one more changes of files to another refresh.
-const (
-	longRefresh = 100 * time.Millisecond
-	staleRounds = 2
-)
+// freshen sends the trees again, if that is worth it. After one that took long the memory needs another round, and others do not
+// wait for that.
+func (p *Push) freshen(ctx context.Context) (again bool, err error) {
+	if !p.fresh.stale() {
+		return false, nil
+	}
+	if err := p.refresh(ctx); err != nil {
+		return false, err
+	}
+	p.Record.Enter(report.Precopy)
+	if again = p.fresh.took > longRefresh; again {
+		p.endTurn()
+	}
+	return again, nil
+}
 
 // openMemory takes hold of the container's memory, where both hosts can do more than CRIU's images.
 func (p *Push) openMemory(ctx context.Context) error {

@@ -75,20 +75,47 @@ func TestTreesAreSentAgainRightBeforeTheStop(t *testing.T) {
 	}
 }
 
-// A refresh that takes long is followed by a round, for the container wrote meanwhile; one whose trees never come to rest does not
-// hold the move up.
+// A refresh that takes long is followed by a round, for the container wrote meanwhile, and by another refresh while they become
+// shorter. Trees that never come to rest do not hold the move up.
 func TestLongRefreshIsFollowedByARound(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w := newWorld(t)
-		w.link, w.mode, w.passTakes = newCable(-1), PreCopy, 2*longRefresh
-		m := newTwinMemory(w, 40, 0)
-		if result := w.push(t.Context(), true); result.Outcome != report.Moved {
-			t.Fatalf("got %+v", result)
-		}
-		if m.passes != 3+staleRounds {
-			t.Errorf("%d rounds", m.passes)
-		}
-	})
+	const rounds = 3 // of a move without one
+	for name, c := range map[string]struct {
+		passes        []time.Duration
+		looks, rounds int
+	}{
+		"short":         {[]time.Duration{time.Minute, longRefresh / 2}, 2, rounds},
+		"long":          {[]time.Duration{time.Minute, time.Second, longRefresh / 2}, 3, rounds + 1},
+		"longer":        {[]time.Duration{time.Minute, 20 * time.Second, 5 * time.Second, 0}, 4, rounds + 2},
+		"never shorter": {[]time.Duration{time.Second, 2 * time.Second, 4 * time.Second}, 2, rounds + 1},
+		"not half":      {[]time.Duration{time.Second, 800 * time.Millisecond}, 2, rounds + 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				w.link, w.mode, w.passTakes = newCable(-1), PreCopy, c.passes
+				m := newTwinMemory(w, 40, 0)
+				result := w.push(t.Context(), true)
+				if result.Outcome != report.Moved {
+					t.Fatalf("got %+v", result)
+				}
+				looks, lastLook, lastRound := 0, 0, 0
+				for i, step := range w.steps {
+					switch step {
+					case "pass":
+						looks, lastLook = looks+1, i
+					case "round":
+						lastRound = i
+					}
+				}
+				if looks != c.looks || m.passes != c.rounds {
+					t.Errorf("%d passes over the files and %d rounds, want %d and %d", looks, m.passes, c.looks, c.rounds)
+				}
+				if long := c.passes[c.looks-1] > longRefresh; long && lastRound < lastLook {
+					t.Errorf("no round after the last refresh: %v", w.steps)
+				}
+			})
+		})
+	}
 }
 
 // What fails of the engine while the container runs costs nothing but the time that the images take.

@@ -31,11 +31,11 @@ type world struct {
 	failAt     string // name of the twin's step that fails
 	thawAt     bool   // and thawing fails then as well
 	keep       bool
-	closeFails bool // and letting go of the memory
-	linked     bool // the dump makes names in the tree
-	passTakes  time.Duration
-	hostile    []byte // a frame of pages that goes with the others
-	hangAt     string // and of the one at the peer that does not come to an end
+	closeFails bool            // and letting go of the memory
+	linked     bool            // the dump makes names in the tree
+	passTakes  []time.Duration // one pass after the other; further ones take no time
+	hostile    []byte          // a frame of pages that goes with the others
+	hangAt     string          // and of the one at the peer that does not come to an end
 	steps      []string
 	journals   [2]string
 	images     string
@@ -133,7 +133,10 @@ func (w *world) Pass(ctx context.Context, ch Channel) (uint64, error) {
 	if err := w.step("pass"); err != nil {
 		return 0, err
 	}
-	time.Sleep(w.passTakes)
+	if len(w.passTakes) > 0 {
+		time.Sleep(w.passTakes[0])
+		w.passTakes = w.passTakes[1:]
+	}
 	return 5, ch.Send(ctx, []byte("files"))
 }
 

@@ -33,6 +33,7 @@ var steps = []step{
 	{point: failpoint.PeerPrepared, short: "criu-peer", what: "the peer has prepared"},
 	{point: failpoint.SourceRound, short: "hiccup", what: "memory goes"},
 	{point: failpoint.PeerPages, short: "disk", what: "memory is there"},
+	{point: failpoint.SourceRefresh, short: "hiccup", what: "what has changed in files goes"},
 	{point: failpoint.SourceDump, short: "criu-source", what: "CRIU is told to dump"},
 	{point: failpoint.SourceFrozen, short: "peer", what: "frozen"},
 	{point: failpoint.SourceDumped, short: "source", what: "dumped"},
