@@ -146,7 +146,9 @@ type Held interface {
 
 // Tree is one directory at the source.
 type Tree interface {
-	// Pass brings the peer's tree up to date while the container runs; it returns the bytes sent.
+	// Pass brings the peer's tree up to date while the container runs; it returns the bytes sent. After one that failed, or whose
+	// acknowledgement was lost, it may be called again, over another channel to the same peer: how much of that has arrived is not
+	// known, and what may be missing there has to be sent once more.
 	Pass(ctx context.Context, ch Channel) (uint64, error)
 	// Again tells that another Pass, shortly before the stop, makes the Delta smaller.
 	Again() bool

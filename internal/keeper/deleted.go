@@ -108,12 +108,14 @@ func (c *container) externalFiles() []string {
 
 // Pass brings the peer's files up to date while the container runs.
 func (d *deletedFiles) Pass(ctx context.Context, ch handover.Channel) (uint64, error) {
-	d.passed = time.Now()
+	d.passed = time.Time{} // what failed has to be done again
+	began := time.Now()
 	stats, err := d.source.Pass(ctx, ch)
 	d.container.log.Info("deleted files sent", "files", stats.Files, "read", stats.Read, "bytes", stats.Sent, "took", stats.Elapsed)
 	if err != nil {
 		return uint64(stats.Sent), err
 	}
+	d.passed = began
 	refused := d.source.Refused()
 	for _, path := range slices.Sorted(maps.Keys(refused)) {
 		if bytes := refused[path]; bytes > preflight.MostDeleted {

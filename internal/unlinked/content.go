@@ -15,27 +15,24 @@ import (
 	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
-// block is what is known of a part of a file that was sent. A part that is all zeros is none: it is a hole there.
-type block struct {
-	sum  xxh3.Uint128
-	pass uint32 // that saw it last
-}
-
 // passing is one pass, or the last difference.
 type passing struct {
 	source  *Source
 	workers int
 	began   time.Time
 	stats   Stats
+	doubt   bool // nobody knows how much of the pass before has arrived
 
-	mu   sync.Mutex // of ch, stats and blocks
+	mu   sync.Mutex // of ch, stats and digests
 	ch   Channel
 	last time.Time // that something was sent
 }
 
 func (s *Source) begin(ch Channel, workers int) *passing {
 	now := time.Now()
-	return &passing{source: s, workers: workers, began: now, ch: ch, last: now}
+	p := &passing{source: s, workers: workers, began: now, ch: ch, last: now, doubt: s.doubt}
+	s.doubt = true
+	return p
 }
 
 // frozenWorkers is how many read at once while the container stands still, and CRIU works beside.
@@ -47,17 +44,33 @@ func (p *passing) end(ctx context.Context) (Stats, error) {
 	return p.stats, err
 }
 
-// announce tells of files that are new, or gone, and asks which of them the peer can have.
+// confirm asks the peer whether it has come this far. What was sent counts as held there from then on, and no sooner: a link
+// that breaks takes with it what its buffers have.
+func (p *passing) confirm(ctx context.Context) error {
+	if err := p.ask(ctx); err != nil {
+		return err
+	}
+	for _, f := range p.source.files {
+		if f.file == nil {
+			f.announced = 0
+		}
+		f.known, f.complete = f.announced, f.brought
+		f.digests.confirm()
+	}
+	p.source.doubt = false
+	return nil
+}
+
+// announce tells of files that are new, or gone, and asks which of them the peer can have. In doubt it tells of all.
 func (p *passing) announce(ctx context.Context) error {
 	told := false
 	for _, f := range p.source.files {
 		switch {
-		case f.file == nil && f.known > 0:
-			f.known = 0
+		case f.file == nil && f.announced > 0: // until it is confirmed
 			if err := p.ch.Send(ctx, numbers(frameDrop, uint64(f.index))); err != nil {
 				return err
 			}
-		case f.file != nil && f.known < len(f.places):
+		case f.file != nil && (p.doubt || f.announced < len(f.places)):
 			st, err := fs.StatFile(f.file)
 			if err != nil {
 				return err
@@ -65,12 +78,17 @@ func (p *passing) announce(ctx context.Context) error {
 			if err := p.ch.Send(ctx, encodeFile(f.index, st.Size, f.places)); err != nil {
 				return err
 			}
-			f.known, told = len(f.places), true
+			f.announced, told = len(f.places), true
 		}
 	}
 	if !told {
 		return nil
 	}
+	return p.ask(ctx)
+}
+
+// ask has the peer answer, when it has done all that was sent before, which files it can't have.
+func (p *passing) ask(ctx context.Context) error {
 	if err := p.ch.Send(ctx, numbers(frameListed)); err != nil {
 		return err
 	}
@@ -83,7 +101,10 @@ func (p *passing) announce(ctx context.Context) error {
 	}
 	r := reader{rest: answer[1:]}
 	for len(r.rest) > 0 {
-		index := r.number(uint64(len(p.source.files) - 1))
+		index := r.number(MostFiles - 1)
+		if index >= uint64(len(p.source.files)) {
+			r.fail("a file that was not announced")
+		}
 		if r.err == nil {
 			p.source.files[index].refused = true
 		}
@@ -98,25 +119,22 @@ func (p *passing) bring(ctx context.Context, f *file) error {
 		return err
 	}
 	f.scanned, f.before = p.began, st
-	f.pass++
+	f.digests.begin()
 	p.stats.Files++
 	if err := p.content(ctx, f, st.Size); err != nil {
 		return err
 	}
-	for off, b := range f.blocks {
-		if b.pass == f.pass {
-			continue
-		}
-		delete(f.blocks, off)
-		if err := p.send(ctx, numbers(frameHole, uint64(f.index), uint64(off), blockSize), nil); err != nil {
-			return err
-		}
+	err = f.digests.rest(func(off int64) error {
+		return p.send(ctx, numbers(frameHole, uint64(f.index), uint64(off), blockSize), nil)
+	})
+	if err != nil {
+		return err
 	}
 	a := attributes{size: st.Size, mode: st.Mode, uid: st.UID, gid: st.GID, mtime: st.Mtime}
 	if err := p.send(ctx, a.encode(f.index), nil); err != nil {
 		return err
 	}
-	f.complete = true
+	f.brought = true
 	return nil
 }
 
@@ -182,14 +200,10 @@ func (p *passing) block(ctx context.Context, f *file, off int64, buffer []byte) 
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.stats.Read += int64(n)
-	was, had := f.blocks[off]
-	switch {
-	case zero: // a hole there
-	case had && was.sum == sum:
-		f.blocks[off] = block{sum, f.pass}
-	default:
-		f.blocks[off] = block{sum, f.pass}
-		return p.replace(ctx, f, off, data, had)
+	if !zero { // else it is a hole there
+		if send, had := f.digests.see(off, sum); send {
+			return p.replace(ctx, f, off, data, had)
+		}
 	}
 	if time.Since(p.last) > time.Second {
 		return p.sendLocked(ctx, numbers(frameStill), nil)
@@ -197,7 +211,7 @@ func (p *passing) block(ctx context.Context, f *file, off int64, buffer []byte) 
 	return nil
 }
 
-// replace sends a block's pages that are not all zeros, so that holes stay holes. had: the peer has something there.
+// replace sends a block's pages that are not all zeros, so that holes stay holes. had: the peer may have something there.
 func (p *passing) replace(ctx context.Context, f *file, off int64, data []byte, had bool) error {
 	pages := filled(data)
 	if had && (len(pages) != 1 || len(pages[0].bytes) < len(data)) {

@@ -14,10 +14,13 @@
 // times, and a long write is stamped when it begins, so that times prove nothing: whatever anybody has open for writing, or
 // mapped so, is read again in the freeze, by several processors.
 //
+// What was sent counts as held by the peer when it has answered after it (listed, taken). A Pass that failed may have arrived in
+// part: what it has sent, made a hole or announced is in doubt, and the next one sends it again, over whichever channel.
+//
 // The frames of one pass; the source speaks on the left:
 //
 //	file   index | size | places                         ->   for those that are new, or seen at another place
-//	listed                                               ->   after at least one
+//	listed                                               ->   after at least one, and before the end of a Pass
 //	                                                     <-   taken  { index }: those that this filesystem can't have
 //	data   index | offset | bytes                        ->
 //	hole   index | offset | length                       ->

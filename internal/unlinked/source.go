@@ -31,20 +31,22 @@ type Source struct {
 	log   *slog.Logger
 	files []*file // those without an open file are dropped
 	sent  bool    // the last difference is
+	doubt bool    // whether all that was sent has arrived
 }
 
 // file is one that is carried.
 type file struct {
-	index    int
-	file     *os.File // nil: nobody has it open any more
-	id       inode
-	places   []Place
-	known    int // places that the peer knows
-	refused  bool
-	complete bool // the peer had all of it once
-	writable bool // at the last look
-	blocks   map[int64]block
-	pass     uint32
+	index     int
+	file      *os.File // nil: nobody has it open any more
+	id        inode
+	places    []Place
+	announced int // places that the peer was told of
+	known     int // that it knows
+	refused   bool
+	brought   bool // all of it was sent once
+	complete  bool // and has arrived
+	writable  bool // at the last look
+	digests   digests
 
 	scanned time.Time // before the last pass
 	before  fs.Stat   // at its beginning
@@ -141,14 +143,14 @@ func (s *Source) add(seen *sighting) error {
 		return errors.Join(err, opened.Close())
 	}
 	s.files = append(s.files, &file{
-		index: len(s.files), file: opened, id: inode{st.Dev, st.Ino}, places: seen.places, writable: seen.writable, blocks: make(map[int64]block),
+		index: len(s.files), file: opened, id: inode{st.Dev, st.Ino}, places: seen.places, writable: seen.writable, digests: make(digests),
 	})
 	return nil
 }
 
 func (f *file) drop() error {
 	err := f.file.Close()
-	f.file, f.blocks = nil, nil
+	f.file, f.digests = nil, nil
 	return err
 }
 
@@ -200,7 +202,8 @@ func (s *Source) Refused() map[string]uint64 {
 	return all
 }
 
-// Pass looks again, and brings the peer up to date while the container runs.
+// Pass looks again, and brings the peer up to date while the container runs. When it returns nil the peer has all of it; after
+// an error it may be called again over another channel, and sends what the peer may lack once more.
 func (s *Source) Pass(ctx context.Context, ch Channel) (Stats, error) {
 	p := s.begin(ch, 1)
 	if err := s.Look(); err != nil {
@@ -216,6 +219,9 @@ func (s *Source) Pass(ctx context.Context, ch Channel) (Stats, error) {
 		if err := p.bring(ctx, f); err != nil {
 			return p.stats, fmt.Errorf("send deleted file %s: %w", f.places[0].Path, err)
 		}
+	}
+	if err := p.confirm(ctx); err != nil {
+		return p.stats, err
 	}
 	return p.end(ctx)
 }
@@ -239,7 +245,7 @@ func (s *Source) Delta(ctx context.Context, ch Channel) (Stats, error) {
 		if err == nil && st.Nlink > 0 {
 			err = ErrNamed
 		}
-		if err == nil && f.untouched(&st, now[f.id]) {
+		if err == nil && !p.doubt && f.untouched(&st, now[f.id]) {
 			p.stats.Skipped++
 			continue
 		}

@@ -103,6 +103,9 @@ func (t *Target) apply(kind frameKind, r *reader) error {
 		return t.add(index, size, places)
 	}
 	f := t.files[index]
+	if f == nil && kind == frameDrop && r.err == nil { // said once more, after a link that broke
+		return nil
+	}
 	if r.err != nil || f == nil || f.file == nil && kind != frameDrop {
 		return errors.Join(ErrMalformed, r.err)
 	}
