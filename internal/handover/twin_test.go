@@ -434,7 +434,12 @@ func (ch *twinChannel) Recv(ctx context.Context, _ []byte) ([]byte, error) {
 	case frame := <-ch.in:
 		return frame, nil
 	case <-ch.cable.dead:
-		return nil, io.EOF
+		select { // what came before the end
+		case frame := <-ch.in:
+			return frame, nil
+		default:
+			return nil, io.EOF
+		}
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}

@@ -23,25 +23,26 @@ func (p Places) awaitDumper(ctx context.Context, move string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, dumpLimit, fmt.Errorf("its criu has not ended within %v", dumpLimit))
 	defer cancel()
 	for {
-		pid := p.criuAt(move)
-		if pid == 0 {
+		pids := p.criuAt(move)
+		if len(pids) == 0 {
 			return nil
 		}
 		select {
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("wait for criu, process %d: %w", pid, context.Cause(ctx))
+			return fmt.Errorf("wait for criu, process %d: %w", pids[0], context.Cause(ctx))
 		}
 	}
 }
 
-// criuAt is the CRIU that has a move's images open; 0 when there is none.
-func (p Places) criuAt(move string) int {
+// criuAt are the CRIU that has a move's images open, and its helpers.
+func (p Places) criuAt(move string) []int {
 	spool := p.spoolPath(move)
 	var here syscall.Stat_t
 	if err := syscall.Stat(spool, &here); err != nil {
-		return 0 // no images
+		return nil // no images
 	}
+	var pids []int
 	processes, _ := filepath.Glob("/proc/[0-9]*") // the pattern is a good one
 	for _, process := range processes {
 		pid, err := strconv.Atoi(filepath.Base(process))
@@ -57,8 +58,8 @@ func (p Places) criuAt(move string) int {
 			var there syscall.Stat_t // in another mount namespace the path may be another's
 			return syscall.Stat(file, &there) == nil && there.Dev == here.Dev
 		}) {
-			return pid
+			pids = append(pids, pid)
 		}
 	}
-	return 0
+	return pids
 }

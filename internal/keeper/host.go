@@ -116,8 +116,6 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	if err != nil {
 		return err
 	}
-	// It waits for a keeper that is gone. Should it end before what it holds is dead, that would run.
-	holder := h.order.criuAt(m.Name)
 	c, err := rt.Load(m.Container)
 	switch {
 	case errors.Is(err, runtime.ErrNotExist):
@@ -127,11 +125,18 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	case err == nil:
 		h.log.Info("the id has been taken by another container", "container", m.Container, "move", m.Name)
 	}
-	if err == nil && holder != 0 {
-		err = killCRIU(holder)
+	// CRIU waits for a keeper that is gone, if the cgroup did not have it. It ends after what it holds, which would run else, and is
+	// found by the images.
+	if err == nil {
+		for _, pid := range h.order.criuAt(m.Name) {
+			err = errors.Join(err, killCRIU(pid))
+		}
 	}
-	err = errors.Join(err, discardNetwork(ctx, h.order.Places, m.Name, h.log))
-	return errors.Join(err, restore.RemoveYards(h.order.logs(m.Container)), h.order.removeSpool(m.Name))
+	err = errors.Join(err, discardNetwork(ctx, h.order.Places, m.Name, h.log), restore.RemoveYards(h.order.logs(m.Container)))
+	if err != nil {
+		return err
+	}
+	return h.order.removeSpool(m.Name)
 }
 
 func killCRIU(pid int) error {

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Tracer is who traces the process, or one of its threads; 0 when nobody does, or the process is gone.
+// Tracer is the process that traces the process, or one of its threads; 0 when nobody does, or the process is gone.
 func Tracer(pid int) (int, error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/status", pid))
 	if err != nil {
@@ -22,17 +22,34 @@ func Tracer(pid int) (int, error) {
 		if err != nil {
 			continue // it has ended
 		}
-		_, rest, _ := bytes.Cut(text, []byte("\nTracerPid:"))
-		line, _, _ := bytes.Cut(rest, []byte("\n"))
-		tracer, err := strconv.Atoi(string(bytes.TrimSpace(line)))
+		tracer, err := number(text, "TracerPid:")
 		if err != nil {
 			return 0, fmt.Errorf("read tracer of process %d: %w", pid, err)
 		}
 		if tracer != 0 {
-			return tracer, nil
+			return processOf(tracer), nil
 		}
 	}
 	return 0, nil
+}
+
+// processOf is the process of a thread, which is what the kernel names as a tracer. One that has ended stands for itself.
+func processOf(thread int) int {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))
+	if err != nil {
+		return thread
+	}
+	if pid, err := number(text, "Tgid:"); err == nil && pid != 0 {
+		return pid
+	}
+	return thread
+}
+
+// number is a value of /proc/PID/status.
+func number(status []byte, name string) (int, error) {
+	_, rest, _ := bytes.Cut(status, []byte("\n"+name))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	return strconv.Atoi(string(bytes.TrimSpace(line)))
 }
 
 // ErrTraced: a process is being traced still. The text says by whom.

@@ -189,11 +189,11 @@ func TestTracersAreKilledAfterWhatTheyHold(t *testing.T) {
 		_ = held.Process.Kill()
 		_ = held.Wait()
 	}()
-	runtime.LockOSThread() // it is the tracer, and ends with the test
+	runtime.LockOSThread() // a thread traces, and ends with the test
 	if err := unix.PtraceSeize(held.Process.Pid); err != nil {
 		t.Fatal(err)
 	}
-	all := []int{unix.Gettid(), held.Process.Pid, os.Getppid()}
+	all := []int{os.Getpid(), held.Process.Pid, os.Getppid()}
 	if first := untracing(all); !slices.Equal(first, all[1:]) {
 		t.Errorf("of %v, %v go first", all, first)
 	}

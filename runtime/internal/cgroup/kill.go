@@ -30,6 +30,11 @@ func (g *Group) Kill(ctx context.Context) error {
 		if len(pids) == 0 {
 			return nil
 		}
+		if round == 0 {
+			if err := g.killHeld(pids); err != nil {
+				return err
+			}
+		}
 		if err := g.kill(ctx, pids); err != nil {
 			return err
 		}
@@ -40,11 +45,6 @@ func (g *Group) Kill(ctx context.Context) error {
 }
 
 func (g *Group) kill(ctx context.Context, pids []int) error {
-	if held := untracing(pids); len(held) < len(pids) {
-		if _, err := g.signal(held, unix.SIGKILL); err != nil {
-			return err
-		}
-	}
 	if V2() {
 		err := cgroups.WriteFile(g.manager.Path(""), "cgroup.kill", "1")
 		// A threaded cgroup, which is what one below a cgroup with processes of its own becomes, can't be killed as a whole.
@@ -56,6 +56,17 @@ func (g *Group) kill(ctx context.Context, pids []int) error {
 		return err
 	}
 	return g.Thaw(ctx)
+}
+
+// killHeld kills all but the tracers, where there are such among them. The rounds that follow, which may have to be faster than
+// forks, do not ask again.
+func (g *Group) killHeld(pids []int) error {
+	held := untracing(pids)
+	if len(held) == len(pids) {
+		return nil
+	}
+	_, err := g.signal(held, unix.SIGKILL)
+	return err
 }
 
 // untracing are those that trace none of the others.
