@@ -156,8 +156,11 @@ func (l *fanLog) directory(h fs.Handle) (map[string]uint64, bool) {
 		return names, true
 	}
 	path, _, err := l.root.PathOf(h)
+	if err != nil && !elsewhere(err) {
+		l.overflow(lost(err))
+		return nil, false
+	}
 	if err != nil {
-		// Gone (ESTALE) counts as elsewhere: that it went is an event of its parent.
 		if len(l.outside) >= maxKnown {
 			clear(l.outside)
 		}
@@ -170,6 +173,15 @@ func (l *fanLog) directory(h fs.Handle) (map[string]uint64, bool) {
 	return names, true
 }
 
+// elsewhere tells an inode that is not beneath the root from one that was not found for another reason: no descriptor or memory
+// left, no /proc. What is taken to be elsewhere is not asked about again. Gone (ESTALE) counts as elsewhere: that it went is an
+// event of its parent.
+func elsewhere(err error) bool {
+	return errors.Is(err, fs.ErrOutside) || errors.Is(err, syscall.ESTALE)
+}
+
+func lost(err error) string { return fmt.Sprintf("what has changed cannot be found: %v", err) }
+
 func (l *fanLog) know(h fs.Handle, path string) {
 	if len(l.paths) >= maxKnown {
 		clear(l.paths)
@@ -179,13 +191,17 @@ func (l *fanLog) know(h fs.Handle, path string) {
 
 // foreign is a change under a name that is not beneath the root. The inode may have a further name that is.
 func (l *fanLog) foreign(e *fanotify.Event) {
-	if e.Object == "" || e.Mask&(fanotify.Modified|fanotify.Closed|fanotify.Attrib) == 0 || e.Mask&fanotify.OnDir != 0 {
+	if l.full != "" || e.Object == "" || e.Mask&(fanotify.Modified|fanotify.Closed|fanotify.Attrib) == 0 || e.Mask&fanotify.OnDir != 0 {
 		return
 	}
 	if _, ok := l.strangers[e.Object]; ok {
 		return
 	}
 	_, st, err := l.root.PathOf(e.Object)
+	if err != nil && !elsewhere(err) {
+		l.overflow(lost(err))
+		return
+	}
 	if st.Nlink > 1 || err == nil {
 		if _, ok := l.inodes[st.Ino]; !ok {
 			l.inodes[st.Ino] = struct{}{}
@@ -229,10 +245,10 @@ func (l *fanLog) take() *changes {
 			var err error
 			dir, _, err = l.root.PathOf(h)
 			switch {
-			case errors.Is(err, fs.ErrOutside), errors.Is(err, syscall.ESTALE): // gone, with an event of its parent
+			case err != nil && elsewhere(err):
 				continue
 			case err != nil:
-				return &changes{full: fmt.Sprintf("a changed directory cannot be found: %v", err)}
+				return &changes{full: lost(err)}
 			}
 			l.know(h, dir)
 		}

@@ -47,8 +47,9 @@ func HandleOf(path string) (Handle, error) {
 var ErrOutside = errors.New("not beneath the root")
 
 // PathOf returns the path beneath d, at this moment, of the inode that a handle of d's filesystem names: "." for d itself,
-// ErrOutside (with the Stat all the same) when it lies elsewhere, ESTALE when it is gone. Needs CAP_DAC_READ_SEARCH. What the kernel calls the inode is
-// only a hint (it may lie outside the mount, or be deleted); it counts once the path leads back to the same inode.
+// ErrOutside (with the Stat all the same) when it lies elsewhere, ESTALE when it is gone. Any other error (no descriptor left, no
+// /proc) says nothing of where it is. Needs CAP_DAC_READ_SEARCH. What the kernel calls the inode is only a hint (it may lie
+// outside the mount, or be deleted); it counts once the path leads back to the same inode.
 func (d *Dir) PathOf(h Handle) (string, Stat, error) {
 	if len(h) < 4 {
 		return "", Stat{}, fmt.Errorf("open handle: %w", unix.EINVAL)
@@ -96,12 +97,20 @@ func (d *Dir) Find(text string, want *Stat) (string, error) {
 
 func (d *Dir) leadsTo(rel string, want *Stat) error {
 	fd, err := d.openat2(rel, unix.O_PATH, 0)
-	if err != nil {
+	switch {
+	case err == nil:
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV),
+		errors.Is(err, unix.ENAMETOOLONG):
 		return ErrOutside
+	default:
+		return err
 	}
 	defer unix.Close(fd)
 	got, err := statx(fd, "", unix.AT_EMPTY_PATH)
-	if err != nil || !got.Same(want) {
+	if err != nil {
+		return fmt.Errorf("stat %s: %w", rel, err)
+	}
+	if !got.Same(want) {
 		return ErrOutside
 	}
 	return nil
