@@ -37,6 +37,10 @@ func (c *container) findDeleted() error {
 	if err := c.leaveDeleted(); err != nil {
 		return err
 	}
+	if len(c.trees) >= wire.MaxTrees { // they would be one more
+		c.log.Info("deleted files are left to CRIU: there are as many directories as can travel")
+		return nil
+	}
 	roots, err := c.mountRoots()
 	if err != nil {
 		return err

@@ -23,8 +23,9 @@ type sighting struct {
 	stat     fs.Stat
 	link     string // of /proc, by which it is opened
 	places   []Place
+	opens    int  // descriptors and mappings
 	writable bool // somebody can write to it without being noticed in time
-	odd      bool // it is on a mount that does not travel, or watched
+	odd      bool // it is on a mount that does not travel, or watched, or open too often
 }
 
 // finder looks at processes.
@@ -44,10 +45,15 @@ func find(pids []int, mounts map[int]mount, least int64) (map[inode]*sighting, e
 			return nil, err
 		}
 	}
-	for id, s := range f.found {
-		s.odd = s.odd || f.watched[id.number] || len(s.places) > mostPlaces
-	}
+	f.judge()
 	return f.found, nil
+}
+
+// judge tells which are left to CRIU.
+func (f *finder) judge() {
+	for id, s := range f.found {
+		s.odd = s.odd || f.watched[id.number] || len(s.places) > mostPlaces || s.opens > mostOpens
+	}
 }
 
 func (f *finder) descriptors(proc string) error {
@@ -137,6 +143,7 @@ func (f *finder) see(link, text string, writable bool) error {
 		s = &sighting{stat: st, link: link}
 		f.found[id] = s
 	}
+	s.opens++
 	s.writable = s.writable || writable
 	if s.odd || len(f.mounts) == 0 {
 		s.odd = true

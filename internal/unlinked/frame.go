@@ -41,6 +41,7 @@ const (
 	MostFiles = 1024
 
 	mostPlaces = 64
+	mostOpens  = 1 << 15 // of one file: each takes a link of it for a moment, and filesystems have a limit (ext4: 65000)
 	mostPath   = 4096
 	mostSize   = 16 << 40 // of one file, in bytes, holes counted
 )
@@ -100,6 +101,13 @@ func (r *reader) fail(what string) {
 		r.err = fmt.Errorf("%w: %s", ErrMalformed, what)
 	}
 	r.rest = nil
+}
+
+// end refuses what comes after a frame.
+func (r *reader) end() {
+	if len(r.rest) > 0 {
+		r.fail("more than a frame")
+	}
 }
 
 // number is one of at most most.

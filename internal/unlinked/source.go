@@ -30,6 +30,7 @@ type Source struct {
 	o     *SourceOptions
 	log   *slog.Logger
 	files []*file // those without an open file are dropped
+	few   int64   // bytes on the disk of files that are sooner read than looked after
 	sent  bool    // the last difference is
 	doubt bool    // whether all that was sent has arrived
 }
@@ -61,9 +62,12 @@ type Stats struct {
 	Elapsed time.Duration
 }
 
+// fewBytes are read as fast as the descriptors and mappings of some hundred processes are looked at.
+const fewBytes = 64 << 20
+
 // Open finds the files. That there are none is no error.
 func Open(o *SourceOptions) (*Source, error) {
-	s := &Source{o: o, log: o.Log}
+	s := &Source{o: o, log: o.Log, few: fewBytes}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -119,7 +123,7 @@ func (s *Source) Look() error {
 func (s *Source) find() (map[inode]*sighting, error) {
 	mounts, err := mounts(s.o.Init, s.o.Roots)
 	if err != nil {
-		return nil, fmt.Errorf("find deleted files: %w", gone(err))
+		return nil, fmt.Errorf("find deleted files: %w", err) // its init has ended, perhaps
 	}
 	pids, err := s.o.Processes()
 	if err != nil {
@@ -206,8 +210,8 @@ func (s *Source) Refused() map[string]uint64 {
 // an error it may be called again over another channel, and sends what the peer may lack once more.
 func (s *Source) Pass(ctx context.Context, ch Channel) (Stats, error) {
 	p := s.begin(ch, 1)
-	if err := s.Look(); err != nil {
-		return p.stats, err
+	if err := s.Look(); err != nil { // the files that are known are open here
+		s.log.Warn("deleted files can't be looked for again", "error", err)
 	}
 	if err := p.announce(ctx); err != nil {
 		return p.stats, err
@@ -245,7 +249,7 @@ func (s *Source) Delta(ctx context.Context, ch Channel) (Stats, error) {
 		if err == nil && st.Nlink > 0 {
 			err = ErrNamed
 		}
-		if err == nil && !p.doubt && f.untouched(&st, now[f.id]) {
+		if err == nil && now != nil && !p.doubt && f.untouched(&st, now[f.id]) {
 			p.stats.Skipped++
 			continue
 		}
@@ -260,12 +264,18 @@ func (s *Source) Delta(ctx context.Context, ch Channel) (Stats, error) {
 	return p.end(ctx)
 }
 
-// writers looks again, if there is a file for which it matters, at what can be written to.
+// writers looks again, if there are files for which it matters, at what can be written to; nil if there are none.
 func (s *Source) writers() (map[inode]bool, error) {
-	now := make(map[inode]bool)
-	if !slices.ContainsFunc(s.files, func(f *file) bool { return f.file != nil && !f.writable }) {
-		return now, nil
+	var unread int64
+	for _, f := range s.files {
+		if f.file != nil && f.complete && !f.writable {
+			unread += f.before.Blocks * 512
+		}
 	}
+	if unread <= s.few {
+		return nil, nil
+	}
+	now := make(map[inode]bool)
 	pids, err := s.o.Processes()
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/livemigrate/migrate/internal/sys/fs"
@@ -22,6 +23,8 @@ type Target struct {
 	limit int64 // bytes that may still come; 0: all
 	roots map[int]*fs.Dir
 	files map[int]*staged
+	seen  map[seenAt]*staged // the files that there can be, by their places
+	dirs  map[dirAt]*fs.Dir  // where names are
 	names []name
 }
 
@@ -29,6 +32,18 @@ type Target struct {
 type staged struct {
 	file   *os.File
 	places []Place
+}
+
+// seenAt is how the images know a file.
+type seenAt struct {
+	mount int
+	inode uint64
+}
+
+// dirAt is a directory beneath a root.
+type dirAt struct {
+	root int
+	path string
 }
 
 // name is one that a file has for the moment.
@@ -40,10 +55,10 @@ type name struct {
 // NewTarget makes one. root opens the directory with that index among the source's Roots; it is closed with the Target. All of
 // them are reached through one mount.
 func NewTarget(root func(index int) (*fs.Dir, error)) *Target {
-	return &Target{root: root, roots: make(map[int]*fs.Dir), files: make(map[int]*staged)}
+	return &Target{root: root, roots: make(map[int]*fs.Dir), files: make(map[int]*staged), dirs: make(map[dirAt]*fs.Dir)}
 }
 
-// Limit is how many bytes of content may come from now on; 0 is no limit.
+// Limit is how many bytes of content may come from now on, in whole pages as they lie on the disk; 0 is no limit.
 func (t *Target) Limit(bytes int64) { t.limit = bytes }
 
 // Serve takes part in one Pass or Delta and returns when the other side has said that it is over: the bytes of content. The
@@ -67,7 +82,7 @@ func (t *Target) Serve(ctx context.Context, ch Channel) (int64, error) {
 			return came, nil
 		case frameStill:
 		case frameData:
-			came += int64(len(frame))
+			came += span(r)
 			if t.limit > 0 && came > t.limit {
 				return came, ErrTooMuch
 			}
@@ -79,6 +94,16 @@ func (t *Target) Serve(ctx context.Context, ch Channel) (int64, error) {
 			return came, fmt.Errorf("take deleted files: %w", err)
 		}
 	}
+}
+
+// span is what the content of a frame takes on the disk: a byte takes a page.
+func span(r *reader) int64 {
+	const page = 4096
+	ahead := &reader{rest: r.rest}
+	ahead.number(MostFiles - 1)
+	off := int64(ahead.number(mostSize))
+	end := off + int64(len(ahead.rest))
+	return (end+page-1)/page*page - off/page*page
 }
 
 // taken lists those that can't be had.
@@ -97,10 +122,14 @@ func (t *Target) apply(kind frameKind, r *reader) error {
 	index := int(r.number(MostFiles - 1))
 	if kind == frameFile {
 		size, places := int64(r.number(mostSize)), r.places()
+		r.end()
 		if r.err != nil {
 			return r.err
 		}
 		return t.add(index, size, places)
+	}
+	if kind == frameDrop {
+		r.end()
 	}
 	f := t.files[index]
 	if f == nil && kind == frameDrop && r.err == nil { // said once more, after a link that broke
@@ -112,25 +141,28 @@ func (t *Target) apply(kind frameKind, r *reader) error {
 	switch kind {
 	case frameData:
 		off := int64(r.number(mostSize))
-		if r.err != nil || off+int64(len(r.rest)) > mostSize {
+		if r.err != nil || len(r.rest) > blockSize || off+int64(len(r.rest)) > mostSize {
 			return errors.Join(ErrMalformed, r.err)
 		}
 		_, err := f.file.WriteAt(r.rest, off)
 		return err
 	case frameHole:
 		off, n := int64(r.number(mostSize)), int64(r.number(blockSize))
+		r.end()
 		if r.err != nil || n == 0 {
 			return errors.Join(ErrMalformed, r.err)
 		}
 		return fs.PunchHole(f.file, off, n)
 	case frameAttr:
 		a := r.attributes()
+		r.end()
 		if r.err != nil {
 			return r.err
 		}
 		return a.set(f.file)
 	case frameDrop:
 		delete(t.files, index)
+		t.seen = nil
 		if f.file != nil {
 			return f.file.Close()
 		}
@@ -141,6 +173,7 @@ func (t *Target) apply(kind frameKind, r *reader) error {
 
 // add makes a file, on the filesystem where its first place is, or notes more places of one.
 func (t *Target) add(index int, size int64, places []Place) error {
+	t.seen = nil
 	for _, p := range places {
 		if _, err := t.dir(p.Root); err != nil {
 			return err
@@ -196,34 +229,61 @@ type Named struct {
 // Name gives the file of a mount and inode of the source's one more name, until Close; nil when no such file has come. The name
 // is in the directory of the one that it had, if that is still there: the restore changes the time of that in any case.
 func (t *Target) Name(mount int, inode uint64) (*Named, error) {
-	for _, f := range t.files {
-		for _, p := range f.places {
-			if p.Mount != mount || p.Inode != inode || f.file == nil {
-				continue
-			}
-			root, err := t.dir(p.Root)
-			if err != nil {
-				return nil, err
-			}
-			token := make([]byte, 12)
-			_, _ = rand.Read(token) // never fails, by its documentation
-			called := ".migrate-deleted-" + hex.EncodeToString(token)
-			if dir, err := root.Beneath(p.parent()); err == nil {
-				if err := dir.Name(f.file, called); err == nil {
-					t.names = append(t.names, name{dir, called})
-					return &Named{p, path.Join("/", p.Point, p.parent(), called)}, nil
-				}
-				dir.Close()
-			}
-			dir, err := root.Dup()
-			if err != nil {
-				return nil, err
-			}
+	f := t.find(seenAt{mount, inode})
+	if f == nil {
+		return nil, nil
+	}
+	at := slices.IndexFunc(f.places, func(p Place) bool { return p.Mount == mount && p.Inode == inode })
+	p := f.places[at]
+	token := make([]byte, 12)
+	_, _ = rand.Read(token) // never fails, by its documentation
+	called := ".migrate-deleted-" + hex.EncodeToString(token)
+	if dir, err := t.beneath(p.Root, p.parent()); err == nil {
+		if err := dir.Name(f.file, called); err == nil {
 			t.names = append(t.names, name{dir, called})
-			return &Named{p, path.Join("/", p.Point, called)}, dir.Name(f.file, called)
+			return &Named{p, path.Join("/", p.Point, p.parent(), called)}, nil
 		}
 	}
-	return nil, nil
+	dir, err := t.beneath(p.Root, ".")
+	if err != nil {
+		return nil, err
+	}
+	if err := dir.Name(f.file, called); err != nil {
+		return nil, err
+	}
+	t.names = append(t.names, name{dir, called})
+	return &Named{p, path.Join("/", p.Point, called)}, nil
+}
+
+// find looks a file up: there is a name for every time that one is open.
+func (t *Target) find(at seenAt) *staged {
+	if t.seen == nil {
+		t.seen = make(map[seenAt]*staged)
+		for _, f := range t.files {
+			for _, p := range f.places {
+				if f.file != nil {
+					t.seen[seenAt{p.Mount, p.Inode}] = f
+				}
+			}
+		}
+	}
+	return t.seen[at]
+}
+
+// beneath is a directory of a root, one descriptor for all the names in it.
+func (t *Target) beneath(root int, path string) (*fs.Dir, error) {
+	if d := t.dirs[dirAt{root, path}]; d != nil {
+		return d, nil
+	}
+	top, err := t.dir(root)
+	if err != nil {
+		return nil, err
+	}
+	d, err := top.Beneath(path)
+	if err == nil {
+		t.dirs[dirAt{root, path}] = d
+	}
+	return d, err
 }
 
 // parent is where the file was, seen from the mount's root.
@@ -244,6 +304,7 @@ func (t *Target) Settle() error {
 		}
 		delete(t.files, index)
 	}
+	t.seen = nil
 	return err
 }
 
@@ -254,9 +315,12 @@ func (t *Target) Close() error {
 		if gone := n.dir.Unlink(n.name); !errors.Is(gone, os.ErrNotExist) {
 			err = errors.Join(err, gone)
 		}
-		err = errors.Join(err, n.dir.Close())
 	}
 	t.names = nil
+	for at, d := range t.dirs {
+		err = errors.Join(err, d.Close())
+		delete(t.dirs, at)
+	}
 	for index, d := range t.roots {
 		err = errors.Join(err, d.Close())
 		delete(t.roots, index)

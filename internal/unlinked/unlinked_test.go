@@ -252,6 +252,7 @@ func TestUntouchedFilesAreNotReadAgain(t *testing.T) {
 	}
 	time.Sleep(2 * tick)
 	p := newPair(t, dir)
+	p.source.few = 0
 	p.pass(p.source.Pass)
 	again, err := os.OpenFile("/proc/self/fd/"+itoa(files[1].Fd()), os.O_RDWR, 0)
 	must(t, err)
@@ -378,15 +379,28 @@ func FuzzTarget(f *testing.F) {
 			return fs.OpenDir(dir)
 		})
 		target.Limit(1 << 20)
+		defer func() {
+			must(t, target.Close())
+			if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+				t.Errorf("left: %v, %v", left, err)
+			}
+		}()
 		if came, err := target.Serve(t.Context(), h); came > 1<<20 && !errors.Is(err, ErrTooMuch) {
 			t.Errorf("%d bytes came: %v", came, err)
 		}
+		var disk int64
+		for _, f := range target.files {
+			if f.file != nil {
+				st, err := fs.StatFile(f.file)
+				must(t, err)
+				disk += st.Blocks * 512
+			}
+		}
+		if most := int64(1<<20 + 64<<10*(len(target.files)+1)); disk > most { // some is the filesystem's own
+			t.Errorf("%d bytes on the disk, at most %d may come", disk, most)
+		}
 		if named, err := target.Name(7, 2); named != nil && err == nil && filepath.Base(named.Now) == "" {
 			t.Errorf("named %+v", named)
-		}
-		must(t, target.Close())
-		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-			t.Errorf("left: %v, %v", left, err)
 		}
 	})
 }
