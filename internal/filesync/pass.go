@@ -48,18 +48,11 @@ func (p *pass) run() error {
 	s := p.s
 	why := s.why
 	if s.changes != nil {
-		if p.frozen {
-			defer s.changes.pause()()
-		}
 		why = "the first pass"
 		if s.based {
-			c := s.changes.take()
-			why = c.full
-			if err := s.index.failure(); why == "" && err != nil {
-				why = err.Error()
-			}
-			if why == "" {
-				return p.incremental(c)
+			var err error
+			if why, err = p.told(); why == "" {
+				return err
 			}
 		}
 	}
@@ -70,6 +63,23 @@ func (p *pass) run() error {
 	}
 	s.based = true
 	return nil
+}
+
+// told makes the pass by the change log's word; why says that it cannot be. The log is not emptied meanwhile, when the container
+// stands still: that is for moments. A full pass takes longer, and what happens on the whole file system would pile up.
+func (p *pass) told() (why string, err error) {
+	s := p.s
+	if p.frozen {
+		defer s.changes.pause()()
+	}
+	c := s.changes.take()
+	if c.full != "" {
+		return c.full, nil
+	}
+	if err := s.index.failure(); err != nil {
+		return err.Error(), nil
+	}
+	return "", p.incremental(c)
 }
 
 // node sends what is neither a directory's content nor a regular file's.

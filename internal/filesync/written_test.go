@@ -118,3 +118,30 @@ func TestWhatHappensDuringADeltaIsNotLost(t *testing.T) {
 	p.delta()
 	p.equal()
 }
+
+// A full pass in the stop takes long: what happens on the file system meanwhile does not pile up in the kernel.
+func TestTheLogIsEmptiedDuringAFullDelta(t *testing.T) {
+	p := newPair(t)
+	p.src = mountTmpfs(t, "size=16m")
+	populate(p)
+	var full bool
+	p.open(SourceOptions{DirtyFiles: func() ([]string, error) {
+		if full {
+			p.write("etc/meanwhile", "x")
+			p.hears("a write", func(l *fanLog) bool { return len(l.inside) > 0 })
+			full = false
+		}
+		return nil, nil
+	}}, true)
+	p.pass()
+	l := p.fan()
+	l.mu.Lock()
+	l.overflow("the kernel's event queue ran over")
+	l.mu.Unlock()
+	full = true
+	if st := p.delta(); !st.Full || full {
+		t.Errorf("the delta: %+v", st)
+	}
+	p.delta()
+	p.equal()
+}
