@@ -81,7 +81,6 @@ type StartOptions struct {
 type Client struct {
 	conn   *seqpacket.Conn
 	grip   *seqpacket.Grip // nil: not asked for
-	lent   *os.File        // the library that the child loads; nil: none
 	cmd    *exec.Cmd
 	stderr *tail
 	log    *slog.Logger
@@ -127,8 +126,11 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 	// A restored task may hold the child's stderr for a moment after the child is gone.
 	cmd.WaitDelay = time.Second
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !o.Foreground}
+	handed := []io.Closer{theirs}
 	if o.Limits {
-		c.lendLimits()
+		if library := c.lendLimits(); library != nil {
+			handed = append(handed, library)
+		}
 	}
 	if o.NetNS != nil {
 		c.inNetwork = true
@@ -136,7 +138,10 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 	} else {
 		err = cmd.Start()
 	}
-	if err := errors.Join(err, theirs.Close()); err != nil {
+	for _, file := range handed {
+		err = errors.Join(err, file.Close())
+	}
+	if err != nil {
 		if cmd.Process != nil { // it runs, but the thread that started it could not come home
 			_ = cmd.Process.Kill()
 			_ = cmd.Wait()
@@ -197,9 +202,6 @@ func (c *Client) hangUp() error {
 	var err error
 	if c.grip != nil {
 		err = c.grip.Close()
-	}
-	if c.lent != nil {
-		err = errors.Join(err, c.lent.Close())
 	}
 	return errors.Join(err, c.conn.Close())
 }

@@ -9,19 +9,36 @@ import (
 )
 
 // lendLimits has the child load a library of ours before its own, if it needs that: a CRIU that may not read the limits of
-// another user's process gives up. Where there is none, or CRIU is linked statically, it does.
-func (c *Client) lendLimits() {
+// another user's process gives up. Where there is none, or CRIU is linked statically, it does. The caller closes the library once
+// the child is started.
+func (c *Client) lendLimits() *os.File {
 	own, err := process.Effective()
-	if err == nil && own.Has(process.SysResource) {
-		return
+	if err != nil {
+		own = 0 // it is lent in vain at worst
 	}
-	if c.lent, err = limits.Library(); err != nil {
+	return c.lend(own)
+}
+
+// lend hands the library down as the child's last descriptor, and names it as that. Named as one of this process's it could come to
+// mean another file: that of whoever is given this process's number after it. The programs that CRIU runs inherit the name
+// without the descriptor: their loader says so, in CRIU's log, and goes on.
+func (c *Client) lend(own process.Capabilities) *os.File {
+	if own.Has(process.SysResource) {
+		return nil
+	}
+	library, err := limits.Library()
+	if err != nil {
 		c.log.Warn("criu cannot read the limits of other users' processes", "cause", err)
-		return
+		return nil
 	}
-	preload := fmt.Sprintf("LD_PRELOAD=/proc/%d/fd/%d", os.Getpid(), c.lent.Fd())
+	c.cmd.ExtraFiles = append(c.cmd.ExtraFiles, library)
+	preload := fmt.Sprintf("LD_PRELOAD=/proc/self/fd/%d", firstExtra+len(c.cmd.ExtraFiles)-1)
 	if more := os.Getenv("LD_PRELOAD"); more != "" {
 		preload += ":" + more
 	}
 	c.cmd.Env = append(os.Environ(), preload)
+	return library
 }
+
+// firstExtra is the number that the first of exec.Cmd's ExtraFiles has in the child.
+const firstExtra = 3

@@ -1,5 +1,6 @@
 // The code that a CRIU gets lent: see limits.go. It is copied out of this program by its section, so it must call nothing, use no
-// constant outside of the section, and reach the one thing that it imports through the table behind it.
+// constant outside of the section, and reach the one thing that it imports through the table behind it. -Os keeps the compiler from
+// laying out tables, and the inlined functions in one.
 #include <asm/unistd.h>
 #include <linux/errno.h>
 
@@ -47,7 +48,7 @@ INLINE unsigned long column(const char *text)
 // "%-25s %-20s %-20s %-10s". Negative: an errno.
 INLINE long read_limits(long pid, long resource, unsigned long *limit)
 {
-	volatile char path[32];
+	volatile char path[32]; // or the letters below become a constant of the compiler's, which would not be in the section
 	char text[2048];
 	int at = 0;
 	path[at++] = '/', path[at++] = 'p', path[at++] = 'r', path[at++] = 'o', path[at++] = 'c', path[at++] = '/';
@@ -78,8 +79,7 @@ INLINE long read_limits(long pid, long resource, unsigned long *limit)
 	return 0;
 }
 
-__attribute__((section(SECTION), used, noinline, optimize("Os"))) long migrate_lent_syscall(long n, long a, long b, long c, long d,
-											   long e, long f)
+__attribute__((section(SECTION), used, noinline)) long migrate_lent_syscall(long n, long a, long b, long c, long d, long e, long f)
 {
 	long r = kernel(n, a, b, c, d, e, f);
 	if (r == -EPERM && n == __NR_prlimit64 && a > 0 && b >= 0 && b < 16 && c == 0 && d != 0)

@@ -1,4 +1,4 @@
-//go:build amd64 || arm64
+//go:build (amd64 || arm64) && cgo
 
 // Package limits lends another program a way to read the resource limits of other users' processes.
 //
@@ -15,7 +15,7 @@
 //	table  address of __errno_location, dynamic section     read, write
 package limits
 
-// #cgo CFLAGS: -Wall -Wextra -std=gnu11 -fno-stack-protector -DTABLE=0xf000
+// #cgo CFLAGS: -Wall -Wextra -std=gnu11 -Os -fno-stack-protector -DTABLE=0xf000
 // #include <stddef.h>
 // extern char __start_migrate_limits[], __stop_migrate_limits[];
 // extern long migrate_lent_syscall(long, long, long, long, long, long, long);
@@ -27,6 +27,7 @@ import (
 	"bytes"
 	"debug/elf"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -44,18 +45,27 @@ const (
 	table = 0x10000 // code + TABLE
 )
 
-// Library makes it, as a file in memory: name it in LD_PRELOAD by a path in /proc. The caller closes it, once it is loaded.
+// Library makes it, as a file in memory that nobody can change: name it in LD_PRELOAD by a path in /proc. The caller closes it,
+// once it is loaded or handed down.
 func Library() (*os.File, error) {
 	const name = "migrate-limits"
-	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if err != nil { // before Linux 6.3
-		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC)
+	// Where vm.memfd_noexec is 2 nothing else is allowed; it can be mapped to be executed all the same. Kernels before 6.3 do not
+	// know the flag.
+	fd, err := unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_NOEXEC_SEAL)
+	if errors.Is(err, unix.EINVAL) {
+		fd, err = unix.MemfdCreate(name, unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make library: %w", os.NewSyscallError("memfd_create", err))
 	}
 	file := os.NewFile(uintptr(fd), name)
-	_, err = file.Write(library())
+	bytes, err := library()
+	if err == nil {
+		_, err = file.Write(bytes)
+	}
+	if err == nil {
+		_, err = unix.FcntlInt(file.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_WRITE|unix.F_SEAL_GROW|unix.F_SEAL_SHRINK|unix.F_SEAL_SEAL)
+	}
 	if err != nil {
 		file.Close()
 		return nil, fmt.Errorf("make library: %w", err)
@@ -64,12 +74,15 @@ func Library() (*os.File, error) {
 }
 
 // library is its bytes.
-func library() []byte {
+func library() ([]byte, error) {
 	machine, relocation := elf.EM_X86_64, uint64(elf.R_X86_64_GLOB_DAT)
 	if runtime.GOARCH == "arm64" {
 		machine, relocation = elf.EM_AARCH64, uint64(elf.R_AARCH64_GLOB_DAT)
 	}
 	lent := unsafe.Slice((*byte)(unsafe.Pointer(&C.__start_migrate_limits)), int(C.size()))
+	if code+len(lent) > table {
+		return nil, fmt.Errorf("the code takes %d bytes, and has room for %d", len(lent), table-code)
+	}
 
 	const names = "\x00syscall\x00__errno_location\x00"
 	const headers, pointer, symbol, relocated, dynamics = 64 + 4*56, 8, 24, 24, 9
@@ -118,7 +131,7 @@ func library() []byte {
 		{Tag: int64(elf.DT_RELAENT), Val: relocated},
 		{Tag: int64(elf.DT_NULL)},
 	})
-	return out
+	return out, nil
 }
 
 func segment(kind elf.ProgType, flags uint32, at, size, align uint64) elf.Prog64 {

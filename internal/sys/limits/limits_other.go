@@ -1,4 +1,4 @@
-//go:build !amd64 && !arm64
+//go:build !((amd64 || arm64) && cgo)
 
 package limits
 
@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// Supported tells whether there is such a library for this processor.
+// Supported tells whether there is such a library for this processor, and in a program that is compiled with C.
 const Supported = false
 
-// Library has none for this processor.
+// Library has none.
 func Library() (*os.File, error) { return nil, errors.ErrUnsupported }
