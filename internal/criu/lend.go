@@ -1,8 +1,10 @@
 package criu
 
 import (
+	"debug/elf"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/livemigrate/migrate/internal/sys/limits"
 	"github.com/livemigrate/migrate/internal/sys/process"
@@ -38,6 +40,20 @@ func (c *Client) lend(own process.Capabilities) *os.File {
 	}
 	c.cmd.Env = append(os.Environ(), preload)
 	return library
+}
+
+// Borrows tells whether the CRIU at a path can be lent something: where there is something to lend, and it is not linked statically.
+// Of a program that cannot be read, or is a script, nothing is known, and the answer is yes.
+func Borrows(path string) bool {
+	if !limits.Supported {
+		return false
+	}
+	program, err := elf.Open(path)
+	if err != nil {
+		return true
+	}
+	defer program.Close()
+	return slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 }
 
 // firstExtra is the number that the first of exec.Cmd's ExtraFiles has in the child.

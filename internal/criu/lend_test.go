@@ -151,3 +151,27 @@ func TestHelpersStartWithoutTheLibrary(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoCanBeLentALibrary(t *testing.T) {
+	dir := t.TempDir()
+	static := make([]byte, 64) // no program header, none for a loader
+	copy(static, "\x7fELF\x02\x01\x01")
+	static[16], static[18], static[20], static[52] = 2, 62, 1, 64
+	for name, c := range map[string]struct {
+		text []byte
+		want bool
+	}{"static": {static, false}, "script": {[]byte("#!/bin/sh\nexec criu\n"), true}} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, c.text, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if got := Borrows(path); got != (c.want && limits.Supported) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for _, path := range []string{"/bin/sh", dir + "/none"} {
+		if !Borrows(path) && limits.Supported {
+			t.Errorf("%s cannot be lent anything", path)
+		}
+	}
+}

@@ -5,12 +5,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/checkpoint"
+	"github.com/livemigrate/migrate/internal/criu"
 	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -24,6 +27,28 @@ func Container(c *runtime.Container, o *checkpoint.Options) Findings {
 	}
 	if err := checkpoint.Check(c, o); err != nil {
 		f.add(Blocker, Unrestorable, "", "%v", err)
+	}
+	// A CRIU that is not found is the host's finding, and processes that cannot be listed are Scan's.
+	if path, err := criu.Locate(o.CRIU); err == nil && !criu.Borrows(path) {
+		pids, _ := c.Processes()
+		f = append(f, judgeLimits(path, pids)...)
+	}
+	return f
+}
+
+// judgeLimits finds the processes whose limits a CRIU that cannot be helped may not read.
+func judgeLimits(path string, pids []int) Findings {
+	var f Findings
+	for _, pid := range pids {
+		if _, err := process.FileLimit(pid); !errors.Is(err, syscall.EPERM) {
+			continue
+		}
+		p := &proc{pid: pid}
+		if err := p.readStatus(); err != nil {
+			continue // it has just ended
+		}
+		f = append(f, p.finding(Blocker, ForeignLimits, "give CAP_SYS_RESOURCE, a CRIU that is linked dynamically, or the container a user namespace",
+			"belongs to another user, and %s may not read its limits", path))
 	}
 	return f
 }

@@ -287,7 +287,6 @@ func TestProcessIsJudged(t *testing.T) {
 		code     Code
 	}{
 		"waits for a disk":      {func(p *proc) { p.state = 'D' }, Warning, Uninterruptible},
-		"another user's":        {func(p *proc) { p.foreign = true }, Blocker, ForeignLimits},
 		"pinned memory":         {func(p *proc) { p.pinned = 4096 }, Warning, PinnedMemory},
 		"the first thread died": {func(p *proc) { p.state = 'Z' }, Blocker, DeadLeader},
 		"another time":          {func(p *proc) { p.namespaces = map[string]string{"time": "a", "time_for_children": "b"} }, Blocker, NestedNamespace},

@@ -8,9 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-
-	"github.com/livemigrate/migrate/internal/sys/limits"
-	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
 // proc is what /proc says of one process.
@@ -27,7 +24,6 @@ type proc struct {
 	anonymous   uint64 // bytes of private anonymous memory
 	label       string // AppArmor's or SELinux's
 	namespaces  map[string]string
-	foreign     bool // its limits may not be read
 	mappings    []mapping
 	descriptors []openFile
 }
@@ -53,8 +49,7 @@ func readProcess(pid int) (*proc, error) {
 		p.label = strings.Trim(string(label), "\x00\n")
 	}
 	p.readNamespaces()
-	_, err := process.FileLimit(pid)
-	p.foreign = errors.Is(err, syscall.EPERM) && !limits.Supported
+	var err error
 	if p.mappings, err = readMappings(pid); err != nil {
 		return nil, ended(err)
 	}
@@ -170,10 +165,6 @@ func (p *proc) judge(init *proc) Findings {
 	if p.state == 'D' {
 		f = append(f, p.finding(Warning, Uninterruptible, "if it stays so, look for what hangs: a disk, or a network file system",
 			"waits for a device and cannot be stopped meanwhile"))
-	}
-	if p.foreign {
-		f = append(f, p.finding(Blocker, ForeignLimits, "give CAP_SYS_RESOURCE, or the container a user namespace",
-			"belongs to another user, and CRIU may not read its limits"))
 	}
 	if p.pinned > 0 {
 		f = append(f, p.finding(Warning, PinnedMemory, "", "has %s of memory that a device writes to: all of the process's is copied again in the stop",
