@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/internal/sys/socket"
@@ -27,11 +31,14 @@ type lead struct {
 	finding      Finding
 }
 
+// blocks: it is worth more looks than one.
+func (l lead) blocks() bool { return l.finding.Severity == Blocker }
+
 // judgeUnix finds those whose other end is outside.
 func (c *container) judgeUnix(ctx context.Context) (Findings, error) {
 	leads, err := c.outward()
 	for range outsideLooks {
-		if err != nil || len(leads) == 0 {
+		if err != nil || !slices.ContainsFunc(leads, lead.blocks) {
 			break
 		}
 		select {
@@ -44,7 +51,7 @@ func (c *container) judgeUnix(ctx context.Context) (Findings, error) {
 			break
 		}
 		leads = slices.DeleteFunc(leads, func(l lead) bool {
-			return !slices.ContainsFunc(later, func(o lead) bool { return o.inode == l.inode && o.other == l.other })
+			return l.blocks() && !slices.ContainsFunc(later, func(o lead) bool { return o.inode == l.inode && o.other == l.other })
 		})
 	}
 	var f Findings
@@ -54,7 +61,7 @@ func (c *container) judgeUnix(ctx context.Context) (Findings, error) {
 	return f, err
 }
 
-// again is outward, of all processes as they are now.
+// again is outward, of all processes as they are now. Of each no more is read than that takes.
 func (c *container) again(ctx context.Context) ([]lead, error) {
 	pids := c.subject.Pids
 	if c.subject.Now != nil {
@@ -63,11 +70,39 @@ func (c *container) again(ctx context.Context) ([]lead, error) {
 			return nil, err
 		}
 	}
-	processes, err := readAll(ctx, pids)
-	if err != nil {
+	processes := make([]*proc, len(pids))
+	group, ctx := errgroup.WithContext(ctx)
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for i, pid := range pids {
+		group.Go(func() (err error) {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if processes[i], err = readConnections(pid); errors.Is(err, errEnded) {
+				return nil
+			}
+			return err
+		})
+	}
+	if err := group.Wait(); err != nil {
 		return nil, err
 	}
+	processes = slices.DeleteFunc(processes, func(p *proc) bool { return p == nil })
 	return (&container{subject: c.subject, processes: processes}).outward()
+}
+
+// readConnections reads what outward asks about.
+func readConnections(pid int) (*proc, error) {
+	p := &proc{pid: pid}
+	network, err := os.Readlink(p.path("ns/net"))
+	if err != nil {
+		return nil, ended(err)
+	}
+	p.namespaces = map[string]string{"net": network}
+	if p.descriptors, err = readDescriptors(pid); err != nil {
+		return nil, ended(err)
+	}
+	return p, nil
 }
 
 func (c *container) outward() ([]lead, error) {
@@ -87,11 +122,8 @@ func (c *container) outward() ([]lead, error) {
 		if !slices.ContainsFunc(members, (*proc).hasUnix) {
 			continue
 		}
-		peers, err := unixPeers(members[0].pid)
+		peers, err := peersOfAny(members)
 		if err != nil {
-			if _, err := readProcess(members[0].pid); errors.Is(err, errEnded) {
-				continue
-			}
 			return nil, err
 		}
 		for _, p := range members {
@@ -99,6 +131,20 @@ func (c *container) outward() ([]lead, error) {
 		}
 	}
 	return leads, nil
+}
+
+// peersOfAny are the unixPeers in the network namespace that all members are in: by the first that has not ended meanwhile.
+func peersOfAny(members []*proc) (map[string]unixPeer, error) {
+	for _, p := range members {
+		peers, err := unixPeers(p.pid)
+		if err == nil {
+			return peers, nil
+		}
+		if now, gone := readProcess(p.pid); !errors.Is(gone, errEnded) && (gone != nil || now.state != 'Z') {
+			return nil, err
+		}
+	}
+	return nil, nil
 }
 
 // unixPeer is the other end of a unix socket.
