@@ -92,6 +92,8 @@ func (w *world) suffer(at *lab.Host, load *clients, n int) *lab.Host {
 	phase := phases[rand.IntN(len(phases))]
 	if mishap != "" && p.until(phase) {
 		w.befall(to, mishap)
+	} else {
+		mishap = "" // the move was over before: it is judged as any other
 	}
 	code, err := p.Wait(2 * time.Minute) // as long as a machine under load may take
 	if err != nil {
