@@ -188,7 +188,7 @@ func (c *container) preflight(ctx context.Context) (*preflight.Needs, preflight.
 	if err := c.findDeleted(); err != nil {
 		return nil, nil, err
 	}
-	subject.Ahead = c.ahead()
+	subject.Ahead, subject.Reread = c.ahead()
 	if c.order.Feed {
 		if err := c.fits(); err != nil {
 			findings = append(findings, preflight.Misfit(preflight.Warning, preflight.MemoryLimit, "raise its limit",

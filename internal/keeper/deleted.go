@@ -90,12 +90,12 @@ func (c *container) leaveDeleted() error {
 	return err
 }
 
-// ahead are their inodes, for the preflight.
-func (c *container) ahead() map[[2]uint64]uint64 {
+// ahead are their inodes, for the preflight, and the bytes of those that somebody can write to.
+func (c *container) ahead() (inodes map[[2]uint64]uint64, reread uint64) {
 	if c.deleted == nil {
-		return nil
+		return nil, 0
 	}
-	return c.deleted.source.Inodes()
+	return c.deleted.source.Inodes(), c.deleted.source.Writable()
 }
 
 // externalFiles tells CRIU to leave them to us.

@@ -217,6 +217,17 @@ func TestDeletedFilesAreJudged(t *testing.T) {
 	}
 }
 
+// A deleted file that goes ahead is read again in the stop, if somebody can write to it.
+func TestDeletedFilesThatAreReadAgainAreJudged(t *testing.T) {
+	for bytes, want := range map[uint64]bool{0: false, 1<<30 - 1: false, 1 << 30: true, 20 << 30: true} {
+		c := &container{subject: &Subject{Reread: bytes}}
+		f, copied := c.judgeGhosts()
+		if has(f, Warning, DeletedFile) != want || copied != 0 {
+			t.Errorf("%d bytes: %v", bytes, f)
+		}
+	}
+}
+
 func TestCgroupLimitsAreJudged(t *testing.T) {
 	root := "/sys/fs/cgroup/memory"
 	if testutil.Cgroup2Alone() {

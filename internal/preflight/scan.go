@@ -25,7 +25,8 @@ type Subject struct {
 	Cgroups map[string]string // the directories of its cgroup by controller; "" is cgroup v2
 	Tmpfs   []string          // destinations of the file systems in memory that are its own
 
-	Ahead map[[2]uint64]uint64 // deleted files that travel before it stands still, by device and inode: bytes on the disk
+	Ahead  map[[2]uint64]uint64 // deleted files that travel before it stands still, by device and inode: bytes on the disk
+	Reread uint64               // of them, those that somebody can write to: they are read again while it stands still
 }
 
 // Needs are what the container takes from the host that it is on, as far as a peer can lack it.

@@ -167,6 +167,18 @@ func (s *Source) Bytes() uint64 {
 	return sum
 }
 
+// Writable is what those take on the disk that somebody can write to: all of that is read again by Delta.
+func (s *Source) Writable() uint64 {
+	var sum uint64
+	all := s.Inodes()
+	for _, f := range s.files {
+		if f.writable {
+			sum += all[[2]uint64{f.id.dev, f.id.number}]
+		}
+	}
+	return sum
+}
+
 // Inodes are the files, by device and inode, and what each takes on the disk.
 func (s *Source) Inodes() map[[2]uint64]uint64 {
 	all := make(map[[2]uint64]uint64)

@@ -48,9 +48,14 @@ func TestAFewBytesAreReadAgain(t *testing.T) {
 	defer only.Close()
 	time.Sleep(2 * tick)
 	p := newPair(t, dir)
+	_ = deleted(t, dir, "open", 1<<20)
+	must(t, p.source.Look())
+	if all, writable := p.source.Bytes(), p.source.Writable(); writable == 0 || writable >= all {
+		t.Errorf("%d of %d bytes can be written to", writable, all)
+	}
 	p.pass(p.source.Pass)
 	p.source.o.Processes = func() ([]int, error) { return nil, errors.New("looked at the processes") }
-	if stats := p.pass(p.source.Delta); stats.Skipped != 0 || stats.Read != 1<<20 || stats.Sent != 0 {
+	if stats := p.pass(p.source.Delta); stats.Skipped != 0 || stats.Read != 2<<20 || stats.Sent != 0 {
 		t.Errorf("the difference: %+v", stats)
 	}
 }
