@@ -4,6 +4,8 @@ import (
 	"math/bits"
 
 	"github.com/zeebo/xxh3"
+
+	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
 // digests are what is known of a file's blocks at the peer, in chunks, so that a block costs the 16 bytes of its digest. A block
@@ -15,6 +17,12 @@ const (
 	chunkSize   = chunkBlocks * blockSize
 	chunkMemory = chunkBlocks*16 + 3*chunkBlocks/8
 )
+
+// digestMemory is what the digests of a file may take, in bytes: a chunk for each 32 MB of its size, but no
+// more than it has pages.
+func digestMemory(st *fs.Stat) int64 {
+	return (1 + min(st.Size/chunkSize, st.Blocks*512/4096)) * chunkMemory
+}
 
 // chunk is of blocks in a row.
 type chunk struct {

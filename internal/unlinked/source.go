@@ -30,6 +30,7 @@ type Source struct {
 	o     *SourceOptions
 	log   *slog.Logger
 	files []*file // those without an open file are dropped
+	most  int64   // bytes of memory that digests may take, by the sizes of the files when they are found
 	few   int64   // bytes on the disk of files that are sooner read than looked after
 	sent  bool    // the last difference is
 	doubt bool    // whether all that was sent has arrived
@@ -48,6 +49,7 @@ type file struct {
 	complete  bool // and has arrived
 	writable  bool // at the last look
 	digests   digests
+	memory    int64 // that they may take
 
 	scanned time.Time // before the last pass
 	before  fs.Stat   // at its beginning
@@ -65,9 +67,12 @@ type Stats struct {
 // fewBytes are read as fast as the descriptors and mappings of some hundred processes are looked at.
 const fewBytes = 64 << 20
 
+// mostDigests is enough for 2 TB. The files beyond it are left to CRIU, which takes 4 GiB of one.
+const mostDigests = 256 << 20
+
 // Open finds the files. That there are none is no error.
 func Open(o *SourceOptions) (*Source, error) {
-	s := &Source{o: o, log: o.Log, few: fewBytes}
+	s := &Source{o: o, log: o.Log, few: fewBytes, most: mostDigests}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -109,9 +114,18 @@ func (s *Source) Look() error {
 		}
 	}
 	slices.SortFunc(fresh, func(a, b *sighting) int { return cmp.Compare(b.stat.Blocks, a.stat.Blocks) })
+	var memory int64
+	for _, f := range s.files {
+		memory += f.memory
+	}
 	for _, seen := range fresh {
 		if len(s.files) == MostFiles {
 			break
+		}
+		if memory += digestMemory(&seen.stat); memory > s.most {
+			s.log.Info("a deleted file is left to CRIU: the digests of all would take too much memory", "path", seen.places[0].Path)
+			memory -= digestMemory(&seen.stat)
+			continue
 		}
 		if err := gone(s.add(seen)); err != nil {
 			return err
@@ -147,14 +161,14 @@ func (s *Source) add(seen *sighting) error {
 		return errors.Join(err, opened.Close())
 	}
 	s.files = append(s.files, &file{
-		index: len(s.files), file: opened, id: inode{st.Dev, st.Ino}, places: seen.places, writable: seen.writable, digests: make(digests),
+		index: len(s.files), file: opened, id: inode{st.Dev, st.Ino}, places: seen.places, writable: seen.writable, digests: make(digests), memory: digestMemory(&st),
 	})
 	return nil
 }
 
 func (f *file) drop() error {
 	err := f.file.Close()
-	f.file, f.digests = nil, nil
+	f.file, f.digests, f.memory = nil, nil, 0
 	return err
 }
 

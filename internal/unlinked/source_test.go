@@ -82,3 +82,19 @@ func TestAFileThatIsOpenTooOftenIsLeft(t *testing.T) {
 		t.Error("taken, with one more")
 	}
 }
+
+// Files whose digests would take more memory than they may are left, and the others are not.
+func TestDigestsHaveABudget(t *testing.T) {
+	dir := t.TempDir()
+	large := deleted(t, dir, "large", 2<<20)
+	must(t, large.Truncate(64*chunkSize))
+	p := newPair(t, dir)
+	p.source.most = 10 * chunkMemory
+	must(t, p.source.Close())
+	p.source.files = nil
+	small := deleted(t, dir, "small", 1<<20)
+	must(t, p.source.Look())
+	if len(p.source.files) != 1 || p.source.files[0].places[0].Path != small.Name() {
+		t.Errorf("taken: %+v", p.source.Inodes())
+	}
+}
