@@ -26,6 +26,7 @@ import (
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
 	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -172,16 +173,37 @@ func (o *Options) log() *slog.Logger {
 }
 
 // Start runs CRIU ahead of time, for Options.Client: the first request then costs nothing but itself. What the restored
-// processes inherit is fixed here: the options' files, and the prepared network namespace.
+// processes inherit is fixed here: the options' files, the prepared network namespace, and whether memory may come later.
 func Start(ctx context.Context, p *runtime.Prepared, o *Options) (*Client, error) {
 	client, err := start(ctx, p, o)
 	if err != nil {
 		return nil, err
 	}
+	if o.LazyPages {
+		if err := keepsSmallPages(ctx, client); err != nil {
+			return nil, errors.Join(err, client.Close())
+		}
+	}
 	if err := placeCRIU(p, o, client); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
 	return client, nil
+}
+
+// errHugePages: pages that are to come later could be taken for there.
+var errHugePages = errors.New("criu does not do without huge pages, as a restore ahead of memory needs it")
+
+// keepsSmallPages makes sure of it. CRIU gives up what it was started with when it finds out about the kernel, and does not when
+// it has its notes of that, which a child of it makes here.
+func keepsSmallPages(ctx context.Context, client *Client) error {
+	if _, err := client.FeatureCheck(ctx); err != nil {
+		return err
+	}
+	huge, err := process.HugePages(client.Pid())
+	if err == nil && huge {
+		err = errHugePages
+	}
+	return err
 }
 
 func start(ctx context.Context, p *runtime.Prepared, o *Options) (_ *Client, err error) {
@@ -198,7 +220,7 @@ func start(ctx context.Context, p *runtime.Prepared, o *Options) (_ *Client, err
 	if err != nil {
 		return nil, err
 	}
-	start := &criu.StartOptions{Path: path, Files: files, Foreground: o.ShellJob, Grip: true, Log: o.Log}
+	start := &criu.StartOptions{Path: path, Files: files, Foreground: o.ShellJob, Grip: true, SmallPages: o.LazyPages, Log: o.Log}
 	if o.ShellJob {
 		start.Stdin = o.Stdin
 	}

@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/livemigrate/migrate/internal/sys/netns"
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/sys/seqpacket"
 )
 
@@ -72,6 +73,11 @@ type StartOptions struct {
 	NetNS *os.File
 	// Grip makes Hold work.
 	Grip bool
+	// SmallPages has the child, and what it restores until that runs, go without transparent huge pages: for a restore with lazy
+	// pages. The images hold some pages of areas whose others come later (the one that a thread's stack pointer is in, which for
+	// Go is in the heap). Where the kernel gives huge pages unasked, CRIU's write to such a page brings a whole huge one, and the
+	// lazy pages around it count as there: zeros. CRIU itself turns them off only for images that have a parent.
+	SmallPages bool
 	// Limits lets the child read the limits of other users' processes on a host without CAP_SYS_RESOURCE: for a dump.
 	Limits bool
 	Log    *slog.Logger // nil discards
@@ -132,11 +138,15 @@ func Start(ctx context.Context, o *StartOptions) (*Client, error) {
 			handed = append(handed, library)
 		}
 	}
+	begin := cmd.Start
+	if o.SmallPages {
+		begin = func() error { return process.WithSmallPages(cmd.Start) }
+	}
 	if o.NetNS != nil {
 		c.inNetwork = true
-		err = netns.Do(o.NetNS, cmd.Start)
+		err = netns.Do(o.NetNS, begin)
 	} else {
-		err = cmd.Start()
+		err = begin()
 	}
 	for _, file := range handed {
 		err = errors.Join(err, file.Close())

@@ -19,6 +19,7 @@ import (
 	"github.com/checkpoint-restore/go-criu/v7/rpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/livemigrate/migrate/internal/sys/process"
 	"github.com/livemigrate/migrate/internal/testutil"
 )
 
@@ -31,9 +32,9 @@ func program(t *testing.T) string {
 	return path
 }
 
-func start(t *testing.T) *Client {
+func start(t *testing.T, o *StartOptions) *Client {
 	t.Helper()
-	c, err := Start(t.Context(), &StartOptions{Path: program(t)})
+	c, err := Start(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +98,7 @@ func follow(t *testing.T, call *Call, refuse map[string]error) ([]string, error)
 }
 
 func TestWaitingClientAnswersQuestionsAndThenDumps(t *testing.T) {
-	c := start(t)
+	c := start(t, &StartOptions{Path: program(t)})
 	version, err := c.Version(t.Context())
 	if err != nil || !strings.Contains(version, ".") {
 		t.Fatalf("version %q, %v", version, err)
@@ -132,10 +133,26 @@ func TestWaitingClientAnswersQuestionsAndThenDumps(t *testing.T) {
 	}
 }
 
+// Where pages come later none may come with a huge one. CRIU's look at the kernel takes the switch back, except where it has notes.
+func TestChildGoesWithoutHugePages(t *testing.T) {
+	huge, err := process.HugePages(os.Getpid())
+	testutil.Kernel(t, err == nil && huge, "transparent huge pages")
+	c := start(t, &StartOptions{Path: program(t), SmallPages: true})
+	if _, err := c.FeatureCheck(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if huge, err := process.HugePages(c.Pid()); err != nil || huge {
+		t.Errorf("criu has huge pages: %v, %v", huge, err)
+	}
+	if huge, err := process.HugePages(os.Getpid()); err != nil || !huge {
+		t.Errorf("this process has huge pages afterwards: %v, %v", huge, err)
+	}
+}
+
 func TestRefusedDumpLeavesTheTaskRunning(t *testing.T) {
 	victim := sleeper(t)
 	cause := errors.New("the peer said no")
-	call, err := start(t).Dump(t.Context(), dumpRequest(t.TempDir(), victim.Process.Pid))
+	call, err := start(t, &StartOptions{Path: program(t)}).Dump(t.Context(), dumpRequest(t.TempDir(), victim.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -150,7 +167,7 @@ func TestRefusedDumpLeavesTheTaskRunning(t *testing.T) {
 func TestRestoredTaskIsTheCallersChild(t *testing.T) {
 	dir := t.TempDir()
 	victim := sleeper(t)
-	call, err := start(t).Dump(t.Context(), dumpRequest(dir, victim.Process.Pid))
+	call, err := start(t, &StartOptions{Path: program(t)}).Dump(t.Context(), dumpRequest(dir, victim.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -158,7 +175,7 @@ func TestRestoredTaskIsTheCallersChild(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = victim.Wait() // its pid is taken until it is reaped
-	call, err = start(t).Restore(t.Context(), &Request{ImagesDir: dir, LogFile: "restore.log", Options: &Options{
+	call, err = start(t, &StartOptions{Path: program(t)}).Restore(t.Context(), &Request{ImagesDir: dir, LogFile: "restore.log", Options: &Options{
 		RstSibling: proto.Bool(true),
 	}})
 	if err != nil {
@@ -181,7 +198,7 @@ func TestRestoredTaskIsTheCallersChild(t *testing.T) {
 func TestFailureNamesTheLogsCauseAndTheCure(t *testing.T) {
 	victim := sleeper(t, "flock", filepath.Join(t.TempDir(), "lock"), "sleep", "1000")
 	dir := t.TempDir()
-	call, err := start(t).Dump(t.Context(), dumpRequest(dir, victim.Process.Pid))
+	call, err := start(t, &StartOptions{Path: program(t)}).Dump(t.Context(), dumpRequest(dir, victim.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +217,7 @@ func TestFailureNamesTheLogsCauseAndTheCure(t *testing.T) {
 
 func TestCancelledCallKillsAndReapsTheChild(t *testing.T) {
 	victim := sleeper(t)
-	c := start(t)
+	c := start(t, &StartOptions{Path: program(t)})
 	call, err := c.Dump(t.Context(), dumpRequest(t.TempDir(), victim.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
@@ -247,7 +264,7 @@ func state(t *testing.T, pid int) string {
 // A program that found an instruction at the source would die of SIGILL at a peer without it.
 func TestProcessorWithoutAnInstructionIsRefused(t *testing.T) {
 	testutil.Need(t, runtime.GOARCH == "amd64", "an x86 processor")
-	c := start(t)
+	c := start(t, &StartOptions{Path: program(t)})
 	dir := t.TempDir()
 	if err := c.CPUInfoDump(t.Context(), dir); err != nil {
 		t.Fatal(err)

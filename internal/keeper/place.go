@@ -161,7 +161,9 @@ func (p *place) Prepare(ctx context.Context) ([]*wire.Finding, error) {
 			return nil, err
 		}
 	}
-	p.client, err = restore.Start(context.WithoutCancel(ctx), p.prepared, p.restoreOptions())
+	start := p.restoreOptions()
+	start.LazyPages = p.memory != nil // which is yet to be seen
+	p.client, err = restore.Start(context.WithoutCancel(ctx), p.prepared, start)
 	return findings.ToWire(), err
 }
 
