@@ -52,10 +52,11 @@ func TestFilesGoOnWhereTheLinkBroke(t *testing.T) {
 		t.Errorf("the large file is damaged: %d bytes, %v", len(got), err)
 	}
 	sent := bytesOfPasses(t, w.A)
-	if len(sent) != 2 || sent[0] < int64(len(content))*6/10 || sent[1] > int64(len(content))*4/10 {
-		t.Errorf("the attempts have sent %v bytes, of a file of %d", sent, len(content))
-	}
-	if len(sent) == 2 {
+	const late = 1 << 20 // what the container writes into its log until the stop
+	good := len(sent) == 3 && sent[0] >= int64(len(content))*6/10 && sent[1] <= int64(len(content))*4/10 && sent[2] < late
+	if !good {
+		t.Errorf("two attempts, and a pass right before the stop, have sent %v bytes, of a file of %d", sent, len(content))
+	} else {
 		figure("link cut in a large file", "%d MB: %.1f MB sent before the cut, %.1f after; moved %.1f s after it; away %.0f ms", megabytes,
 			float64(sent[0])/(1<<20), float64(sent[1])/(1<<20), time.Since(cut).Seconds(), move.Result.DowntimeMS)
 	}
@@ -83,7 +84,7 @@ func (w *world) awaitPart(move *lab.Push, h *lab.Host, size int64) {
 	w.t.Fatalf("the file does not come: %s", move.Said())
 }
 
-// bytesOfPasses are the contents that the passes over the rootfs have sent, one for each attempt.
+// bytesOfPasses are the contents that the passes over the rootfs have sent while the container ran.
 func bytesOfPasses(t *testing.T, h *lab.Host) []int64 {
 	t.Helper()
 	var all []int64
