@@ -1,7 +1,6 @@
 package preflight
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"strconv"
@@ -100,10 +99,8 @@ func (d *openFile) readPath(path string) bool {
 	}
 	d.mode, d.device = st.Mode&syscall.S_IFMT, st.Rdev
 	d.ghost = ghostOf(d.link, &st)
-	if info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", pin.Fd())); err == nil {
-		_, rest, _ := bytes.Cut(info, []byte("\nmnt_id:\t"))
-		id, _, _ := bytes.Cut(rest, []byte("\n"))
-		d.mount = string(id)
+	if id, err := fs.MountOf(int(pin.Fd())); err == nil {
+		d.mount = strconv.Itoa(id)
 	}
 	return true
 }
