@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -49,7 +50,7 @@ func isRuntime(pid int) bool {
 		return false
 	}
 	defer exe.Close()
-	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", exe.Fd()))
+	id, err := fs.MountOf(int(exe.Fd()))
 	if err != nil {
 		return false
 	}
@@ -57,10 +58,8 @@ func isRuntime(pid int) bool {
 	if err != nil {
 		return false
 	}
-	_, id, _ := bytes.Cut(info, []byte("mnt_id:"))
-	id, _, _ = bytes.Cut(bytes.TrimSpace(id), []byte("\n"))
 	for line := range bytes.Lines(mounts) {
-		if bytes.HasPrefix(line, append(bytes.Clone(id), ' ')) {
+		if bytes.HasPrefix(line, fmt.Appendf(nil, "%d ", id)) {
 			return false
 		}
 	}

@@ -122,7 +122,7 @@ func (p *Push) giveAway(ctx context.Context, alarm context.CancelCauseFunc, undo
 	if err := p.rounds(ctx, undo); err != nil {
 		return err
 	}
-	for p.fresh.stale() { // there were no rounds
+	for p.fresh.stale() { // there were no rounds, or they ended a while ago
 		if err := p.refresh(ctx); err != nil {
 			return err
 		}
