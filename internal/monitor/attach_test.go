@@ -301,7 +301,12 @@ func TestClientGoesWhileItsInputWaits(t *testing.T) {
 	d := spawn(t, "monitor", `echo ready; sleep 60`, &monitor.Config{Interactive: true})
 	d.waitLog(t, "ready")
 	for range 80 { // more than may be attached at once
-		a := attach(t, d)
+		var a *monitor.Attachment
+		eventually(t, "the place of the one before is free", func() bool {
+			var err error
+			a, err = monitor.Attach(t.Context(), d.StateDir)
+			return err == nil
+		})
 		done := make(chan struct{})
 		go func() {
 			defer close(done)
@@ -312,13 +317,6 @@ func TestClientGoesWhileItsInputWaits(t *testing.T) {
 			t.Fatal(err)
 		}
 		<-done
-		eventually(t, "its place is free", func() bool {
-			next, err := monitor.Attach(t.Context(), d.StateDir)
-			if err == nil {
-				err = next.Close()
-			}
-			return err == nil
-		})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -43,6 +44,9 @@ func HandleOf(path string) (Handle, error) {
 	return MakeHandle(h.Type(), h.Bytes()), nil
 }
 
+// maxHandleWait is the longest pause before a handle is opened again; all pauses together are below twice of it.
+const maxHandleWait = 50 * time.Millisecond
+
 // ErrOutside says that an inode has no name beneath the directory.
 var ErrOutside = errors.New("not beneath the root")
 
@@ -54,8 +58,7 @@ func (d *Dir) PathOf(h Handle) (string, Stat, error) {
 	if len(h) < 4 {
 		return "", Stat{}, fmt.Errorf("open handle: %w", unix.EINVAL)
 	}
-	kind := int32(binary.NativeEndian.Uint32([]byte(h[:4])))
-	fd, err := unix.OpenByHandleAt(d.fd, unix.NewFileHandle(kind, []byte(h[4:])), unix.O_PATH|unix.O_CLOEXEC)
+	fd, err := d.openHandle(h)
 	if err != nil {
 		return "", Stat{}, fmt.Errorf("open handle: %w", err)
 	}
@@ -80,6 +83,20 @@ func (d *Dir) PathOf(h Handle) (string, Stat, error) {
 		return "", want, err
 	}
 	return rel, want, nil
+}
+
+// openHandle asks again where the kernel has no memory: it says so, too, of an inode that is gone while another one is being
+// made under its number (iget_locked in fs/inode.c has nothing but NULL to say that it found I_CREATING). That takes
+// microseconds, or as long as its maker is kept from a processor.
+func (d *Dir) openHandle(h Handle) (int, error) {
+	kind := int32(binary.NativeEndian.Uint32([]byte(h[:4])))
+	for wait := 50 * time.Microsecond; ; wait *= 2 {
+		fd, err := unix.OpenByHandleAt(d.fd, unix.NewFileHandle(kind, []byte(h[4:])), unix.O_PATH|unix.O_CLOEXEC)
+		if !errors.Is(err, unix.ENOMEM) || wait > maxHandleWait {
+			return fd, err
+		}
+		time.Sleep(wait)
+	}
 }
 
 // Find returns the path beneath d of an inode, given a text that ends in that path (what /proc/PID/fd says of a file in
