@@ -135,10 +135,14 @@ func TestTerminalThatNobodyHasOpenForAWhile(t *testing.T) {
 }
 
 func TestMonitorStaysForOrphansThatStillWrite(t *testing.T) {
-	d := spawn(t, "monitor", "(sleep 0.3; echo late) & exit 3", &monitor.Config{})
+	goOn := filepath.Join(t.TempDir(), "go-on")
+	d := spawn(t, "monitor", "(until [ -e "+goOn+" ]; do sleep 0.01; done; echo late) & exit 3", &monitor.Config{})
 	eventually(t, "the exit status is kept", func() bool { _, err := monitor.ReadExit(d.StateDir); return err == nil })
 	if got := d.log(t); got != "" {
 		t.Errorf("the log has %q before the orphan wrote", got)
+	}
+	if err := os.WriteFile(goOn, nil, 0o600); err != nil {
+		t.Fatal(err)
 	}
 	d.waitEnd(t)
 	if got := d.log(t); got != "late\n" {
