@@ -352,19 +352,22 @@ func TestReadNamesWhatItLeaves(t *testing.T) {
 
 func TestHookIsKilledWithItsChildren(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/hook", []byte("#!/bin/sh\n(sleep 1; touch "+dir+"/late) &\nyes >&2 & sleep 100\n"), 0o700); err != nil {
+	child := dir + "/child"
+	if err := os.WriteFile(dir+"/hook", []byte("#!/bin/sh\nsleep 100 &\necho $! >"+child+".new\nyes >&2 &\nmv "+child+".new "+child+"; sleep 100\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- (&netspace.Hook{Program: dir + "/hook"}).Run(ctx, netspace.Add, &netspace.Call{Network: &netspace.Record{}})
+	}()
 	defer cancel()
-	err := (&netspace.Hook{Program: dir + "/hook"}).Run(ctx, netspace.Add, &netspace.Call{Network: &netspace.Record{}})
-	if err == nil || len(err.Error()) > 2000 {
+	pid := written(t, child)
+	cancel()
+	if err := <-ended; err == nil || len(err.Error()) > 2000 {
 		t.Error(err)
 	}
-	time.Sleep(time.Second)
-	if _, err := os.Stat(dir + "/late"); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("a child went on: %v", err)
-	}
+	gone(t, pid)
 }
 
 // A hook whose keeper was killed does not go on beside the one that takes away what it made.
@@ -382,16 +385,27 @@ func TestHookEndsWithItsCaller(t *testing.T) {
 	if err := caller.Start(); err != nil {
 		t.Fatal(err)
 	}
-	pid := 0
-	until(t, "the hook runs", func() bool {
-		text, _ := os.ReadFile(began)
-		pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
-		return pid > 0
-	})
+	pid := written(t, began)
 	if err := caller.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	_ = caller.Wait()
+	gone(t, pid)
+}
+
+// written waits for a file with the number of a process.
+func written(t *testing.T, file string) (pid int) {
+	t.Helper()
+	until(t, "the hook runs", func() bool {
+		text, _ := os.ReadFile(file)
+		pid, _ = strconv.Atoi(strings.TrimSpace(string(text)))
+		return pid > 0
+	})
+	return pid
+}
+
+func gone(t *testing.T, pid int) {
+	t.Helper()
 	until(t, "the hook has ended", func() bool {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 		return err != nil || len(text) == 0 // gone, or a zombie
