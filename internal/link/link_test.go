@@ -31,7 +31,6 @@ func TestJoinedContainerIsReachedAndLeaveCutsIt(t *testing.T) {
 	echo(t, container)
 
 	unreachable(t, client, address4)
-	fastest := time.Hour
 	for range 2 { // joining and leaving twice is harmless
 		in(t, host, l.Join)
 		in(t, host, l.Join)
@@ -39,9 +38,7 @@ func TestJoinedContainerIsReachedAndLeaveCutsIt(t *testing.T) {
 		reachable(t, client, address6)
 
 		conn := dial(t, client, address4)
-		start := time.Now()
 		in(t, host, l.Leave)
-		fastest = min(fastest, time.Since(start))
 		in(t, host, l.Leave)
 		if answers(conn, 150*time.Millisecond) {
 			t.Error("a connection gets through a link that left the bridge")
@@ -54,8 +51,17 @@ func TestJoinedContainerIsReachedAndLeaveCutsIt(t *testing.T) {
 		conn.Close()
 		in(t, host, l.Leave)
 	}
-	if fastest > 10*time.Millisecond { // well under one, but for a busy machine: it is a part of the downtime
-		t.Errorf("leaving took %v", fastest)
+	// Well under a millisecond: it is a part of the downtime. The kernel makes it wait for others' namespaces that are taken
+	// down meanwhile, so one that is quick, of many, is enough.
+	fastest := time.Hour
+	for tries := 0; tries < 200 && fastest > 10*time.Millisecond; tries++ {
+		in(t, host, l.Join)
+		start := time.Now()
+		in(t, host, l.Leave)
+		fastest = min(fastest, time.Since(start))
+	}
+	if fastest > 10*time.Millisecond {
+		t.Errorf("leaving took %v, or more", fastest)
 	}
 	in(t, host, l.Delete)
 	in(t, host, l.Delete)
