@@ -11,6 +11,7 @@ import (
 
 	"github.com/containerd/console"
 
+	"github.com/livemigrate/migrate/internal/sys/pipe"
 	"github.com/livemigrate/migrate/tests/engines/image"
 )
 
@@ -19,6 +20,7 @@ type screen struct {
 	*engine
 	cmd    *exec.Cmd
 	master console.Console
+	path   string // of the terminal
 	mu     sync.Mutex
 	text   strings.Builder
 	over   chan struct{} // closed when nobody has the terminal any more
@@ -32,7 +34,7 @@ func (e *engine) onScreen(args ...string) *screen {
 		e.Fatal(err)
 	}
 	e.Cleanup(func() { _ = master.Close() })
-	s := &screen{engine: e, cmd: command(e.Context(), args...), master: master, over: make(chan struct{})}
+	s := &screen{engine: e, cmd: command(e.Context(), args...), master: master, path: path, over: make(chan struct{})}
 	s.resize(33, 77)
 	tty, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -92,6 +94,16 @@ func (s *screen) types(text string) {
 	}
 }
 
+// unread is how much of what was typed the command has yet to read: to the kernel a terminal has a length as a pipe has one.
+func (s *screen) unread() int {
+	s.Helper()
+	n, err := pipe.Length(s.path)
+	if err != nil {
+		s.Fatal(err)
+	}
+	return n
+}
+
 // ends waits for the command's end.
 func (s *screen) ends(code int) {
 	s.Helper()
@@ -106,8 +118,9 @@ func (s *screen) ends(code int) {
 // detaches types podman's keys for it, one at a time: it knows them only where each comes alone.
 func (s *screen) detaches() {
 	s.Helper()
-	s.types("\x10") // Ctrl-P
-	time.Sleep(200 * time.Millisecond)
+	s.types("\x10")                    // Ctrl-P
+	time.Sleep(200 * time.Millisecond) // a thread of the kernel's takes it to the other end, where it is counted
+	s.eventually("podman has read the first key", func() bool { return s.unread() == 0 })
 	s.types("\x11") // Ctrl-Q
 	s.ends(0)
 }
