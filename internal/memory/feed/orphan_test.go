@@ -64,6 +64,12 @@ func TestHolderThatHasEndedIsNotChosen(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer journal.Close()
+	for journal.Fd() == journalFD { // which would make a feeder of this process, too
+		if journal, err = hole.Memory("journal"); err != nil {
+			t.Fatal(err)
+		}
+		defer journal.Close()
+	}
 	cmd := exec.CommandContext(t.Context(), "sleep", "100")
 	for range journalFD - 2 {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, journal)
