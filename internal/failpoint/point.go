@@ -37,6 +37,7 @@ const (
 	PeerPrepared    Point = "peer.prepared"    // mounts, cgroups, network, feeder and CRIU are there
 	PeerPages       Point = "peer.pages"       // a round of memory is stored
 	PeerRestore     Point = "peer.restore"     // images and pages are complete; CRIU's restore is next
+	PeerNamed       Point = "peer.named"       // deleted files have names for the time of the restore
 	PeerRestored    Point = "peer.restored"    // the processes exist, stopped; Ready goes next
 	PeerReady       Point = "peer.ready"       // Ready was sent; Commit is awaited
 	PeerCommitted   Point = "peer.committed"   // Commit has come, committed is in the journal

@@ -147,7 +147,11 @@ func (d *deletedFiles) Delta(ctx context.Context, ch handover.Channel) (uint64, 
 // syncDeleted serves one pass over them at the peer.
 func (p *place) syncDeleted(ctx context.Context, ch handover.Channel) (uint64, error) {
 	if p.deleted == nil {
-		p.deleted = unlinked.NewTarget(p.mountRoot)
+		ledger, err := p.host.order.ledger(p.hello.GetMove())
+		if err != nil {
+			return 0, err
+		}
+		p.deleted = unlinked.NewTarget(&unlinked.TargetOptions{Top: p.bundle, Root: p.mountRoot, Ledger: ledger})
 	}
 	p.deleted.Limit(p.host.order.Limits.files(p.came).Bytes)
 	came, err := p.deleted.Serve(ctx, ch)
@@ -159,27 +163,18 @@ func (p *place) syncDeleted(ctx context.Context, ch handover.Channel) (uint64, e
 	return uint64(came), err
 }
 
-// mountRoot is the directory of the source's mountRoots at this host. All are reached by one mount, so that a file may have
+// mountRoot is the directory of the source's mountRoots in the bundle. All are reached by one mount, so that a file may have
 // names in several.
-func (p *place) mountRoot(index int) (*fs.Dir, error) {
+func (p *place) mountRoot(index int) (string, error) {
 	path := p.treePath(0)
 	if index > 0 {
 		if index > len(p.identity.Volumes) {
-			return nil, fmt.Errorf("%w: a deleted file on mount %d of %d", wire.ErrMalformed, index, len(p.identity.Volumes))
+			return "", fmt.Errorf("%w: a deleted file on mount %d of %d", wire.ErrMalformed, index, len(p.identity.Volumes))
 		}
 		v := p.identity.Volumes[index-1]
 		path = filepath.Join(p.treePath(v.Tree), v.Path)
 	}
-	beneath, err := filepath.Rel(p.bundle, path)
-	if err != nil {
-		return nil, err
-	}
-	bundle, err := fs.OpenDir(p.bundle)
-	if err != nil {
-		return nil, err
-	}
-	defer bundle.Close()
-	return bundle.Beneath(beneath)
+	return filepath.Rel(p.bundle, path)
 }
 
 // errTwice: a deleted file would become two.

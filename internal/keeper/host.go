@@ -136,7 +136,7 @@ func (h *host) Discard(ctx context.Context, m journal.Move) error {
 	if err != nil {
 		return err
 	}
-	return h.order.removeSpool(m.Name)
+	return h.order.clear(m.Name)
 }
 
 func killCRIU(pid int) error {
@@ -151,7 +151,7 @@ func killCRIU(pid int) error {
 func (h *host) Settle(ctx context.Context, m journal.Move) error {
 	c, err := h.arrived(m)
 	if errors.Is(err, wire.ErrEnded) || errors.Is(err, wire.ErrPaid) {
-		return h.order.removeSpool(m.Name) // it was ours
+		return h.order.clear(m.Name) // it was ours
 	}
 	if err != nil {
 		return err
@@ -165,7 +165,7 @@ func (h *host) Settle(ctx context.Context, m journal.Move) error {
 
 // release lets it run.
 func (h *host) release(ctx context.Context, c *runtime.Container, m journal.Move) error {
-	if err := h.order.removeSpool(m.Name); err != nil {
+	if err := h.order.clear(m.Name); err != nil {
 		h.log.Warn("clear up after the move", "error", err)
 	}
 	if c.State().Move != "" {

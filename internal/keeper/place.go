@@ -11,6 +11,7 @@ import (
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/livemigrate/migrate/internal/failpoint"
 	"github.com/livemigrate/migrate/internal/filesync"
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/image"
@@ -286,6 +287,9 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 		p.host.log.Info("connections are closed: their address did not come along", "number", closed)
 	}
 	if err := p.nameDeleted(); err != nil {
+		return nil, err
+	}
+	if err := failpoint.Hit(ctx, failpoint.PeerNamed); err != nil {
 		return nil, err
 	}
 	o := p.restoreOptions()

@@ -3,12 +3,14 @@ package keeper
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 
 	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/unlinked"
 	"github.com/livemigrate/migrate/transport"
 )
 
@@ -104,6 +106,24 @@ func (p Places) spoolParent() string {
 }
 
 const spoolPrefix = "migrate-images-"
+
+// clear removes what a crash has left of a move at its peer: images, and the names that deleted files had for its restore.
+func (p Places) clear(move string) error {
+	return errors.Join(unlinked.Clear(p.ledgerPath(move)), p.removeSpool(move))
+}
+
+// ledger is where the names of deleted files are noted, where a reboot leaves them, too. Its directory is made.
+func (p Places) ledger(move string) (string, error) {
+	path := p.ledgerPath(move)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return "", fmt.Errorf("make directory for names of deleted files: %w", err)
+	}
+	return path, nil
+}
+
+func (p Places) ledgerPath(move string) string {
+	return filepath.Join(filepath.Dir(p.Journals), "deleted", move)
+}
 
 // prune makes room among the journals, which only grows if it fails.
 func (p Places) prune(role journal.Role, container string, log *slog.Logger) {

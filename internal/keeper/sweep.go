@@ -12,10 +12,11 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/unlinked"
 )
 
 // sweep removes what keepers that were killed have left on this host and nobody will come back for: the images of moves that
-// have ended, and the sockets that nobody listens at. What a move that has not ended needs stays.
+// have ended, the names that deleted files had for their restore, and the sockets that nobody listens at. What a move that has not ended needs stays.
 func (p Places) sweep(log *slog.Logger) {
 	spools, _ := filepath.Glob(p.spoolPath("*")) // the pattern is a good one
 	for _, spool := range spools {
@@ -26,6 +27,14 @@ func (p Places) sweep(log *slog.Logger) {
 		log.Info("removing the images of a move whose keeper was killed", "move", move)
 		if err := os.RemoveAll(spool); err != nil {
 			log.Warn("images stay", "error", err)
+		}
+	}
+	ledgers, _ := filepath.Glob(p.ledgerPath("*"))
+	for _, ledger := range ledgers {
+		if p.over(filepath.Base(ledger)) {
+			if err := unlinked.Clear(ledger); err != nil {
+				log.Warn("names of deleted files stay", "error", err)
+			}
 		}
 	}
 	marks, _ := filepath.Glob(p.networkMark("*") + "*") // one that was half written, too

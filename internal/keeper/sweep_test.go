@@ -34,11 +34,21 @@ func TestSweepRemovesWhatNobodyComesBackFor(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer os.RemoveAll(spool)
+		ledger, err := places.ledger(at(n))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(ledger, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	places.sweep(slog.New(slog.DiscardHandler))
 	for n, want := range stays {
 		if _, err := os.Stat(places.spoolPath(at(n))); (err == nil) != want {
 			t.Errorf("images of move %s: %v, want them to stay: %v", n, err, want)
+		}
+		if _, err := os.Stat(places.ledgerPath(at(n))); (err == nil) != want {
+			t.Errorf("names of move %s: %v, want them to stay: %v", n, err, want)
 		}
 	}
 }

@@ -19,13 +19,14 @@ var ErrTooMuch = errors.New("deleted files are larger than this host takes")
 
 // Target is the side that the files come to. One call at a time. The caller closes it.
 type Target struct {
-	root  func(index int) (*fs.Dir, error)
-	limit int64 // bytes that may still come; 0: all
-	roots map[int]*fs.Dir
-	files map[int]*staged
-	seen  map[seenAt]*staged // the files that there can be, by their places
-	dirs  map[dirAt]*fs.Dir  // where names are
-	names []name
+	o      TargetOptions
+	limit  int64 // bytes that may still come; 0: all
+	ledger ledger
+	roots  map[int]*fs.Dir
+	files  map[int]*staged
+	seen   map[seenAt]*staged // the files that there can be, by their places
+	dirs   map[dirAt]*fs.Dir  // where names are
+	names  []name
 }
 
 // staged is a file that is complete up to the next pass.
@@ -52,10 +53,19 @@ type name struct {
 	name string
 }
 
-// NewTarget makes one. root opens the directory with that index among the source's Roots; it is closed with the Target. All of
-// them are reached through one mount.
-func NewTarget(root func(index int) (*fs.Dir, error)) *Target {
-	return &Target{root: root, roots: make(map[int]*fs.Dir), files: make(map[int]*staged), dirs: make(map[dirAt]*fs.Dir)}
+// TargetOptions say where files go.
+type TargetOptions struct {
+	Top    string                          // directory that all roots are in, reached through one mount
+	Root   func(index int) (string, error) // the directory with that index among the source's Roots, beneath Top
+	Ledger string                          // file for Clear, made with the first name and removed by Close; "": none
+}
+
+// NewTarget makes one.
+func NewTarget(o *TargetOptions) *Target {
+	return &Target{
+		o: *o, ledger: ledger{path: o.Ledger, top: o.Top},
+		roots: make(map[int]*fs.Dir), files: make(map[int]*staged), dirs: make(map[dirAt]*fs.Dir),
+	}
 }
 
 // Limit is how many bytes of content may come from now on, in whole pages as they lie on the disk; 0 is no limit.
@@ -202,7 +212,16 @@ func (t *Target) dir(index int) (*fs.Dir, error) {
 	if d := t.roots[index]; d != nil {
 		return d, nil
 	}
-	d, err := t.root(index)
+	path, err := t.o.Root(index)
+	if err != nil {
+		return nil, err
+	}
+	top, err := fs.OpenDir(t.o.Top)
+	if err != nil {
+		return nil, err
+	}
+	defer top.Close()
+	d, err := top.Beneath(path)
 	if err == nil {
 		t.roots[index] = d
 	}
@@ -237,22 +256,41 @@ func (t *Target) Name(mount int, inode uint64) (*Named, error) {
 	p := f.places[at]
 	token := make([]byte, 12)
 	_, _ = rand.Read(token) // never fails, by its documentation
-	called := ".migrate-deleted-" + hex.EncodeToString(token)
-	if dir, err := t.beneath(p.Root, p.parent()); err == nil {
-		if err := dir.Name(f.file, called); err == nil {
-			t.names = append(t.names, name{dir, called})
-			return &Named{p, path.Join("/", p.Point, p.parent(), called)}, nil
-		}
+	called := prefix + hex.EncodeToString(token)
+	parent := p.parent()
+	err := t.name(f.file, p.Root, parent, called)
+	if err != nil { // its directory is not there
+		parent = "."
+		err = t.name(f.file, p.Root, parent, called)
 	}
-	dir, err := t.beneath(p.Root, ".")
 	if err != nil {
 		return nil, err
 	}
-	if err := dir.Name(f.file, called); err != nil {
-		return nil, err
+	return &Named{p, path.Join("/", p.Point, parent, called)}, nil
+}
+
+// name makes one, which is noted before.
+func (t *Target) name(file *os.File, root int, parent, called string) error {
+	dir, err := t.beneath(root, parent)
+	if err != nil {
+		return err
+	}
+	st, err := fs.StatFile(file)
+	if err != nil {
+		return err
+	}
+	at, err := t.o.Root(root)
+	if err != nil {
+		return err
+	}
+	if err := t.ledger.note(path.Join(at, parent, called), st.Ino); err != nil {
+		return err
+	}
+	if err := dir.Name(file, called); err != nil {
+		return err
 	}
 	t.names = append(t.names, name{dir, called})
-	return &Named{p, path.Join("/", p.Point, called)}, nil
+	return nil
 }
 
 // find looks a file up: there is a name for every time that one is open.
@@ -308,7 +346,7 @@ func (t *Target) Settle() error {
 	return err
 }
 
-// Close removes what names there still are, and with them all that nobody has open.
+// Close removes what names there still are, and with them all that nobody has open. The ledger stays where one of them does.
 func (t *Target) Close() error {
 	err := t.Settle()
 	for _, n := range t.names {
@@ -317,6 +355,9 @@ func (t *Target) Close() error {
 		}
 	}
 	t.names = nil
+	if err == nil {
+		err = t.ledger.close()
+	}
 	for at, d := range t.dirs {
 		err = errors.Join(err, d.Close())
 		delete(t.dirs, at)

@@ -13,7 +13,7 @@ import (
 func newTarget(t *testing.T) *Target {
 	t.Helper()
 	top := t.TempDir()
-	target := NewTarget(func(int) (*fs.Dir, error) { return fs.OpenDir(top) })
+	target := NewTarget(&TargetOptions{Top: top, Root: oneRoot})
 	t.Cleanup(func() { must(t, target.Close()) })
 	must(t, target.apply(frameFile, &reader{rest: fileFrame()[1:]}))
 	return target

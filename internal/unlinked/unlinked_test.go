@@ -72,9 +72,17 @@ func newPair(t *testing.T, dir string, pids ...int) *pair {
 	})
 	must(t, err)
 	t.Cleanup(func() { must(t, p.source.Close()) })
-	p.target = NewTarget(func(int) (*fs.Dir, error) { return fs.OpenDir(p.top) })
+	p.target = NewTarget(&TargetOptions{Top: p.top, Root: oneRoot, Ledger: filepath.Join(t.TempDir(), "ledger")})
 	t.Cleanup(func() { must(t, p.target.Close()) })
 	return p
+}
+
+// oneRoot is of a Target whose Top is all there is.
+func oneRoot(index int) (string, error) {
+	if index > 0 {
+		return "", errors.New("no such root")
+	}
+	return ".", nil
 }
 
 // mountPoint is the root of the mount that a directory is on.
@@ -372,12 +380,7 @@ func FuzzTarget(f *testing.F) {
 			h.frames, all = append(h.frames, all[2:2+n]), all[2+n:]
 		}
 		dir := t.TempDir()
-		target := NewTarget(func(index int) (*fs.Dir, error) {
-			if index > 0 {
-				return nil, errors.New("no such root")
-			}
-			return fs.OpenDir(dir)
-		})
+		target := NewTarget(&TargetOptions{Top: dir, Root: oneRoot})
 		target.Limit(1 << 20)
 		defer func() {
 			must(t, target.Close())

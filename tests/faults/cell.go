@@ -225,9 +225,12 @@ func (c *cell) clean(ctx context.Context, v *verdict) *verdict {
 }
 
 // excused are the names of a keeper that was killed: its sockets, the files that its locks were on, and when the container is its
-// host's already, the images that it came from. They hold no pages, keep nobody out, and go when another keeper starts. They are
-// removed here, for the next cell.
+// host's already, the images that it came from and the note of names that deleted files had. They hold no pages, keep nobody out,
+// and go when another keeper starts. They are removed here, for the next cell.
 func (c *cell) excused(h *lab.Host, name string) bool {
+	if note, ok := strings.CutPrefix(name, "name "); ok && c.step.late && strings.HasPrefix(note, "/var/lib/migrate/deleted/") {
+		return os.Remove(root(h, note)) == nil
+	}
 	path, isFile := strings.CutPrefix(name, "file ")
 	killed := c.fault.name == "peer" || c.fault.name == "memory"
 	if killed && isFile && c.step.late && strings.Contains(path, "/migrate-images-") {

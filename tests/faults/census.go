@@ -32,6 +32,7 @@ func (w *world) count(h *lab.Host) (census, error) {
 		{"cgroup", w.cgroups},
 		{"link", links},
 		{"file", files},
+		{"name", names},
 	} {
 		names, err := part.list(h)
 		if err != nil {
@@ -145,6 +146,23 @@ func files(h *lab.Host) ([]string, error) {
 	})
 	for i, path := range list {
 		list[i] = strings.TrimPrefix(path, root(h, ""))
+	}
+	return list, nil
+}
+
+// names that a restore gives to deleted files, and the notes of them.
+func names(h *lab.Host) ([]string, error) {
+	var list []string
+	for _, dir := range []string{filepath.Dir(bundle), "/var/lib/migrate"} {
+		found, err := below(root(h, dir), fs.FileMode.IsRegular)
+		if err != nil {
+			return nil, err
+		}
+		for _, path := range found {
+			if strings.HasPrefix(filepath.Base(path), ".migrate-deleted-") || filepath.Base(filepath.Dir(path)) == "deleted" {
+				list = append(list, strings.TrimPrefix(path, root(h, "")))
+			}
+		}
 	}
 	return list, nil
 }

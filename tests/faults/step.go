@@ -40,6 +40,7 @@ var steps = []step{
 	{point: failpoint.SourceFinal, short: "push", what: "the last memory was read"},
 	{point: failpoint.SourceReady, short: "clock", what: "everything was sent"},
 	{point: failpoint.PeerRestore, short: "feeder", what: "everything is there"},
+	{point: failpoint.PeerNamed, short: "peer", what: "deleted files have names"},
 	{point: failpoint.PeerRestored, short: "reboot", what: "restored"},
 	{point: failpoint.PeerReady, short: "cut", what: "Ready was sent"},
 	{point: failpoint.SourceCommit, short: "criu-peer", what: "commit-sent is recorded"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -9,10 +10,11 @@ import (
 	"unsafe"
 )
 
-// beat is memory that counts what it was told to write, and a heart: every millisecond the time goes into a file. Of two
-// copies of it each has a file of its own, so that whoever reads both knows whether both were alive.
+// beat is memory that counts what it was told to write, a file without a name, and a heart: every millisecond the time goes
+// into another file. Of two copies of it each has a file of its own, so that whoever reads both knows whether both were alive.
 type beat struct {
 	*memory
+	gone   *os.File
 	writes int
 }
 
@@ -28,12 +30,44 @@ func startBeat(args []string) (*beat, error) {
 	if b.memory, err = startMemory(o); err != nil {
 		return nil, err
 	}
+	if err := b.deleteFile(); err != nil {
+		return nil, err
+	}
 	file, err := os.OpenFile(beatFile, os.O_CREATE|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, err
 	}
 	go live(file)
 	return b, nil
+}
+
+// gonePages is large enough that the file travels by itself.
+const gonePages = 512
+
+func (b *beat) deleteFile() (err error) {
+	if b.gone, err = os.Create("/gone"); err != nil {
+		return err
+	}
+	for i := range gonePages {
+		if _, err := b.gone.Write(gonePage(i)); err != nil {
+			return err
+		}
+	}
+	return os.Remove(b.gone.Name())
+}
+
+func gonePage(i int) []byte { return bytes.Repeat(fmt.Appendf(nil, "%08d", i), 512) }
+
+// checkGone looks at one page of it.
+func (b *beat) checkGone(i int) error {
+	page := make([]byte, 4096)
+	if _, err := b.gone.ReadAt(page, int64(i)*4096); err != nil {
+		return err
+	}
+	if !bytes.Equal(page, gonePage(i)) {
+		return fmt.Errorf("page %d of a deleted file is another", i)
+	}
+	return nil
 }
 
 func live(file *os.File) {
@@ -63,6 +97,9 @@ func (b *beat) write() (int, error) {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if err := b.checkGone(b.writes % gonePages); err != nil {
+		return 0, fmt.Errorf("before write %d: %w", b.writes+1, err)
+	}
 	b.writes++
 	return b.writes, nil
 }

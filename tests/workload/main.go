@@ -6,7 +6,7 @@
 //	workload memory N  N MB of incompressible memory; --rate R random pages rewritten a second, --shared, --half, --forks N
 //	workload kinds     every kind of memory under constant change, in processes and threads that come and go
 //	workload sockets   sockets of each kind with data on the way, and the host's names; one argument: where to send datagrams
-//	workload beat N    as memory N, and each millisecond the time goes into the file /beat
+//	workload beat N    as memory N, with an open file that has no name, and each millisecond the time goes into the file /beat
 //	workload lines     numbered lines on standard output and error
 //
 // Each but lines keeps in its memory what the world should look like. On TCP port 7000 it answers every line "check" with "ok N", N
