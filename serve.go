@@ -83,6 +83,7 @@ func Receive(ctx context.Context, conn net.Conn, o *ServeOptions) error {
 	if err != nil {
 		return errors.Join(err, conn.Close())
 	}
+	router.Stays = true
 	return router.Route(ctx, conn, "standard input")
 }
 

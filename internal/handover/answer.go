@@ -46,6 +46,11 @@ func (d *Desk) Answer(ctx context.Context, session Session) error {
 	if err != nil {
 		return err
 	}
+	if ask.GetRounds() || ask.GetFollow() {
+		if err := laden(session); err != nil {
+			return err
+		}
+	}
 	if a := d.received().absent(ask.GetMove(), session); a != nil {
 		if !ask.GetRounds() {
 			a.forsake()
@@ -67,10 +72,15 @@ func (d *Desk) Answer(ctx context.Context, session Session) error {
 	if err := t.send(ctx, verdict); err != nil {
 		return err
 	}
+	awaitHangUp(ctx, t)
+	return nil
+}
+
+// awaitHangUp waits, not for ever, until the source has read what it was told.
+func awaitHangUp(ctx context.Context, t *talk) {
 	ctx, cancel := context.WithTimeout(ctx, greetLimit)
 	defer cancel()
-	_, _ = t.receive(ctx) // the source hangs up once it has read
-	return nil
+	_, _ = t.receive(ctx)
 }
 
 // ear hears the end of a talk for somebody who comes later.

@@ -231,7 +231,7 @@ func (d *debtor) answer(ctx context.Context, t *talk, session Session, follow bo
 		return err
 	}
 	if !follow {
-		_, _ = t.receive(ctx) // the source hangs up once it has read
+		awaitHangUp(ctx, t)
 		return nil
 	}
 	d.mu.Lock()

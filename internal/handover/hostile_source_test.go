@@ -3,6 +3,7 @@ package handover
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -215,6 +216,52 @@ func drainChannel(ctx context.Context, ch Channel) {
 	for {
 		if _, err := ch.Recv(ctx, nil); err != nil {
 			return
+		}
+	}
+}
+
+// How many lanes a session has is its source's word, and a session that only asks has none.
+func TestSessionWithoutLanesBringsNothing(t *testing.T) {
+	ask := func(edit func(*wire.Ask)) *wire.Message {
+		a := &wire.Ask{Move: twinMove}
+		edit(a)
+		return &wire.Message{Body: &wire.Message_Ask{Ask: a}}
+	}
+	for name, c := range map[string]struct {
+		says   *wire.Message
+		resume bool
+	}{
+		"a move":            {says: hello(nil)},
+		"rounds that go on": {ask(func(a *wire.Ask) { a.Rounds = true }), true},
+		"memory to follow":  {ask(func(a *wire.Ask) { a.Follow = true }), true},
+	} {
+		for _, channels := range []int{1, 2} {
+			t.Run(fmt.Sprintf("%s, %d channels", name, channels), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					w := newWorld(t)
+					source, peer := newSessions(newCable(-1))
+					peer.channels = peer.channels[:channels]
+					ended := make(chan error, 1)
+					go func() {
+						if c.resume {
+							ended <- w.desk.Answer(context.Background(), peer)
+							return
+						}
+						receive := &Receive{Host: twinHost{w}, Journals: w.journals[1], Log: slog.New(slog.DiscardHandler)}
+						ended <- receive.Run(context.Background(), peer)
+					}()
+					go drainChannel(t.Context(), source.Control())
+					(&hostileSource{t, w, source}).say(c.says)
+					if err := <-ended; !errors.Is(err, wire.ErrMalformed) {
+						t.Errorf("it ended with %v, want %v", err, wire.ErrMalformed)
+					}
+					if w.reached("reserve") {
+						t.Error("a place was reserved")
+					}
+					source.cable.cut()
+					synctest.Wait()
+				})
+			})
 		}
 	}
 }

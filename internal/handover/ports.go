@@ -19,10 +19,10 @@ type Channel interface {
 // Session is an authenticated connection with the other host.
 type Session interface {
 	Control() Channel
-	Files() Channel // carries one pass over a tree at a time
+	Files() Channel // carries one pass over a tree at a time; nil in a session that only asks
 	// Urgent is the lane of Files without a limit of bandwidth, for little that can't wait. Nobody is using Files any more.
 	Urgent() Channel
-	Images() []Channel // carry image chunks in any order; at least one
+	Images() []Channel // carry image chunks in any order; at least one, but in a session that only asks
 	Peer() string      // who it is, for messages
 	Proof() string     // digest of the secret that the source opens all sessions of a move with
 	Sent() uint64      // bytes so far

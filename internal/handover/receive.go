@@ -174,6 +174,9 @@ func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 	if r.hello.GetCheck() {
 		return r.look(ctx)
 	}
+	if err := laden(r.session); err != nil {
+		return err
+	}
 	place, offer, err := r.Host.Reserve(ctx, r.hello)
 	if err != nil {
 		return err
@@ -195,6 +198,14 @@ func (r *Receive) greet(ctx context.Context, undo *rollback) error {
 		return err
 	}
 	return r.talk.send(ctx, &wire.Message{Body: &wire.Message_Offer{Offer: offer}})
+}
+
+// laden refuses a session that only asks where something is to come: how many lanes there are is the source's word.
+func laden(s Session) error {
+	if s.Files() == nil || len(s.Images()) == 0 {
+		return fmt.Errorf("%w: a session without lanes for files and images", wire.ErrMalformed)
+	}
+	return nil
 }
 
 // look answers a source that only asks.

@@ -460,14 +460,28 @@ func newSessions(c *cable) (source, peer *twinSession) {
 	return source, peer
 }
 
-func (s *twinSession) Control() Channel  { return s.channels[0] }
-func (s *twinSession) Files() Channel    { return s.channels[1] }
-func (s *twinSession) Urgent() Channel   { return s.channels[1] }
-func (s *twinSession) Images() []Channel { return []Channel{s.channels[2], s.channels[3]} }
-func (s *twinSession) Peer() string      { return "twin" }
-func (s *twinSession) Proof() string     { return "proof" }
-func (s *twinSession) Sent() uint64      { return 1 }
-func (s *twinSession) Close() error      { s.cable.cut(); return nil }
+func (s *twinSession) Control() Channel { return s.channels[0] }
+func (s *twinSession) Urgent() Channel  { return s.channels[1] }
+func (s *twinSession) Peer() string     { return "twin" }
+func (s *twinSession) Proof() string    { return "proof" }
+func (s *twinSession) Sent() uint64     { return 1 }
+func (s *twinSession) Close() error     { s.cable.cut(); return nil }
+
+func (s *twinSession) Files() Channel {
+	if len(s.channels) < 2 {
+		return nil
+	}
+	return s.channels[1]
+}
+
+func (s *twinSession) Images() (images []Channel) {
+	for i, channel := range s.channels {
+		if i >= 2 {
+			images = append(images, channel)
+		}
+	}
+	return images
+}
 
 // --- one move
 

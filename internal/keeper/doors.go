@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
 	"github.com/livemigrate/migrate/transport"
@@ -109,8 +110,15 @@ func (d *doors) take() {
 // asTLS is said along with a connection whose handshake is still to be made. Otherwise a preamble is.
 const asTLS = "tls"
 
+// handLimit is how long a connection that is handed over may be on its way: its sender has it ready before it knocks.
+const handLimit = 5 * time.Second
+
 // receive takes one connection over.
 func (d *doors) receive(from *net.UnixConn) error {
+	if err := from.SetReadDeadline(time.Now().Add(handLimit)); err != nil {
+		return errors.Join(fmt.Errorf("take over lane: %w", err), from.Close())
+	}
+	defer context.AfterFunc(d.ctx, func() { _ = from.Close() })()
 	file, said, err := descriptor.Receive(from)
 	if err := errors.Join(err, from.Close()); err != nil {
 		return err

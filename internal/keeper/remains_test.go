@@ -161,6 +161,33 @@ func TestSalvageTellsWhatBecameOfTheMove(t *testing.T) {
 	}
 }
 
+// A journal that can't be read may be that of the move.
+func TestSalvageDoesNotGuess(t *testing.T) {
+	places := testPlaces(t)
+	writeJournal(t, places, journal.Move{Name: testMove, Role: journal.Source}, journal.CommitSent)
+	if err := os.WriteFile(journal.Path(places.Journals, testMove, journal.Source), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o := &ResolveOrder{Places: places, Log: slog.New(slog.DiscardHandler)}
+	got, err := Salvage(t.Context(), &Order{Places: places, Container: "web", Move: testMove[:28]}, o)
+	if got != report.Unknown || !errors.Is(err, handover.ErrOutcomeUnknown) {
+		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+// Certificates are asked for where the peer is.
+func TestForceNeedsNoCertificates(t *testing.T) {
+	for force, want := range map[handover.Force]error{handover.ForcePeer: nil, handover.NoForce: handover.ErrOutcomeUnknown} {
+		places := testPlaces(t)
+		move := journal.Move{Name: testMove, Role: journal.Source, Peer: "tls://peer:7440", Token: strings.Repeat("00", 32)}
+		writeJournal(t, places, move, journal.CommitSent)
+		o := &ResolveOrder{Places: places, Force: force, Log: slog.New(slog.DiscardHandler)}
+		if outcome, err := Resolve(t.Context(), "web", o); !errors.Is(err, want) {
+			t.Errorf("force %d: got %s, %v", force, outcome, err)
+		}
+	}
+}
+
 // Only the host that holds the frozen copy can act on a force; silence would look like success.
 func TestForceIsRefusedAtThePeer(t *testing.T) {
 	places := testPlaces(t)

@@ -43,14 +43,17 @@ func Resolve(ctx context.Context, id string, o *ResolveOrder) (report.Outcome, e
 
 // Salvage ends the move that a keeper was ordered to make and left without a result. A move that had not begun was kept.
 func Salvage(ctx context.Context, order *Order, o *ResolveOrder) (report.Outcome, error) {
+	stories, unread := journal.List(o.Journals)
 	var story *journal.Story
-	for _, s := range o.list() {
+	for _, s := range stories {
 		// The last attempt by its name: the clock may have been set meanwhile.
 		if s.Move.Role == journal.Source && strings.HasPrefix(s.Move.Name, order.Move) && (story == nil || s.Move.Name > story.Move.Name) {
 			story = s
 		}
 	}
 	switch {
+	case story == nil && unread != nil: // it may be among those
+		return report.Unknown, fmt.Errorf("%w: how far the move came can't be read: %w", handover.ErrOutcomeUnknown, unread)
 	case story == nil:
 		return report.Kept, nil
 	case !o.ended(story):
@@ -87,6 +90,9 @@ func (o *ResolveOrder) resolve(ctx context.Context, story *journal.Story) (outco
 		return report.Unknown, err
 	}
 	if outcome, err = resolve.Run(ctx); outcome == report.Unknown {
+		if err != nil && !errors.Is(err, handover.ErrOutcomeUnknown) && !errors.Is(err, journal.ErrLocked) {
+			err = fmt.Errorf("%w: %w", handover.ErrOutcomeUnknown, err)
+		}
 		return outcome, err
 	}
 	return outcome, errors.Join(err, o.removeSpool(story.Move.Name))
@@ -164,9 +170,12 @@ func (o *ResolveOrder) dial(story *journal.Story) (handover.Dial, error) {
 	if err != nil || len(token) != len(transport.Token{}) {
 		return nil, fmt.Errorf("%w: token of move %s", journal.ErrCorrupt, story.Move.Name)
 	}
-	dialer, err := newDialer(story.Move.Peer, o.Certificates)
-	if err != nil {
-		return nil, err
-	}
-	return dial(dialer, &transport.ConnectOptions{Token: transport.Token(token), Log: o.Log}, lanesAgain), nil
+	// The dialer is made when the peer is to be asked: a move that ends without it needs no certificates.
+	return func(ctx context.Context, why handover.Why) (handover.Session, error) {
+		dialer, err := newDialer(story.Move.Peer, o.Certificates)
+		if err != nil {
+			return nil, err
+		}
+		return dial(dialer, &transport.ConnectOptions{Token: transport.Token(token), Log: o.Log}, lanesAgain)(ctx, why)
+	}, nil
 }

@@ -20,6 +20,7 @@ type Router struct {
 	Program string   // the migrate program
 	Args    []string // of the keeper, but for its socket
 	Moves   int      // how many containers are received at once, which bounds the keepers; 0: DefaultMoves
+	Stays   bool     // with each connection to its end: this process is the connection's, and its caller hangs up when it ends
 	Log     *slog.Logger
 
 	keepers crowd
@@ -33,7 +34,7 @@ func (r *Router) Route(ctx context.Context, conn net.Conn, peer string) error {
 	if err != nil {
 		return errors.Join(err, transport.WriteAnswer(ctx, conn, err))
 	}
-	if preamble.Kind == transport.KindLane && r.hand(r.Places.socket(preamble.Token), conn, string(preamble.Bytes())) {
+	if preamble.Kind == transport.KindLane && !r.Stays && r.hand(r.Places.socket(preamble.Token), conn, string(preamble.Bytes())) {
 		return nil
 	}
 	keeper, err := r.reach(ctx, preamble, peer)

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -70,6 +71,7 @@ type door struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	busy   sync.WaitGroup
+	left   atomic.Int32 // connections that Route is done with
 }
 
 func openDoor(t *testing.T, r *Router, path string) *door {
@@ -85,7 +87,10 @@ func openDoor(t *testing.T, r *Router, path string) *door {
 			if err != nil {
 				return
 			}
-			d.busy.Go(func() { _ = r.Route(d.ctx, conn, "peer") })
+			d.busy.Go(func() {
+				_ = r.Route(d.ctx, conn, "peer")
+				d.left.Add(1)
+			})
 		}
 	})
 	return d
@@ -110,7 +115,9 @@ func ask(t *testing.T, lane transport.Lane) string {
 	return string(answer)
 }
 
-func TestDeathOfServeCostsAConnectionAndNoMore(t *testing.T) {
+// newTwinRouter starts twins as keepers; the address is where its door is to be.
+func newTwinRouter(t *testing.T) (*Router, transport.Address, transport.Dialer) {
+	t.Helper()
 	dir := t.TempDir()
 	program, err := os.Executable()
 	if err != nil {
@@ -125,6 +132,68 @@ func TestDeathOfServeCostsAConnectionAndNoMore(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return router, address, dialer
+}
+
+// What ssh starts ends its connection by ending itself: it stays with a lane, even where it could hand it over.
+func TestOnlyServeHandsLanesOver(t *testing.T) {
+	for name, stays := range map[string]bool{"serve": false, "receive": true} {
+		t.Run(name, func(t *testing.T) {
+			router, address, dialer := newTwinRouter(t)
+			router.Stays = stays
+			d := openDoor(t, router, address.Path)
+			defer d.kill()
+			s, err := transport.Connect(t.Context(), dialer, &transport.ConnectOptions{Lanes: 2})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = s.Close() }()
+			for _, lane := range s.Lanes() {
+				ask(t, lane)
+			}
+			want := int32(2)
+			if stays {
+				want = 0
+			}
+			for deadline := time.Now().Add(10 * time.Second); d.left.Load() < want && time.Now().Before(deadline); {
+				time.Sleep(time.Millisecond)
+			}
+			if got := d.left.Load(); got != want {
+				t.Errorf("%d lanes were left to the keeper, want %d", got, want)
+			}
+			if err := s.Control().Send(t.Context(), []byte("end")); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Whoever knocks at a keeper and hands nothing over does not keep it from ending.
+func TestDoorsCloseOnACallerThatSaysNothing(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "k.sock")
+	d, err := openDoors(&PeerOrder{Socket: socket}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("unix", lanesSocket(socket))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	closed := make(chan error, 1)
+	go func() { closed <- d.Close() }()
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(handLimit / 2):
+		t.Error("it waits for that caller")
+	}
+}
+
+func TestDeathOfServeCostsAConnectionAndNoMore(t *testing.T) {
+	router, address, dialer := newTwinRouter(t)
 	first := openDoor(t, router, address.Path)
 	s, err := transport.Connect(t.Context(), dialer, &transport.ConnectOptions{Lanes: 2})
 	if err != nil {

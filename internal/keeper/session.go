@@ -31,7 +31,13 @@ func (s session) Proof() string {
 
 func (s session) Control() handover.Channel { return s.Session.Control() }
 
-func (s session) Files() handover.Channel { return files{s.Lanes()[0]} }
+// Files is nil where the other side has opened no lanes.
+func (s session) Files() handover.Channel {
+	if len(s.Lanes()) < filesLane {
+		return nil
+	}
+	return files{s.Lanes()[0]}
+}
 
 // files is a lane whose loss the handover knows, when it is noticed there before it is anywhere else.
 type files struct{ handover.Channel }
@@ -63,8 +69,10 @@ func (u urgent) Send(ctx context.Context, parts ...[]byte) error {
 
 func (s session) Images() []handover.Channel {
 	var images []handover.Channel
-	for _, lane := range s.Lanes()[filesLane:] {
-		images = append(images, lane)
+	for i, lane := range s.Lanes() {
+		if i >= filesLane {
+			images = append(images, lane)
+		}
 	}
 	return images
 }

@@ -35,3 +35,23 @@ func TestLostLaneOfFilesIsALostLink(t *testing.T) {
 		}
 	}
 }
+
+// laned is a session of which only the lanes count.
+type laned struct {
+	transport.Session
+	lanes []transport.Lane
+}
+
+func (l laned) Lanes() []transport.Lane { return l.lanes }
+
+func TestSessionHasTheLanesThatItsSourceOpened(t *testing.T) {
+	for n, images := range []int{0, 0, 1, 2} {
+		s := session{laned{lanes: make([]transport.Lane, n)}}
+		if got := s.Files(); (got != nil) != (n > 0) {
+			t.Errorf("of %d lanes, that for files is %v", n, got)
+		}
+		if got := len(s.Images()); got != images {
+			t.Errorf("of %d lanes %d are for images", n, got)
+		}
+	}
+}

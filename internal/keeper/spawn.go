@@ -65,7 +65,7 @@ func detach(program string, args []string, theirs *os.File) (*exec.Cmd, error) {
 func (l *Line) Next() (report.Event, error) {
 	var e report.Event
 	err := l.events.Decode(&e)
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) {
 		_ = l.child.Wait() // so that its locks are gone too
 		return e, ErrKeeperGone
 	}

@@ -2,7 +2,6 @@ package wire
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/livemigrate/migrate/internal/line"
 )
@@ -68,11 +67,7 @@ func codes() []code {
 
 // NewFailure makes an error fit for the wire: the code of the sentinel that it wraps, if any, and its text.
 func NewFailure(err error) *Failure {
-	f := &Failure{Code: "error", Text: line.Of(err)} // joined errors have a line each
-	if len(f.Text) > MaxFailure {
-		f.Text = f.Text[:MaxFailure]
-	}
-	f.Text = strings.ToValidUTF8(f.Text, "\uFFFD")
+	f := &Failure{Code: "error", Text: cut(line.Of(err), MaxFailure)} // joined errors have a line each
 	for _, c := range codes() {
 		if errors.Is(err, c.sentinel) {
 			f.Code = c.name

@@ -97,6 +97,8 @@ func check(m *Message) error {
 		}
 	case *Message_Failure:
 		return checkFailure(body.Failure)
+	case *Message_Aborted:
+		return checkFailure(body.Aborted.GetCause())
 	case *Message_Prepared:
 		return checkFindings(body.Prepared.GetFindings())
 	case *Message_Offer:

@@ -36,6 +36,7 @@ func TestDecodeRefusesWhatNoHonestPeerSends(t *testing.T) {
 		"the same image twice":     {Body: &Message_Images{Images: &Images{Files: []*ImageFile{{Name: "a"}, {Name: "a"}}}}},
 		"ask for a strange move":   {Body: &Message_Ask{Ask: &Ask{Move: "x"}}},
 		"failure without an end":   {Body: &Message_Failure{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}},
+		"aborted, too long":        {Body: &Message_Aborted{Aborted: &Aborted{Cause: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}}},
 		"stored, too long":         {Body: &Message_PagesStored{PagesStored: &PagesStored{Failure: &Failure{Text: strings.Repeat("x", MaxFailure+1)}}}},
 		"too many findings":        {Body: &Message_Offer{Offer: &Offer{Findings: make([]*Finding, MaxFindings+1)}}},
 		"an unknown severity":      {Body: &Message_Offer{Offer: &Offer{Findings: []*Finding{{Severity: "fatal", Code: "tracker"}}}}},
@@ -235,4 +236,17 @@ func FuzzDecodeChunk(f *testing.F) {
 			t.Errorf("name %q passed", c.Name)
 		}
 	})
+}
+
+// Whatever a failure's text is, it arrives.
+func TestFailureOfAnyTextArrives(t *testing.T) {
+	for _, text := range []string{"", strings.Repeat("x", 2*MaxFailure), strings.Repeat("\xff", 2*MaxFailure), strings.Repeat("ö", MaxFailure)} {
+		frame, err := Encode(&Message{Body: &Message_Failure{Failure: NewFailure(errors.New(text))}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Decode(frame); err != nil {
+			t.Errorf("a text of %d bytes: %v", len(text), err)
+		}
+	}
 }
