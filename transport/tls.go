@@ -22,7 +22,7 @@ type Certificates struct {
 
 func (c *Certificates) load() (*tls.Config, error) {
 	if c.Cert == "" || c.Key == "" || c.CA == "" {
-		return nil, errors.New("tls:// needs a certificate, its key and the authority's certificate: name this host's with --tls-cert, --tls-key and --tls-ca "+
+		return nil, errors.New("tls:// needs a certificate, its key and the authority's certificate: name this host's with --tls-cert, --tls-key and --tls-ca " +
 			"or MIGRATE_TLS_CERT, MIGRATE_TLS_KEY and MIGRATE_TLS_CA; a host that has none gets them by `migrate pki init` and `migrate pki issue`")
 	}
 	pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
