@@ -193,7 +193,7 @@ func TestSharedPidNamespaceLeavesNoProcess(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := testContainer(t, r, testPlan(t, "sleep 1000 & sleep 1000 & "+forever, shared), true)
-			for range 200 {
+			for range 2000 {
 				if pids, _ := c.Processes(); len(pids) >= 3 {
 					break
 				}
@@ -211,7 +211,7 @@ func TestSharedPidNamespaceLeavesNoProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 			for pid, start := range starts {
-				for range 200 { // a killed process may take its time on a busy machine
+				for range 1000 { // a killed process may take its time on a busy machine
 					if start == 0 || !process.Alive(pid, start) {
 						break
 					}
