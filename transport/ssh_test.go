@@ -244,21 +244,25 @@ func TestSSHCommandFromEnvironmentIsShellText(t *testing.T) {
 }
 
 func TestSSHEndsWithItsConnection(t *testing.T) {
-	pid := filepath.Join(t.TempDir(), "pid")
-	t.Setenv("MIGRATE_SSH", `echo $$ >`+pid+`; sleep 1000 & wait; :`)
+	file := filepath.Join(t.TempDir(), "pid")
+	t.Setenv("MIGRATE_SSH", `echo $$ >`+file+`; sleep 1000 & wait; :`)
 	d, err := transport.NewDialer(transport.Address{Scheme: transport.SSH, Host: "peer"}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = transport.Connect(t.Context(), d, &transport.ConnectOptions{Timeout: 300 * time.Millisecond})
-	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Fatalf("connect: %v", err)
+	pid := ""
+	for timeout := 300 * time.Millisecond; pid == ""; timeout *= 2 { // as long as it takes to start it
+		_, err = transport.Connect(t.Context(), d, &transport.ConnectOptions{Timeout: timeout})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("connect: %v", err)
+		}
+		text, err := os.ReadFile(file)
+		if err != nil && (timeout > 20*time.Second || !errors.Is(err, os.ErrNotExist)) {
+			t.Fatal(err)
+		}
+		pid = strings.TrimSpace(string(text))
 	}
-	text, err := os.ReadFile(pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat("/proc/" + strings.TrimSpace(string(text))); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat("/proc/" + pid); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("ssh lives on after its connection was given up: %v", err)
 	}
 }
