@@ -25,9 +25,7 @@ func TestKilledFeederCostsNothing(t *testing.T) {
 			t.Fatalf("push ended before its restore: %s", p.result.Error)
 		}
 		for deadline := time.Now().Add(5 * time.Second); killed < 3 && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-			pids := to.Feeders()
-			signalAll(t, pids, syscall.SIGKILL)
-			killed += len(pids)
+			killed += signalAll(t, to.Feeders(), syscall.SIGKILL)
 		}
 		p.moved()
 		c.unharmed()
@@ -55,11 +53,9 @@ func TestKeeperAndFeederKilledAsItRuns(t *testing.T) {
 			t.Fatal("the peer does not let it run")
 		}
 	}
-	killed := w.B.Keepers()
-	signalAll(t, killed, syscall.SIGKILL)
-	fed := w.B.Feeders()
-	signalAll(t, fed, syscall.SIGKILL)
-	t.Logf("killed were %d keepers and %d feeders", len(killed), len(fed))
+	keepers := signalAll(t, w.B.Keepers(), syscall.SIGKILL)
+	feeders := signalAll(t, w.B.Feeders(), syscall.SIGKILL)
+	t.Logf("killed were %d keepers and %d feeders", keepers, feeders)
 	began := time.Now()
 	c.unharmed()
 	t.Logf("it answers after %v", time.Since(began))

@@ -7,6 +7,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -243,11 +244,16 @@ func (p *push) failed(code int, outcome, says string) {
 	}
 }
 
-func signalAll(t *testing.T, pids []int, signal syscall.Signal) {
+// signalAll tells how many it has reached: one that is to be killed may have ended by itself since it was looked for.
+func signalAll(t *testing.T, pids []int, signal syscall.Signal) (reached int) {
 	t.Helper()
 	for _, pid := range pids {
-		if err := syscall.Kill(pid, signal); err != nil {
+		switch err := syscall.Kill(pid, signal); {
+		case err == nil:
+			reached++
+		case signal != syscall.SIGKILL || !errors.Is(err, syscall.ESRCH):
 			t.Errorf("signal %d to %d: %v", signal, pid, err)
 		}
 	}
+	return reached
 }

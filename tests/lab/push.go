@@ -41,7 +41,11 @@ type PushResult struct {
 	Bytes      int64              `json:"bytes"`  // of the last progress
 	Error      string             `json:"error"`
 	Warnings   []string           `json:"warnings"`
-	Slowed     struct {
+	Rounds     []struct {
+		Bytes  int64 `json:"bytes"`  // on the wire
+		Frozen bool  `json:"frozen"` // in the stop
+	} `json:"rounds"`
+	Slowed struct {
 		CPU int     `json:"cpu_percent"`
 		MS  float64 `json:"ms"`
 	} `json:"slowed"`
