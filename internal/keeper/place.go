@@ -320,10 +320,9 @@ func (p *place) Open(ctx context.Context, running func() error) error {
 	if p.debt != nil && c != nil {
 		p.debt.init.Store(int64(c.InitPid()))
 	}
-	if p.debt != nil { // the move is not over for long
-		if err := p.carry(context.WithoutCancel(ctx)); err != nil {
-			p.host.log.Error("the container's output waits for the end of the move", "error", err)
-		}
+	// Until this process is the monitor it waits for a source that ends its copy, for questions and maybe for memory.
+	if err := p.carry(context.WithoutCancel(ctx)); err != nil {
+		p.host.log.Error("the container's output waits for the end of the move", "error", err)
 	}
 	return err
 }

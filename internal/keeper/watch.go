@@ -49,7 +49,7 @@ func (h *host) watch(ctx context.Context) error {
 	return err
 }
 
-// carry takes the container's output until there is a monitor: its memory may take minutes to come.
+// carry takes the container's output until there is a monitor: the end of the move may take seconds, its memory minutes to come.
 func (p *place) carry(ctx context.Context) (err error) {
 	if p.carrier != nil || p.stdio == nil || p.running == nil {
 		return nil

@@ -57,6 +57,7 @@ func TestStandardStreams(t *testing.T) {
 			j.travel(kinds[name], moves)
 		})
 	}
+	t.Run("unended", func(t *testing.T) { (&journey{world: w, t: t, id: "unended", at: w.A}).unended() })
 	t.Run("reopened", func(t *testing.T) { (&journey{world: w, t: t, id: "reopened", at: w.A}).reopen() })
 	t.Run("terminal", func(t *testing.T) { (&journey{world: w, t: t, id: "tty", at: w.A}).attach() })
 }
@@ -99,6 +100,47 @@ func (j *journey) travel(how *writing, moves int) {
 	j.awaitEnd()
 	j.text.end(j.t, j.news(j.at, how))
 	figure("numbered log lines, "+j.id, "%d lines, 0 lost, 0 doubled; %d moves, and %d that failed", 2*j.text.count, moves, j.failed)
+}
+
+// unended: the source is told that the container runs at the peer, and says nothing more for a while. The container has a reader
+// there all the same.
+func (j *journey) unended() {
+	bundle, log := "/srv/bundles/"+j.id, "/srv/"+j.id+".log"
+	j.must(j.A.Bundle(j.ctx, "workload", bundle, (&writing{every: time.Millisecond, length: 1000}).flags()...))
+	j.must(j.A.Start(j.ctx, "migrate", "run", "--detach", "--log-file", log, "--bundle", bundle, j.id))
+	push, err := j.A.Push(j.ctx, "--mode", "stop-copy", j.id, j.tls(j.B))
+	j.must(err)
+	state := filepath.Join("/proc", strconv.Itoa(j.B.Holder()), "root/run/migrate", j.id, "state.json")
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(100 * time.Microsecond) {
+		if text, _ := os.ReadFile(state); bytes.Contains(text, []byte(`"monitor_pid"`)) {
+			break // about to run
+		}
+		if time.Now().After(deadline) {
+			j.t.Fatal("the container does not come")
+		}
+	}
+	keepers := j.A.Keepers()
+	for _, pid := range keepers {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
+	const pipes = 4 * 64 << 10
+	var size int64
+	began := time.Now()
+	for ; size < pipes && time.Since(began) < 1500*time.Millisecond; time.Sleep(10 * time.Millisecond) {
+		if info, err := os.Stat(j.B.Path(log)); err == nil {
+			size = info.Size()
+		}
+	}
+	for _, pid := range keepers {
+		_ = syscall.Kill(pid, syscall.SIGCONT)
+	}
+	if size < pipes || len(keepers) != 1 {
+		j.t.Errorf("%d bytes are in the log at the peer %v after the container came, more than %d are written; %d keepers at the source",
+			size, time.Since(began), pipes, len(keepers))
+	}
+	if code, err := push.Wait(time.Minute); code != 0 || err != nil {
+		j.t.Errorf("push: exit status %d, %v: %s", code, err, push.Result.Error)
+	}
 }
 
 // reopen: a program that is not root's opens /dev/stdout again where it has come to.
