@@ -96,8 +96,11 @@ func hogMain(tasks []string) {
 		case "forks":
 			go forks()
 		case "vfork":
+			// It never comes back from the kernel, and Go's scheduler does not know that it is there: it has a processor of the
+			// scheduler's for good, and whatever waits until all have stopped would wait for ever.
+			debug.SetGCPercent(-1)
+			runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1) // and not by itself later on, for which all stop
 			go vfork()
-			time.Sleep(50 * time.Millisecond)
 		case "undumpable":
 			const setDumpable = 4
 			_, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, setDumpable, 0, 0)
