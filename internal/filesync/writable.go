@@ -1,18 +1,15 @@
 package filesync
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
-	"syscall"
 
 	"github.com/livemigrate/migrate/internal/sys/fs"
+	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
 // WritableFiles returns the paths beneath root of the regular files that the processes hold open for writing or have mapped
@@ -27,8 +24,7 @@ func WritableFiles(root string, pids []int) ([]string, error) {
 	defer dir.Close()
 	w := writable{root: dir, inodes: map[[2]uint64]struct{}{}}
 	for _, pid := range pids {
-		proc := "/proc/" + strconv.Itoa(pid)
-		if err := errors.Join(w.descriptors(proc), w.mappings(proc)); err != nil {
+		if err := errors.Join(w.descriptors(pid), w.mappings(pid)); err != nil {
 			return nil, fmt.Errorf("find writable files of process %d: %w", pid, err)
 		}
 	}
@@ -42,67 +38,38 @@ type writable struct {
 	paths  []string
 }
 
-func (w *writable) descriptors(proc string) error {
-	list, err := os.ReadDir(filepath.Join(proc, "fd"))
+func (w *writable) descriptors(pid int) error {
+	numbers, err := process.Descriptors(pid)
 	if err != nil {
-		return gone(err)
+		return process.Gone(err)
 	}
-	for _, e := range list {
-		link := filepath.Join(proc, "fd", e.Name())
+	for _, number := range numbers {
+		link := filepath.Join("/proc/"+strconv.Itoa(pid), "fd", number)
 		info, err := os.Lstat(link)
-		if err != nil {
-			if err := gone(err); err != nil {
-				return err
-			}
-			continue
+		if err == nil && info.Mode()&0o200 != 0 { // the link's mode is the descriptor's: opened for writing
+			err = w.link(link)
 		}
-		if info.Mode()&0o200 == 0 { // the link's mode is the descriptor's: opened for reading only
-			continue
-		}
-		if err := w.link(link); err != nil {
+		if err := process.Gone(err); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (w *writable) mappings(proc string) error {
-	f, err := os.Open(filepath.Join(proc, "maps"))
-	if err != nil {
-		return gone(err)
-	}
-	defer f.Close()
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		// 7f0000000000-7f0000001000 rw-s 00000000 fe:00 123 /path
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 || len(fields[1]) < 4 || fields[1][1] != 'w' || fields[1][3] != 's' {
-			continue
+func (w *writable) mappings(pid int) error {
+	return process.Gone(process.Mappings(pid, func(m *process.Mapping) error {
+		if m.Name == "" || !m.Writable() || !m.Shared() {
+			return nil
 		}
-		if err := w.link(filepath.Join(proc, "map_files", mapName(fields[0]))); err != nil {
-			return err
-		}
-	}
-	return gone(lines.Err())
-}
-
-// mapName is a range as map_files writes it: without the leading zeros that maps pads with.
-func mapName(addresses string) string {
-	from, to, _ := strings.Cut(addresses, "-")
-	trim := func(s string) string {
-		if s = strings.TrimLeft(s, "0"); s == "" {
-			return "0"
-		}
-		return s
-	}
-	return trim(from) + "-" + trim(to)
+		return process.Gone(w.link(filepath.Join("/proc/"+strconv.Itoa(pid), "map_files", m.Area)))
+	}))
 }
 
 // link looks at one of /proc's links to an open file.
 func (w *writable) link(link string) error {
 	st, err := fs.StatPath(link)
 	if err != nil {
-		return gone(err)
+		return err
 	}
 	key := [2]uint64{st.Dev, st.Ino}
 	if _, seen := w.inodes[key]; seen || !st.IsRegular() || st.Nlink == 0 {
@@ -111,7 +78,7 @@ func (w *writable) link(link string) error {
 	w.inodes[key] = struct{}{}
 	text, err := os.Readlink(link)
 	if err != nil {
-		return gone(err)
+		return err
 	}
 	if path, ok := w.find(link, text, &st); ok {
 		w.paths = append(w.paths, path)
@@ -131,12 +98,4 @@ func (w *writable) find(link, text string, st *fs.Stat) (string, bool) {
 	}
 	path, _, err := w.root.PathOf(h)
 	return path, err == nil
-}
-
-// gone forgives that a process or its descriptor has ended.
-func gone(err error) error {
-	if errors.Is(err, iofs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-		return nil
-	}
-	return err
 }

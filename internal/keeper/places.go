@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/livemigrate/migrate/internal/journal"
+	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/internal/unlinked"
 	"github.com/livemigrate/migrate/transport"
 )
@@ -103,6 +104,11 @@ func (p Places) spoolParent() string {
 		return p.run()
 	}
 	return "/dev/shm"
+}
+
+func isTmpfs(path string) bool {
+	kind, _, err := fs.Kind(path)
+	return err == nil && kind == fs.Tmpfs
 }
 
 const spoolPrefix = "migrate-images-"

@@ -9,6 +9,7 @@ import (
 
 	"github.com/livemigrate/migrate/internal/sys/descriptor"
 	"github.com/livemigrate/migrate/internal/sys/fs"
+	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
 // openFile is a descriptor of a process's.
@@ -27,7 +28,7 @@ type openFile struct {
 
 func readDescriptors(pid int) ([]openFile, error) {
 	dir := fmt.Sprintf("/proc/%d/fd/", pid)
-	names, err := readNames(dir)
+	numbers, err := process.Descriptors(pid)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +38,7 @@ func readDescriptors(pid int) ([]openFile, error) {
 	}
 	defer func() { _ = remote.Close() }()
 	var all []openFile
-	for _, name := range names {
+	for _, name := range numbers {
 		number, err := strconv.Atoi(name)
 		if err != nil {
 			return nil, fmt.Errorf("read descriptors of process %d: %w", pid, err)
@@ -70,16 +71,6 @@ func readDescriptor(path string, number int, remote *descriptor.Remote) (openFil
 
 func hasPath(link string) bool {
 	return strings.HasPrefix(link, "/") && !strings.HasPrefix(link, "/memfd:")
-}
-
-// readNames lists a directory without asking about each entry.
-func readNames(dir string) ([]string, error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return f.Readdirnames(-1)
 }
 
 // readPath asks about a file that has a path. The process runs, and may use the number for something else between two questions, as

@@ -1,12 +1,10 @@
 package preflight
 
 import (
-	"bytes"
-	"fmt"
-	"os"
-	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
 // mapping is one that is not plain private memory.
@@ -18,32 +16,17 @@ type mapping struct {
 	name   string
 }
 
-// readMappings reads /proc/PID/maps of proc(5):
-//
-//	7f0c1e000000-7f0c1e021000 rw-s 00000000 00:01 1027      /memfd:cache (deleted)
 func readMappings(pid int) ([]mapping, error) {
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
-	if err != nil {
-		return nil, err
-	}
 	var all []mapping
-	for line := range bytes.Lines(text) {
-		fields := strings.SplitN(strings.TrimSuffix(string(line), "\n"), " ", 6)
-		if len(fields) < 5 || len(fields[1]) != 4 {
-			return nil, fmt.Errorf("read mappings of process %d: %q", pid, line)
+	err := process.Mappings(pid, func(m *process.Mapping) error {
+		if m.Inode != 0 || m.Shared() || strings.HasPrefix(m.Name, "anon_inode:") {
+			all = append(all, mapping{
+				area: strings.Clone(m.Area), shared: m.Shared(), device: strings.Clone(m.Device), inode: m.Inode, name: strings.Clone(m.Name),
+			})
 		}
-		m := mapping{area: fields[0], shared: fields[1][3] == 's', device: fields[3]}
-		if m.inode, err = strconv.ParseUint(fields[4], 10, 64); err != nil {
-			return nil, fmt.Errorf("read mappings of process %d: %q", pid, line)
-		}
-		if len(fields) == 6 {
-			m.name = strings.TrimLeft(fields[5], " ")
-		}
-		if m.inode != 0 || m.shared || strings.HasPrefix(m.name, "anon_inode:") {
-			all = append(all, m)
-		}
-	}
-	return all, nil
+		return nil
+	})
+	return all, err
 }
 
 // Kinds of memory that CRIU copies itself, while the container stands still.

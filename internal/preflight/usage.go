@@ -104,8 +104,7 @@ func (p *proc) inTmpfs(point string) uint64 {
 	}
 	defer dir.Close()
 	var st syscall.Statfs_t
-	const magic = 0x01021994 // TMPFS_MAGIC
-	if syscall.Fstatfs(dir.Fd(), &st) != nil || st.Type != magic {
+	if syscall.Fstatfs(dir.Fd(), &st) != nil || st.Type != fs.Tmpfs {
 		return 0
 	}
 	return (st.Blocks - st.Bfree) * uint64(st.Bsize)

@@ -1,18 +1,15 @@
 package unlinked
 
 import (
-	"bufio"
-	"bytes"
 	"errors"
-	iofs "io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/livemigrate/migrate/internal/sys/fs"
+	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
 // inode is a file, whatever it is called.
@@ -40,8 +37,7 @@ type finder struct {
 func find(pids []int, mounts map[int]mount, least int64) (map[inode]*sighting, error) {
 	f := &finder{mounts, least, make(map[inode]*sighting), make(map[uint64]bool)}
 	for _, pid := range pids {
-		proc := "/proc/" + strconv.Itoa(pid)
-		if err := errors.Join(f.descriptors(proc), f.mappings(proc)); err != nil {
+		if err := errors.Join(f.descriptors(pid), f.mappings(pid)); err != nil {
 			return nil, err
 		}
 	}
@@ -56,21 +52,17 @@ func (f *finder) judge() {
 	}
 }
 
-func (f *finder) descriptors(proc string) error {
-	dir, err := os.Open(filepath.Join(proc, "fd"))
+func (f *finder) descriptors(pid int) error {
+	numbers, err := process.Descriptors(pid)
 	if err != nil {
-		return gone(err)
+		return process.Gone(err)
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return gone(err)
-	}
-	for _, name := range names {
-		link := filepath.Join(proc, "fd", name)
+	proc := "/proc/" + strconv.Itoa(pid)
+	for _, number := range numbers {
+		link := filepath.Join(proc, "fd", number)
 		text, err := os.Readlink(link)
 		if err == nil && (text == "anon_inode:inotify" || text == "anon_inode:[fanotify]") {
-			err = f.watches(filepath.Join(proc, "fdinfo", name))
+			err = f.watches(filepath.Join(proc, "fdinfo", number))
 		}
 		if err == nil && isUnlinked(text) {
 			var info os.FileInfo
@@ -78,45 +70,25 @@ func (f *finder) descriptors(proc string) error {
 				err = f.see(link, text, info.Mode()&0o200 != 0)
 			}
 		}
-		if err := gone(err); err != nil {
+		if err := process.Gone(err); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (f *finder) mappings(proc string) error {
-	maps, err := os.ReadFile(filepath.Join(proc, "maps"))
-	if err != nil {
-		return gone(err)
-	}
-	lines := bufio.NewScanner(bytes.NewReader(maps))
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		// 7f0000000000-7f0000001000 rw-s 00000000 fe:00 123 /path (deleted)
-		fields := strings.SplitN(lines.Text(), " ", 6)
-		if len(fields) < 6 || len(fields[1]) < 4 || !isUnlinked(strings.TrimLeft(fields[5], " ")) {
-			continue
+func (f *finder) mappings(pid int) error {
+	return process.Gone(process.Mappings(pid, func(m *process.Mapping) error {
+		if !isUnlinked(m.Name) {
+			return nil
 		}
-		from, to, _ := strings.Cut(fields[0], "-")
-		link := filepath.Join(proc, "map_files", trim(from)+"-"+trim(to))
-		text, err := os.Readlink(link) // maps writes a line feed as \012
+		link := filepath.Join("/proc/"+strconv.Itoa(pid), "map_files", m.Area)
+		text, err := os.Readlink(link)
 		if err == nil {
-			err = f.see(link, text, fields[1][1] == 'w' && fields[1][3] == 's')
+			err = f.see(link, text, m.Writable() && m.Shared())
 		}
-		if err := gone(err); err != nil {
-			return err
-		}
-	}
-	return lines.Err()
-}
-
-// trim takes the zeros away that maps pads with, and map_files does not.
-func trim(address string) string {
-	if address = strings.TrimLeft(address, "0"); address == "" {
-		return "0"
-	}
-	return address
+		return process.Gone(err)
+	}))
 }
 
 const suffix = " (deleted)"
@@ -189,12 +161,4 @@ func (f *finder) watches(path string) error {
 		}
 	}
 	return nil
-}
-
-// gone forgives that a process or its descriptor has ended.
-func gone(err error) error {
-	if errors.Is(err, iofs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
-		return nil
-	}
-	return err
 }

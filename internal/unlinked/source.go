@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/fs"
+	"github.com/livemigrate/migrate/internal/sys/process"
 )
 
 // ErrNamed: a file that had no name has one now. It is a file of the tree; look again.
@@ -127,7 +128,7 @@ func (s *Source) Look() error {
 			memory -= digestMemory(&seen.stat)
 			continue
 		}
-		if err := gone(s.add(seen)); err != nil {
+		if err := process.Gone(s.add(seen)); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,9 @@ func Kind(path string) (kind int64, id uint64, err error) {
 	return s.Type, uint64(uint32(s.Fsid.Val[0])) | uint64(uint32(s.Fsid.Val[1]))<<32, nil
 }
 
+// Tmpfs is the type of filesystems in memory, and of the devices' own (devtmpfs).
+const Tmpfs = unix.TMPFS_MAGIC
+
 // Not in x/sys.
 const (
 	configfsMagic = 0x62656570
@@ -23,7 +26,7 @@ const (
 )
 
 // IsKernels says whether the kernel makes up what is in filesystems of a kind: it is about this host, and no file to be
-// copied. The devices' own (devtmpfs) calls itself a tmpfs, and is not among them.
+// copied. The devices' own calls itself a tmpfs, and is not among them.
 func IsKernels(kind int64) bool {
 	switch kind {
 	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC,
