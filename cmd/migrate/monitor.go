@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strconv"
 
 	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/runtime"
@@ -41,10 +42,15 @@ func runMonitored(ctx context.Context, g *globals, rt *runtime.Runtime, id strin
 	switch {
 	case f.process.consoleSocket != "":
 		return errors.New("--console-socket and --log-file exclude each other: the monitor has the terminal")
-	case f.process.preserveFDs > 0 || f.process.pidfdSocket != "":
-		return errors.New("--preserve-fds and --pidfd-socket cannot be used with --log-file")
+	case f.process.pidfdSocket != "":
+		return errors.New("--pidfd-socket cannot be used with --log-file")
 	}
-	args := append(g.args(), "monitor", "--bundle", plan.Bundle, "--pid-file", pidFile, "--network", f.bundle.network)
+	extra, listening, err := extraFiles(f.process.preserveFDs)
+	if err != nil {
+		return err
+	}
+	args := append(g.args(), "monitor", "--bundle", plan.Bundle, "--pid-file", pidFile, "--network", f.bundle.network,
+		"--listening", strconv.Itoa(listening))
 	if f.bundle.noPivot {
 		args = append(args, "--no-pivot")
 	}
@@ -57,6 +63,7 @@ func runMonitored(ctx context.Context, g *globals, rt *runtime.Runtime, id strin
 	}
 	_, err = monitor.Spawn(ctx, "/proc/self/exe", args, &monitor.Config{
 		ID: id, StateDir: dir, LogFile: f.monitor.logFile, Terminal: plan.Spec.Process.Terminal, Interactive: f.monitor.interactive,
+		Extra: extra,
 	})
 	return err
 }
@@ -70,6 +77,7 @@ func newMonitorCommand(g *globals) *cobra.Command {
 	})
 	m.bundle.add(cmd)
 	cmd.Flags().StringVar(&m.pidFile, "pid-file", "", "file for the container's pid")
+	cmd.Flags().IntVar(&m.listening, "listening", 0, "how many of the container's files are sockets that it listens on")
 	return cmd
 }
 
@@ -97,6 +105,7 @@ type monitored struct {
 	*globals
 	bundle    bundleFlags
 	pidFile   string
+	listening int
 	config    *monitor.Config
 	container *runtime.Container
 }
@@ -124,7 +133,17 @@ func (m *monitored) Create(ctx context.Context, stdio *monitor.Stdio) (pid int, 
 	if err := stdio.Chown(uid, gid); err != nil {
 		return 0, err
 	}
+	var extra []*os.File
+	for _, fd := range m.config.Inherited.Extra {
+		extra = append(extra, os.NewFile(uintptr(fd), "file of the container"))
+	}
+	defer func() { // else what the container closes would stay open here
+		for _, file := range extra {
+			file.Close()
+		}
+	}()
 	m.container, err = rt.Create(ctx, m.config.ID, plan, &runtime.CreateOptions{
+		ExtraFiles: extra, ListenFDs: m.listening,
 		Stdin: stdio.Stdin, Stdout: stdio.Stdout, Stderr: stdio.Stderr, ConsoleSocket: console,
 		PidFile: m.pidFile, LogFile: m.config.LogFile, MonitorPid: os.Getpid(), Notify: fromServiceManager(),
 	})

@@ -55,16 +55,20 @@ type Config struct {
 	// Listening is called by Exec, nil for none: whoever asks this monitor from now on is answered, a moment later.
 	Listening func() `json:"-"`
 
+	// Extra are files for the container, of Spawn: Create has them in Inherited.
+	Extra []*os.File `json:"-"`
+
 	Inherited Inherited `json:"inherited"` // set by Spawn and Exec
 }
 
 // Inherited are the numbers of the descriptors that were open before the process became a monitor; 0 is none.
 type Inherited struct {
-	Answer  int `json:"answer,omitempty"`  // Spawn: where the result goes
-	Output  int `json:"output,omitempty"`  // Exec: the pipe's read end, or the terminal's master
-	Input   int `json:"input,omitempty"`   // Exec: the write end of standard input, where that is a pipe
-	Log     int `json:"log,omitempty"`     // Exec
-	Control int `json:"control,omitempty"` // Exec: the listening control socket
+	Answer  int   `json:"answer,omitempty"`  // Spawn: where the result goes
+	Extra   []int `json:"extra,omitempty"`   // Spawn: files for the container, which Create closes
+	Output  int   `json:"output,omitempty"`  // Exec: the pipe's read end, or the terminal's master
+	Input   int   `json:"input,omitempty"`   // Exec: the write end of standard input, where that is a pipe
+	Log     int   `json:"log,omitempty"`     // Exec
+	Control int   `json:"control,omitempty"` // Exec: the listening control socket
 }
 
 // Container is what a spawned monitor looks after.
@@ -91,7 +95,7 @@ func ReadConfig(fd int) (*Config, error) {
 		return nil, fmt.Errorf("read monitor configuration: %w", err)
 	}
 	inherited := c.Inherited
-	for _, fd := range []int{inherited.Answer, inherited.Output, inherited.Input, inherited.Log, inherited.Control} {
+	for _, fd := range append(inherited.Extra, inherited.Answer, inherited.Output, inherited.Input, inherited.Log, inherited.Control) {
 		if fd == 0 {
 			continue
 		}

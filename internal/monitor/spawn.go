@@ -31,7 +31,11 @@ func Spawn(ctx context.Context, exe string, args []string, c *Config) (pid int, 
 	if err != nil {
 		return 0, err
 	}
-	config.Inherited = Inherited{Answer: 4}
+	const answers, more = 4, 5
+	config.Inherited = Inherited{Answer: answers}
+	for i := range c.Extra {
+		config.Inherited.Extra = append(config.Inherited.Extra, more+i)
+	}
 	configRead, err := config.pipe()
 	if err != nil {
 		return 0, err
@@ -46,7 +50,7 @@ func Spawn(ctx context.Context, exe string, args []string, c *Config) (pid int, 
 	// Not ctx: it would kill the monitor for the rest of the container's life.
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), exe, append(args, "--config-fd", "3")...)
 	cmd.Args[0] = os.Args[0] // what ps shows: exe may be /proc/self/exe
-	cmd.ExtraFiles = []*os.File{configRead, answerWrite}
+	cmd.ExtraFiles = append([]*os.File{configRead, answerWrite}, c.Extra...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
 	answerWrite.Close()
