@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// faultPages is how much of a run is served from the page on that a thread waits for.
+// faultPages is how much of a run is served from the page on that a thread waits for. Until it is known that none of the others
+// is in place already it is that page alone: a thread does not wait for one that is.
 const faultPages = 16
 
 // fault serves a page that a thread waits for; at once if it can be, else in a goroutine, because a thing that it waits for
@@ -72,7 +73,11 @@ func (f *feeder) serve(s *space, address uint64) attempt {
 		atomic.AddUint64(&f.journal.head.zeros, 1)
 		end, err = s.zero(address)
 	} else {
-		pages := f.source.Has(run.Slot, min(run.Pages, faultPages))
+		pages := uint64(1)
+		if atomic.LoadUint32(&f.journal.head.complete) != 0 {
+			pages = min(run.Pages, faultPages)
+		}
+		pages = f.source.Has(run.Slot, pages)
 		if pages == 0 {
 			s.gate.RUnlock()
 			return attempt{slot: run.Slot}

@@ -77,12 +77,15 @@ func Serve(ctx context.Context, log *slog.Logger) error {
 	debug.SetMemoryLimit(memoryLimit)
 	// The supervisor may be gone, and nobody listen to what we say. That is not to kill us.
 	signal.Ignore(syscall.SIGPIPE)
-	f := &feeder{log: log, work: make(chan struct{}, pushers), failed: make(chan error, 1)}
+	f := &feeder{log: log, work: make(chan struct{}, pushers), failed: make(chan error, 1), eyes: newEyes()}
 	inbox, err := f.prepareProcess()
 	if err != nil {
 		return err
 	}
 	err = f.run(ctx, inbox)
+	if Hopeless(err) {
+		f.journal.head.despair(err)
+	}
 	if err != nil && !errors.Is(err, errAlone) && !errors.Is(err, ErrNoTasks) {
 		return err // what the holder has is for a successor
 	}
@@ -111,7 +114,7 @@ func (f *feeder) whole() bool {
 
 // Hopeless tells that a new feeder would fail as well.
 func Hopeless(err error) bool {
-	for _, sentinel := range []error{ErrUnknownTask, ErrLost, ErrNoTasks, ErrLayout, ErrStore, errNoPage, errJournal, errHandshake} {
+	for _, sentinel := range []error{ErrUnknownTask, ErrLost, ErrNoTasks, ErrPresent, ErrWithheld, ErrLayout, ErrStore, errNoPage, errJournal, errHandshake} {
 		if errors.Is(err, sentinel) {
 			return true
 		}

@@ -1,13 +1,19 @@
 package feed_test
 
 import (
+	"cmp"
 	"context"
+	"fmt"
 	"math/rand/v2"
+	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/livemigrate/migrate/internal/memory"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 )
 
@@ -20,6 +26,24 @@ func TestRestoredProgramHasItsMemory(t *testing.T) {
 	fed(t, s)
 	h.order(t, syscall.SIGUSR1, 1)
 	t.Logf("%+v", s.Progress())
+}
+
+// TestPageThatCRIUHasRestoredIsRefused: it is in the layout, too.
+func TestPageThatCRIUHasRestoredIsRefused(t *testing.T) {
+	h := startHog(t, 16, 1)
+	c := h.dump(t)
+	list := ranges(t, filepath.Join(c.dir, fmt.Sprintf("pagemap-%d.img", h.pid)), present)
+	at := list[len(list)/2].Start
+	runs := &c.layout.Spaces[slices.IndexFunc(c.layout.Spaces, func(s feed.Space) bool { return s.Pid == h.pid })].Runs
+	*runs = append(*runs, feed.Run{Range: memory.Range{Start: at, Pages: 1}, Slot: 1})
+	slices.SortFunc(*runs, func(a, b feed.Run) int { return cmp.Compare(a.Start, b.Start) })
+	s := c.supervise(t, true)
+	c.restore(t)
+	<-s.Done()
+	want := fmt.Sprintf("process %d, at %#x: ", h.pid, at)
+	if err := s.Err(); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %q", err, want)
+	}
 }
 
 // TestFeederMayDieAtAnyMoment: processes wait then, and get the right bytes from the next one, also for what they did to

@@ -36,8 +36,9 @@ type feeder struct {
 	open       func() (Source, error) // once the layout has come: the store grows until then
 	source     Source
 	layout     map[int]runs // by pid; nil until it has come
-	awaited    map[int]bool // pids of the layout that CRIU had not handed over when this one came to work
+	awaited    map[int]bool // pids of the layout that CRIU has not handed over
 	slots      *slots
+	eyes       *eyes
 	set        *poll.Set
 	conn       *os.File // CRIU's; nil before and after
 	lock       int      // a descriptor; 0 for none
@@ -280,6 +281,9 @@ func (f *feeder) drain(ctx context.Context, id int) error {
 			return nil
 		}
 		if e.Kind == uffd.Pagefault {
+			if err := f.note(s, e.Address&^(pageSize-1)); err != nil {
+				return err
+			}
 			f.fault(ctx, s, e.Address&^(pageSize-1))
 		}
 	}

@@ -32,8 +32,8 @@ func (f *feeder) handshake() error {
 		var n int
 		var err error
 		if h.state == handPid {
-			h.pid = 0
-			n, err = descriptor.ReceivePlaced(int(f.conn.Fd()), unsafe.Slice((*byte)(unsafe.Pointer(&h.pid)), 4), nil)
+			h.forget()
+			n, err = descriptor.ReceivePlaced(int(f.conn.Fd()), unsafe.Slice((*byte)(unsafe.Pointer(&h.pid)), 4), h.control[:])
 		} else {
 			n, err = descriptor.ReceivePlaced(int(f.conn.Fd()), unsafe.Slice((*byte)(unsafe.Pointer(&h.data)), 1), h.control[:])
 		}
@@ -57,9 +57,8 @@ func (f *feeder) handshake() error {
 				return err
 			}
 		}
-		if atomic.LoadUint32(&f.journal.head.complete) != 0 {
-			f.wakePushers()
-			return f.hang()
+		if h.finished() {
+			return errors.Join(f.begin(), f.hang())
 		}
 	}
 }
@@ -69,13 +68,18 @@ func (f *feeder) handshake() error {
 func (f *feeder) advance(generation int) (*space, error) {
 	h := &f.journal.head.hand
 	if h.state == handPid {
-		switch pid := h.pid; {
-		case pid == lazyFinished:
-			atomic.StoreUint32(&f.journal.head.complete, 1)
-		case pid > 0:
-			h.control, h.data = [24]byte{}, 0
-			atomic.StoreUint32(&h.state, handUffd)
+		if h.pid <= 0 || h.finished() {
+			return nil, nil
 		}
+		if pid, ok := descriptor.Sender(h.control[:]); ok {
+			h.host = int32(pid)
+		}
+		if h.host == 0 {
+			return nil, fmt.Errorf("%w: process %d is none that is seen from here", errHandshake, h.pid)
+		}
+		clear(h.control[:])
+		h.data = 0
+		atomic.StoreUint32(&h.state, handUffd)
 		return nil, nil
 	}
 	fd, ok := descriptor.Placed(h.control[:])
@@ -90,19 +94,29 @@ func (f *feeder) advance(generation int) (*space, error) {
 	}
 	atomic.StoreUint32(&h.entry, uint32(number)+1)
 	e.begin(number, generation)
-	e.pid, e.fds[generation&1] = h.pid, uint32(fd)
+	e.pid, e.host, e.fds[generation&1] = h.pid, h.host, uint32(fd)
 	atomic.StoreUint32(&e.state, entryTask)
 	f.journal.next++
 	f.clearHand()
-	return &space{id: number, pid: int(e.pid), fd: uffd.FD(fd)}, nil
+	return &space{id: number, pid: int(e.pid), host: int(e.host), fd: uffd.FD(fd)}, nil
 }
 
 func (f *feeder) clearHand() {
 	h := &f.journal.head.hand
-	h.control, h.pid = [24]byte{}, 0
+	h.forget()
 	atomic.StoreUint32(&h.state, handPid)
 	atomic.StoreUint32(&h.entry, 0)
 }
+
+// forget makes room for the next part. The pid goes first: what is left of the others means nothing without it.
+func (h *hand) forget() {
+	h.pid = 0
+	h.host = 0
+	clear(h.control[:])
+}
+
+// finished: CRIU's last word has come.
+func (h *hand) finished() bool { return h.state == handPid && h.pid == lazyFinished }
 
 // welcome begins to feed a task.
 func (f *feeder) welcome(s *space) error {
@@ -110,6 +124,7 @@ func (f *feeder) welcome(s *space) error {
 	if !ok {
 		return fmt.Errorf("%w: %d", ErrUnknownTask, s.pid)
 	}
+	delete(f.awaited, s.pid)
 	s.known, s.left = list, list
 	return f.join(s)
 }

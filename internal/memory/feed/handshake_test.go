@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -63,6 +64,8 @@ func TestFeederMayDieInTheHandshake(t *testing.T) {
 			}
 			p.letGo() // as a task does before it runs
 			maybeKill()
+			p.touch(t, random.IntN(3)) // page 0 has the slot that others need too
+			maybeKill()
 			p.send(t, conn, 0x52535446)
 			maybeKill()
 			if random.IntN(2) > 0 {
@@ -72,6 +75,75 @@ func TestFeederMayDieInTheHandshake(t *testing.T) {
 			p.compare(t)
 			t.Logf("%+v", s.Progress())
 		})
+	}
+}
+
+// TestPageThatIsThereAlreadyIsRefused: the process would run on it, and whoever brings the right one is told that there is one.
+func TestPageThatIsThereAlreadyIsRefused(t *testing.T) {
+	write := func(page []byte) { page[0] = 1 }
+	read := func(page []byte) {
+		if page[0] != 0 {
+			panic("fresh memory is not zero")
+		}
+	}
+	for name, c := range map[string]struct {
+		page   int
+		touch  func(page []byte)
+		killed bool
+		cause  string // "" for by right
+	}{
+		"written":                  {9, write, false, "has put it there"},
+		"read":                     {11, read, false, "has read there"},
+		"by a successor":           {12, write, true, "has put it there"},
+		"of no run":                {3, read, false, ""},
+		"waited for, by a feeder":  {0, nil, false, ""},
+		"waited for, by successor": {0, nil, true, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newPlayed(t, 2, 32)
+			s := p.supervise(t)
+			conn := p.connect(t)
+			page := p.areas[1].memory[c.page*memory.PageSize:][:memory.PageSize]
+			if c.touch != nil {
+				c.touch(page)
+			}
+			p.handOver(t, conn)
+			p.letGo()
+			if c.touch == nil {
+				p.touch(t, 1)
+			}
+			if c.killed {
+				_ = syscall.Kill(s.Pid(), syscall.SIGKILL)
+			}
+			p.send(t, conn, 0x52535446)
+			if c.cause == "" {
+				fed(t, s)
+				p.compare(t)
+				return
+			}
+			<-s.Done()
+			want := fmt.Sprintf("process 2, at %#x: whoever restored it %s (1 pages in all)", uintptr(unsafe.Pointer(&page[0])), c.cause)
+			if err := s.Err(); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%v, want %q", err, want)
+			}
+			if err := s.AwaitTasks(t.Context()); err == nil {
+				t.Error("tasks may run")
+			}
+		})
+	}
+}
+
+// TestTaskThatIsNotHandedOverIsMissed: without a userfaultfd it would run on zeros.
+func TestTaskThatIsNotHandedOverIsMissed(t *testing.T) {
+	p := newPlayed(t, 2, 4)
+	s := p.supervise(t)
+	conn := p.connect(t)
+	p.send(t, conn, 1)
+	sendUffd(t, conn, p.areas[0].fd)
+	p.send(t, conn, 0x52535446)
+	<-s.Done()
+	if err := s.Err(); err == nil || !strings.Contains(err.Error(), "was not handed over: 2") {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -207,6 +279,33 @@ func (p *played) connect(t *testing.T) *net.UnixConn {
 	}
 	t.Cleanup(func() { conn.Close() })
 	return conn.(*net.UnixConn)
+}
+
+// handOver does all of CRIU's part but its last word.
+func (p *played) handOver(t *testing.T, conn *net.UnixConn) {
+	t.Helper()
+	for i, area := range p.areas {
+		p.send(t, conn, int32(i+1))
+		sendUffd(t, conn, area.fd)
+		if err := area.fd.Register(area.start, uint64(len(area.memory)), uffd.RegisterMissing); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// touch has the kernel read the first page of some areas.
+func (p *played) touch(t *testing.T, areas int) {
+	t.Helper()
+	file, err := hole.Memory("read")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for _, a := range p.areas[len(p.areas)-areas:] {
+		if _, err := file.WriteAt(a.memory[:memory.PageSize], 0); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func (p *played) send(t *testing.T, w io.Writer, pid int32) {

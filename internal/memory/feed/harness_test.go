@@ -137,11 +137,14 @@ func startCRIU(t *testing.T, files ...*os.File) *criu.Client {
 	t.Helper()
 	path, err := criu.Locate("")
 	testutil.Need(t, err == nil, "criu")
-	c, err := criu.Start(t.Context(), &criu.StartOptions{Path: path, Files: files})
+	c, err := criu.Start(t.Context(), &criu.StartOptions{Path: path, Files: files, SmallPages: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
+	if _, err := c.FeatureCheck(t.Context()); err != nil { // without its notes it would give up going without huge pages
+		t.Fatal(err)
+	}
 	return c
 }
 
@@ -224,7 +227,7 @@ func (c *checkpoint) take(t *testing.T) {
 			t.Fatal(err)
 		}
 		space := feed.Space{Pid: pid}
-		for _, r := range lazyRanges(t, path) {
+		for _, r := range ranges(t, path, lazy) {
 			for at := r.Start; at < r.End(); at += memory.PageSize {
 				if _, err := mem.ReadAt(buf, int64(at)); err != nil {
 					t.Fatal(err)
@@ -261,8 +264,14 @@ func appendPage(runs []feed.Run, at, slot uint64) []feed.Run {
 	return append(runs, feed.Run{Range: memory.Range{Start: at, Pages: 1}, Slot: slot})
 }
 
-// lazyRanges are the entries of a page map of CRIU's that are flagged PE_LAZY alone (images/pagemap.proto).
-func lazyRanges(t *testing.T, path string) []memory.Range {
+// Flags of entries of CRIU's page maps (images/pagemap.proto): that CRIU leaves to us, and that it restores.
+const (
+	lazy    = 2 // PE_LAZY
+	present = 4 // PE_PRESENT
+)
+
+// ranges are the entries of a page map of CRIU's that are flagged so.
+func ranges(t *testing.T, path string, flag uint64) []memory.Range {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -283,7 +292,7 @@ func lazyRanges(t *testing.T, path string) []memory.Range {
 			fields[number] = value
 			record = record[n+m:]
 		}
-		if !first && fields[4]&(2|4) == 2 {
+		if !first && fields[4]&(lazy|present) == flag {
 			list = append(list, memory.Range{Start: fields[1], Pages: max(fields[2], fields[5])})
 		}
 	}

@@ -1,6 +1,7 @@
 package feed
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"unsafe"
 
 	"github.com/livemigrate/migrate/internal/memory"
+	"github.com/livemigrate/migrate/internal/sys/descriptor"
 	"github.com/livemigrate/migrate/internal/sys/mapping"
 	"github.com/livemigrate/migrate/internal/sys/uffd"
 )
@@ -56,6 +58,8 @@ type head struct {
 	fed, total, faults, zeros uint64 // pages, pages, times, times; for reports
 
 	hand hand
+
+	why [1000]byte // the feeding is hopeless, in words that end with a 0
 }
 
 // hand is the next task, as its parts come from CRIU.
@@ -64,7 +68,8 @@ type hand struct {
 	pid     int32
 	entry   uint32 // where the task is going to stand
 	data    uint32 // the byte that comes with the descriptor
-	control [24]byte
+	control [descriptor.SenderSize + descriptor.RightSize]byte
+	host    int32 // what we call the process
 }
 
 // States of a hand.
@@ -77,11 +82,11 @@ const (
 type entry struct {
 	state      uint32
 	generation uint32
-	space      uint32    // the entry that the address space began with
-	pid        int32     // entryTask
-	fds        [2]uint32 // of the space that begins here, by the generation's lowest bit; 0 in the one that made it by a fork
-	closed     uint32    // the space that begins here is fed, or gone
-	reserved   uint32
+	space      uint32                 // the entry that the address space began with
+	pid        int32                  // entryTask
+	fds        [2]uint32              // of the space that begins here, by the generation's lowest bit; 0 in the one that made it by a fork
+	closed     uint32                 // the space that begins here is fed, or gone
+	host       int32                  // entryTask: the process, as we call it
 	message    [uffd.MessageSize]byte // entryEvent; entryReading: its first byte is 0 until the kernel has written it
 }
 
@@ -91,6 +96,7 @@ const (
 	entryReading // a message is being read into it
 	entryEvent   // a message that changed something
 	entryTask    // CRIU has handed over a task
+	entryWaited  // a thread waited for a page before all tasks were there: the message is the fault, which was not served yet
 )
 
 var errJournal = errors.New("not a journal of this version")
@@ -163,7 +169,7 @@ func (j *journal) close() error {
 // begin makes a free entry ready for a message of the space.
 func (e *entry) begin(space, generation int) {
 	e.space, e.generation, e.message[0] = uint32(space), uint32(generation), 0
-	e.fds, e.closed = [2]uint32{}, 0
+	e.fds, e.closed, e.host = [2]uint32{}, 0, 0
 	atomic.StoreUint32(&e.state, entryReading)
 }
 
@@ -179,3 +185,12 @@ func (e *entry) fd(generation int) int {
 }
 
 func (h *head) bank(generation int) *uint32 { return &h.holders[generation&1] }
+
+// despair says why no feeder can go on; last, so that who waits for the feeder's end can read it.
+func (h *head) despair(err error) { copy(h.why[:len(h.why)-1], err.Error()) }
+
+// reason is what despair said, "" for nothing.
+func (h *head) reason() string {
+	text, _, _ := bytes.Cut(h.why[:], []byte{0})
+	return string(text)
+}

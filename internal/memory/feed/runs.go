@@ -31,6 +31,12 @@ func split(pieces [][]Run, list []Run) [][]Run {
 
 func (l runs) empty() bool { return len(l.pieces) == 0 }
 
+// bounds are where the first run begins, and the last one ends. Not of an empty list.
+func (l runs) bounds() (start, end uint64) {
+	last := l.pieces[len(l.pieces)-1]
+	return l.pieces[0][0].Start, last[len(last)-1].End()
+}
+
 // part is the run without what lies outside of [start, end).
 func (r Run) part(start, end uint64) Run {
 	if start > r.Start {

@@ -16,6 +16,9 @@ type space struct {
 	pid int // what the layout calls it; of a child born since, its ancestor's
 	fd  uffd.FD
 
+	host   int             // what we call the process; 0 of a child born since
+	waited map[uint64]bool // pages that threads waited for before all tasks were there; for the goroutine that reads messages
+
 	// gate: an event must be applied before anything else is put into the space, so whoever fills holds it shared, and whoever
 	// reads messages holds it alone.
 	gate   sync.RWMutex
@@ -40,7 +43,8 @@ const (
 
 // fill puts pages at an address and returns how many are in place. The caller holds the gate. The kernel copies within one
 // mapping only (ENOENT), and a run may span several: mappings that CRIU saw as neighbours, or that mprotect has split since,
-// which no event tells. So the piece is halved before a page counts as unmapped.
+// which no event tells. So the piece is halved before a page counts as unmapped. A page that is there (EEXIST) was put there by a
+// feeder, this one or one before it, a moment ago: none was there when the feeding began (begin), and nothing else gets there.
 func (s *space) fill(address uint64, view []byte) (done uint64, end outcome, err error) {
 	size := len(view)
 	for len(view) > 0 {

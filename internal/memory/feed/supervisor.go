@@ -140,6 +140,9 @@ func listen(dir string) (*net.UnixListener, error) {
 		return nil, err
 	}
 	l.SetUnlinkOnClose(false) // the path means something else later
+	if err := descriptor.TellSenders(l); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
 	return l, nil
 }
 
@@ -265,8 +268,11 @@ func (s *Supervisor) listen(says *os.File) {
 	}
 }
 
-// lastWords is why a feeder gave up. What it said may still be on its way.
+// lastWords is why a feeder gave up. Where it had no journal yet there is what it said, which may still be on its way.
 func (s *Supervisor) lastWords() string {
+	if why := s.journal.head.reason(); why != "" {
+		return why
+	}
 	for begun := time.Now(); time.Since(begun) < youth; time.Sleep(time.Millisecond) {
 		s.mu.Lock()
 		said := s.said

@@ -67,6 +67,9 @@ func (f *feeder) inherit() error {
 	if former != 0 {
 		f.log.Info("took over", "generation", f.generation, "processes", len(spaces), "events", f.journal.next, "pages", left)
 	}
+	if head.hand.finished() && atomic.LoadUint32(&head.complete) == 0 {
+		return f.begin()
+	}
 	return nil
 }
 
@@ -114,7 +117,14 @@ func (f *feeder) replay(former int) (spaces []*space, pages uint64, err error) {
 				return nil, 0, fmt.Errorf("%w: %d", ErrUnknownTask, e.pid)
 			}
 			delete(f.awaited, int(e.pid))
-			begin(&space{id: f.journal.next, pid: int(e.pid), known: list})
+			begin(&space{id: f.journal.next, pid: int(e.pid), host: int(e.host), known: list})
+		case entryWaited:
+			s := all[e.space]
+			event, err := uffd.Parse(e.message[:])
+			if err != nil || s == nil {
+				return nil, 0, errors.Join(fmt.Errorf("%w: entry %d", errJournal, f.journal.next), err)
+			}
+			s.wait(event.Address &^ (pageSize - 1))
 		case entryEvent:
 			s := all[e.space]
 			event, err := uffd.Parse(e.message[:])
