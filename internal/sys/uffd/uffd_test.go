@@ -211,6 +211,9 @@ func open(t *testing.T, features uint64) uffd.FD {
 	// A goroutine that waits for a fault cannot be stopped, and the collector would wait for it, and the test for the collector.
 	percent := debug.SetGCPercent(-1)
 	t.Cleanup(func() { debug.SetGCPercent(percent) })
+	// One of the scheduler's processors waits for the fault, too: another has to be there, and nobody stops all to find out how many.
+	processors := runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1)
+	t.Cleanup(func() { runtime.GOMAXPROCS(processors) })
 	if _, err := fd.API(features); err != nil {
 		t.Fatal(err)
 	}
