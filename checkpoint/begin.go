@@ -125,6 +125,10 @@ func (d *dump) prepare(ctx context.Context) (*criu.Request, error) {
 	if err := d.findTmpfs(); err != nil {
 		return nil, err
 	}
+	// As late as can be: files of an older checkpoint would be taken for part of this one.
+	if err := image.Remove(d.options.ImagesDir); err != nil {
+		return nil, err
+	}
 	state := d.container.State()
 	d.descriptors = state.ExternalDescriptors
 	if err := image.WriteDescriptors(d.options.ImagesDir, d.descriptors); err != nil {

@@ -8,9 +8,10 @@
 //     With LeaveMemory the images lack private anonymous memory, and the caller reads it now.
 //  3. Commit kills the container (or lets it run on, with LeaveRunning); Rollback lets it run on as if nothing had been.
 //
-// Run is all three with a manifest between. With LeaveRunning it copies memory before, while the container runs, where the
-// kernel can tell what is written meanwhile; see snapshot.go. PreDump writes memory only, for a later dump to refer to. Recover lets a
-// container run on after CRIU, or the process that held it, was killed.
+// Run is all three with a manifest between, beside an older checkpoint in the directory, whose place it takes when it is whole. With
+// LeaveRunning it copies memory before, while the container runs, where the kernel can tell what is written meanwhile; see
+// snapshot.go. PreDump writes memory only, for a later dump to refer to. Recover lets a container run on after CRIU, or the process
+// that held it, was killed.
 package checkpoint
 
 import (
@@ -49,7 +50,7 @@ type (
 
 // Options say what may be saved and how. The zero value refuses everything that reaches out of the container.
 type Options struct {
-	ImagesDir  string // made if need be, and closed to everybody else; an older checkpoint in it is replaced
+	ImagesDir  string // made if need be, and closed to everybody else; an older checkpoint in it is replaced, by Run and PreDump at their end
 	WorkDir    string // for CRIU's log; ImagesDir when empty
 	ParentPath string // an earlier pre-dump, or checkpoint, relative to ImagesDir
 	CRIU       string // program; see criu.Locate for the default
@@ -77,7 +78,9 @@ type Options struct {
 	// called. A restore needs them put back into the images (image.Relink).
 	ExternalFiles []string
 
-	compare bool // with the parent, at the end: CRIU has none, and memory is left
+	stage    *image.Stage // that ImagesDir is, or nil
+	replaces bool         // an older set, once that is whole
+	compare  bool         // with the parent, at the end: CRIU has none, and memory is left
 	// byItself: CRIU saves tmpfs mounts and looks at the network from outside, as it does without us.
 	byItself bool
 
@@ -103,17 +106,30 @@ func (o *Options) log() *slog.Logger {
 	return o.Log
 }
 
-// Run takes a whole checkpoint. When it fails the container runs on. When it succeeds the container is dead, or runs on
-// with LeaveRunning; deleting it is the caller's. ErrNoRoom with LeaveRunning, before anything stops.
+// Run takes a whole checkpoint. When it fails the container runs on, and an older checkpoint in ImagesDir is what it was: it is
+// replaced when the new one is whole. When it succeeds the container is dead, or runs on with LeaveRunning; deleting it is the
+// caller's. ErrNoRoom before anything stops.
 func Run(ctx context.Context, c *runtime.Container, o *Options) error {
 	own := *o
 	if o.compares(c) {
 		own.compare, own.LeaveMemory = true, true
 	}
+	take := run
 	if o.wantsSnapshot(ctx, c) {
-		return snapshot(ctx, c, &own)
+		take = snapshot
 	}
-	o = &own
+	if err := own.openStage(); err != nil {
+		return fmt.Errorf("checkpoint container %s: %w", c.ID(), err)
+	}
+	return errors.Join(take(ctx, c, &own), own.closeStage())
+}
+
+func run(ctx context.Context, c *runtime.Container, o *Options) error {
+	if o.stage != nil && o.ParentPath == "" && !o.LazyPages {
+		if err := o.enoughRoom(c); err != nil {
+			return fmt.Errorf("checkpoint container %s: %w", c.ID(), err)
+		}
+	}
 	held, err := Begin(ctx, c, o)
 	if err != nil {
 		return err
@@ -121,8 +137,9 @@ func Run(ctx context.Context, c *runtime.Container, o *Options) error {
 	if err := held.Fill(); err != nil {
 		return errors.Join(err, held.Rollback(ctx))
 	}
-	if !o.LeaveRunning {
-		// Nobody has the container's state but these files: they are safe on disk before it dies.
+	if !o.LeaveRunning || o.LazyPages {
+		// Nobody has the container's state but these files: they are safe on disk before it dies, and in their place before others
+		// are told that its memory can be fetched.
 		if err := held.complete(ctx); err != nil {
 			return errors.Join(err, held.Rollback(ctx))
 		}
@@ -142,6 +159,9 @@ func (h *Held) complete(ctx context.Context) error {
 	if err := h.manifest(ctx); err != nil {
 		return err
 	}
+	if h.options.stage != nil {
+		return h.options.stage.Publish()
+	}
 	return image.Sync(h.options.ImagesDir)
 }
 
@@ -151,12 +171,16 @@ func (h *Held) manifest(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("read kernel release: %w", err)
 	}
-	return image.Write(ctx, h.options.ImagesDir, image.Origin{
+	origin := image.Origin{
 		Created: time.Now(), CRIU: h.version, Kernel: strings.TrimSpace(string(kernel)), Compress: h.options.Compress == Zstd,
-	})
+	}
+	if h.options.stage != nil {
+		return h.options.stage.Write(ctx, origin)
+	}
+	return image.Write(ctx, h.options.ImagesDir, origin)
 }
 
-// prepare makes the directories, and clears an older checkpoint out: its files would be taken for part of this one.
+// prepare makes the directories, and refuses a parent that is none.
 func (o *Options) prepare() error {
 	if o.ImagesDir == "" {
 		return errors.New("no image directory is given")
@@ -191,5 +215,5 @@ func (o *Options) prepare() error {
 			return fmt.Errorf("invalid --parent-path: %w", err)
 		}
 	}
-	return image.Remove(o.ImagesDir)
+	return nil
 }

@@ -50,7 +50,7 @@ type follower struct {
 // follow copies all memory, until what is written while it does so is little.
 func follow(ctx context.Context, c *runtime.Container, o *Options) (_ *follower, err error) {
 	f := &follower{container: c, reader: reader.New(nil), spaces: map[int]uint64{}, log: o.log()}
-	if err := enoughRoom(c, o.ImagesDir); err != nil {
+	if err := o.enoughRoom(c); err != nil {
 		return nil, err
 	}
 	if f.draft, err = draft.Open(o.ImagesDir); err != nil {
@@ -89,21 +89,31 @@ func (f *follower) rounds(ctx context.Context) (read uint64, err error) {
 	return read, nil
 }
 
-// enoughRoom: the copies become the images piece by piece, so that they take no room twice.
-func enoughRoom(c *runtime.Container, dir string) error {
+// enoughRoom: the copies become the images piece by piece, so that they take no room twice. An older set keeps its own until this
+// one is whole.
+func (o *Options) enoughRoom(c *runtime.Container) error {
 	need, err := privateMemory(c)
 	if err != nil {
 		return err
 	}
-	room, err := hole.Room(dir)
+	room, err := hole.Room(o.ImagesDir)
 	if err != nil {
 		return err
 	}
 	const more = 16 // a sixteenth, for what is not private, and for what comes meanwhile
-	if need += need / more; need > room {
-		return fmt.Errorf("%w: it takes %d MiB, and %s has %d MiB free", ErrNoRoom, need>>20, dir, room>>20)
+	dir := o.ImagesDir
+	if o.stage != nil {
+		dir = o.stage.Target
 	}
-	return nil
+	need += need / more
+	switch {
+	case need <= room:
+		return nil
+	case o.replaces:
+		return fmt.Errorf("%w: it takes %d MiB, and %s has %d MiB free beside the older checkpoint, which is kept until the new one is whole: "+
+			"remove that, or use another --image-path", ErrNoRoom, need>>20, dir, room>>20)
+	}
+	return fmt.Errorf("%w: it takes %d MiB, and %s has %d MiB free", ErrNoRoom, need>>20, dir, room>>20)
 }
 
 // touched is memory that is there already: while the container stands there is no time for page faults.

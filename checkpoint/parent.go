@@ -64,7 +64,7 @@ func (d *dump) copyMemory(ctx context.Context) error {
 	if err := d.ready(ctx); err != nil {
 		return err
 	}
-	if err := enoughRoom(d.container, o.ImagesDir); err != nil {
+	if err := o.enoughRoom(d.container); err != nil {
 		return err
 	}
 	if !o.NoManifest {
@@ -75,6 +75,9 @@ func (d *dump) copyMemory(ctx context.Context) error {
 		if d.version, err = d.client.Version(ctx); err != nil {
 			return err
 		}
+	}
+	if err := image.Remove(o.ImagesDir); err != nil {
+		return err
 	}
 	if err := d.writeMemory(ctx); err != nil {
 		return errors.Join(err, image.Remove(o.ImagesDir))

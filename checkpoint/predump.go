@@ -17,12 +17,15 @@ import (
 func PreDump(ctx context.Context, c *runtime.Container, o *Options) error {
 	own := *o
 	own.compare = o.compares(c)
+	if err := own.openStage(); err != nil {
+		return fmt.Errorf("pre-dump container %s: %w", c.ID(), err)
+	}
 	d := &dump{container: c, options: &own, client: o.Client}
 	preDump := d.preDump
 	if !o.LeaveMemory && (pagemap.HaveSoftDirty() != nil || own.compare) {
 		preDump = d.copyMemory
 	}
-	err := errors.Join(preDump(ctx), d.closeClient())
+	err := errors.Join(preDump(ctx), d.closeClient(), own.closeStage())
 	if err != nil {
 		return fmt.Errorf("pre-dump container %s: %w", c.ID(), err)
 	}
@@ -64,8 +67,5 @@ func (d *dump) preDump(ctx context.Context) error {
 			return err
 		}
 	}
-	if d.options.NoManifest {
-		return nil
-	}
-	return (&Held{dump: d}).manifest(ctx)
+	return (&Held{dump: d}).complete(ctx)
 }

@@ -29,15 +29,19 @@ func Sync(dir string) error {
 		return fmt.Errorf("sync images: %w", err)
 	}
 	for _, name := range append(names, manifestName, ".") {
-		f, err := os.Open(filepath.Join(dir, name))
-		if err != nil {
-			return fmt.Errorf("sync images: %w", err)
-		}
-		if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		if err := syncFile(filepath.Join(dir, name)); err != nil {
 			return fmt.Errorf("sync images: %w", err)
 		}
 	}
 	return nil
+}
+
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // ShareWith lets a group read the set, and returns how to take that back. With a user namespace CRIU opens images in two

@@ -79,6 +79,9 @@ func open(dir string, whole bool) (*Set, error) {
 	} else if !info.IsDir() {
 		return nil, fmt.Errorf("not a directory: %w", ErrNoCheckpoint)
 	}
+	if err := finish(dir); err != nil {
+		return nil, err
+	}
 	manifest, err := readManifest(dir)
 	if err != nil {
 		return nil, err

@@ -68,7 +68,7 @@ type Origin struct {
 // Write digests every file of the set in dir and writes its manifest, replacing an older one. When it fails after it has begun to
 // compress, the set is lost.
 func Write(ctx context.Context, dir string, origin Origin) error {
-	m := &Manifest{Version: Version, Created: origin.Created.UTC(), CRIU: origin.CRIU, Kernel: origin.Kernel}
+	m := origin.manifest()
 	err := m.describe(ctx, dir, origin.Compress)
 	if err == nil {
 		err = m.save(dir)
@@ -77,6 +77,10 @@ func Write(ctx context.Context, dir string, origin Origin) error {
 		return fmt.Errorf("write manifest of %q: %w", dir, err)
 	}
 	return nil
+}
+
+func (o *Origin) manifest() *Manifest {
+	return &Manifest{Version: Version, Created: o.Created.UTC(), CRIU: o.CRIU, Kernel: o.Kernel}
 }
 
 func (m *Manifest) describe(ctx context.Context, dir string, compress bool) error {

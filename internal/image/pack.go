@@ -144,6 +144,9 @@ func (s *Set) VerifyPacked(ctx context.Context) error {
 // HasPacked tells whether page files in dir, or below it, are compressed: CRIU must not build on them by itself.
 func HasPacked(dir string) (bool, error) {
 	for range maxParents {
+		if err := finish(dir); err != nil {
+			return false, err
+		}
 		found, err := filepath.Glob(filepath.Join(dir, "pages-*.img"+packedSuffix))
 		if err != nil || len(found) > 0 {
 			return len(found) > 0, err

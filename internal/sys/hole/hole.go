@@ -4,6 +4,7 @@ package hole
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -71,6 +72,9 @@ func Room(dir string) (uint64, error) {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err != nil {
 		return 0, fmt.Errorf("ask for room in %s: %w", dir, err)
+	}
+	if stat.Blocks == 0 {
+		return math.MaxUint64, nil // it does not say
 	}
 	return stat.Bavail * uint64(stat.Bsize), nil
 }

@@ -1,0 +1,61 @@
+package checkpoint
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/livemigrate/migrate/internal/criu"
+	"github.com/livemigrate/migrate/internal/image"
+)
+
+// openStage has a set taken beside the older one in ImagesDir, whose place it has when it is whole: o says so meanwhile. Pages that go
+// to a page server are not ours to keep apart.
+func (o *Options) openStage() (err error) {
+	if o.NoManifest || o.PageServer != "" || o.ImagesDir == "" {
+		return nil
+	}
+	if o.Client == nil {
+		if _, err := criu.Locate(o.CRIU); err != nil {
+			return err
+		}
+	}
+	if err := o.checkParent(); err != nil {
+		return err
+	}
+	target := o.ImagesDir
+	if o.stage, err = image.OpenStage(target); err != nil {
+		return err
+	}
+	o.replaces = image.Holds(target)
+	o.ImagesDir = o.stage.Dir
+	if o.WorkDir == "" {
+		o.WorkDir = target
+	}
+	if o.ParentPath != "" && !filepath.IsAbs(o.ParentPath) { // such a one is refused
+		o.ParentPath = o.stage.Parent(o.ParentPath)
+	}
+	return nil
+}
+
+// closeStage removes what is left of a set that failed. CRIU's log stays.
+func (o *Options) closeStage() error {
+	if o.stage == nil {
+		return nil
+	}
+	return o.stage.Close()
+}
+
+// checkParent: what is built on must not be built on what is replaced.
+func (o *Options) checkParent() error {
+	if o.ParentPath == "" || filepath.IsAbs(o.ParentPath) {
+		return nil // refused later
+	}
+	loop, err := image.LeadsTo(filepath.Join(o.ImagesDir, o.ParentPath), o.ImagesDir)
+	if err == nil && loop {
+		err = fmt.Errorf("it needs what is in %s, which this checkpoint would replace: use another --image-path", o.ImagesDir)
+	}
+	if err != nil {
+		return fmt.Errorf("invalid --parent-path: %w", err)
+	}
+	return nil
+}
