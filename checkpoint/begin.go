@@ -32,10 +32,12 @@ type dump struct {
 	version   string       // CRIU's; empty when no manifest is wanted
 
 	descriptors []string
-	wasPaused   bool       // by its user: it stays so
-	frozen      bool       // by us
-	unplugging  chan error // has the result of that, once it has begun
-	locked      bool       // CRIU locks the network itself
+	standing    []int        // all processes, since the freeze
+	wasPaused   bool         // by its user: it stays so
+	frozen      bool         // by us
+	unplugging  chan error   // has the result of that, once it has begun
+	loosening   func() error // ends what helps CRIU to seize stopped tasks, and waits for that; nil while nothing does
+	locked      bool         // CRIU locks the network itself
 
 	mounts  []byte         // of init, when CRIU was asked
 	tmpfs   []tmpfs.Placed // of them, those that CRIU leaves out
@@ -216,6 +218,7 @@ func (d *dump) follow(ctx context.Context) error {
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { time.AfterFunc(cancelGrace, cancel) })
 	defer stop()
+	defer func() { _ = d.seized() }()
 	for {
 		n, err := d.call.Next(patient)
 		if errors.Is(err, io.EOF) {
@@ -246,6 +249,9 @@ func (d *dump) follow(ctx context.Context) error {
 
 // notified does what each of CRIU's notifications is good for. Those it does not know are answered yes.
 func (d *dump) notified(ctx context.Context, script string) error {
+	if err := d.seized(); err != nil {
+		return err
+	}
 	switch script {
 	case "pre-dump":
 		if d.options.BeforeFreeze != nil {
@@ -264,7 +270,11 @@ func (d *dump) notified(ctx context.Context, script string) error {
 				return err
 			}
 		}
-		return d.claim()
+		if err := d.claim(); err != nil {
+			return err
+		}
+		d.loosenStopped(ctx, d.standing)
+		return nil
 	case "query-ext-files": // CRIU looks at sockets next
 		return d.unplugged()
 	case "network-unlock":
@@ -286,13 +296,14 @@ func (d *dump) notified(ctx context.Context, script string) error {
 
 // freeze stops the tasks and remembers the mode of their terminals.
 func (d *dump) freeze(ctx context.Context) error {
-	if err := d.container.Freeze(ctx); err != nil {
+	if err := d.stand(ctx); err != nil {
 		return err
 	}
 	pids, err := d.container.Processes()
 	if err != nil {
 		return err
 	}
+	d.standing = pids
 	if err := errors.Join(d.networkIsOwn(pids), d.mountsAreSame(pids)); err != nil {
 		return err
 	}

@@ -1,6 +1,10 @@
 package runtime
 
-import "context"
+import (
+	"context"
+
+	"github.com/livemigrate/migrate/runtime/internal/cgroup"
+)
 
 // Pause stops all processes of a created or running container until Resume. ErrNotRunning for any other.
 func (c *Container) Pause(ctx context.Context) error {
@@ -43,3 +47,10 @@ func (c *Container) Thaw(ctx context.Context) error { return c.group.Thaw(ctx) }
 
 // FreezerPath is the absolute directory of the cgroup that Freeze freezes, "" without one.
 func (c *Container) FreezerPath() string { return c.group.FreezerDir() }
+
+// Loosen takes a process out of the freezer until tighten is called. Of cgroup v1's freezer alone; on v2, whose freezer lets tracers
+// do what they want, it is an error.
+func (c *Container) Loosen(pid int) (tighten func() error, err error) { return c.group.Loosen(pid) }
+
+// FreezesStopped tells whether the freezer holds tasks that a signal has stopped so that no tracer can seize them: cgroup v1's does.
+func (c *Container) FreezesStopped() bool { return c.group.FreezerDir() != "" && !cgroup.V2() }

@@ -61,7 +61,9 @@ func (e *Error) InFlight() bool { return strings.Contains(e.Cause, inFlight) }
 
 // Passing tells whether the cause is a state that a process passes through: the same request may succeed a moment later.
 func (e *Error) Passing() bool {
-	for _, fragment := range []string{"Zombies with threads", "Control messages in queue", "Unable to freeze cgroup", "Timeout reached", inFlight} {
+	for _, fragment := range []string{
+		"Zombies with threads", "Control messages in queue", "Non-empty write queue on an in-flight socket", "Unable to freeze cgroup", "Timeout reached", inFlight,
+	} {
 		if strings.Contains(e.Cause, fragment) {
 			return true
 		}

@@ -40,6 +40,8 @@ var hints = []struct {
 	{[]string{"Unsupported proto"}, "a socket of a protocol that CRIU cannot save: close it first"},
 	{[]string{"Unsupported socket family"}, "a socket of a family that CRIU cannot save: close it first"},
 	{[]string{"Unknown socket collected"}, "a socket of a family (vsock?) that CRIU cannot save: close it first"},
+	{[]string{"Non-empty write queue on an in-flight socket"}, "a unix connection that nobody has accepted yet has data in it: try again in a moment, or let the server have more workers"},
+	{[]string{"mqueue isn't empty"}, "there are POSIX message queues, which CRIU cannot save: remove them first"},
 	{[]string{"Control messages in queue"}, "a unix socket holds descriptors that nobody has received yet: try again in a moment"},
 	{[]string{"The packetized mode for pipes"}, "a pipe in packet mode (O_DIRECT) cannot be saved"},
 	{[]string{"Can't get rlimit"}, "CRIU may not read the limits of another user's process: give CAP_SYS_RESOURCE, a CRIU that is linked dynamically, or the container a user namespace"},

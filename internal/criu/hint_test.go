@@ -74,6 +74,9 @@ pie: 25409: Error (criu/pie/parasite.c:588): send_fds failed (-22)
 		"Unsupported socket family": {sources, `(00.010044) Error (criu/sk-inet.c:280): inet: Unsupported socket family: 38`},
 		"Unknown socket collected": {provoked, `(00.486097) Error (criu/sockets.c:767): sockets: BUG! Unknown socket collected (family 40)
 (00.486120) Error (criu/cr-dump.c:1545): Dump files (pid: 22729) failed with -1`},
+		"Non-empty write queue on an in-flight socket": {provoked, `(00.102331) Error (criu/sk-unix.c:506): unix: Non-empty write queue on an in-flight socket 0x249c551
+(00.102349) Error (criu/cr-dump.c:1545): Dump files (pid: 16011) failed with -1`},
+		"mqueue isn't empty":        {sources, `(00.031020) Error (criu/filesystems.c:650): mnt: mqueue isn't empty`},
 		"Control messages in queue": {sources, `(00.010044) Error (criu/sk-queue.c:144): skqueue: Control messages in queue, not supported`},
 		"The packetized mode for pipes": {provoked, `(02.217958) Error (criu/pipes.c:490): The packetized mode for pipes is not supported yet
 (02.217973) Error (criu/cr-dump.c:1545): Dump files (pid: 22991) failed with -1`},

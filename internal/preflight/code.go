@@ -31,6 +31,7 @@ const (
 	SocketKind      Code = "socket-kind"      // a socket of a kind that cannot be saved
 	MPTCP           Code = "mptcp"            // a socket of MPTCP
 	PipeMode        Code = "pipe-mode"        // a pipe in packet mode
+	FileLease       Code = "file-lease"       // a lease, which reading the file breaks
 	NestedNamespace Code = "nested-namespace" // a process in namespaces of its own
 	Traced          Code = "traced"           // a process under a debugger
 	DeadLeader      Code = "dead-leader"      // a process that lives on in threads
@@ -79,7 +80,7 @@ func Codes() []Code {
 	return []Code{
 		Privileges, CRIUMissing, CRIUOld, Tracing, Tracker, Userfaultfd, OpenFiles, PipeSize, ImageSpace,
 		CopiedMemory, DeletedFile, PinnedMemory, IOUring, OwnUserfaultfd, OpenFile, Device, OutsideFile, WatchedOverlay, UnixSocket,
-		SocketKind, MPTCP, PipeMode, NestedNamespace, Traced, DeadLeader, Unrelated, Uninterruptible, ForeignLimits, SeccompNotify, SecurityLabel,
+		SocketKind, MPTCP, PipeMode, FileLease, NestedNamespace, Traced, DeadLeader, Unrelated, Uninterruptible, ForeignLimits, SeccompNotify, SecurityLabel,
 		NotRunning, Arriving, Unrestorable, ReadOnlyRoot, BindMount, HostNetwork, Connections,
 		Machine, Processor, Configured, IDTaken, Bridge, NetworkNamespace, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile, ForeignStdio,
 		FileMissing, FileDiffers, KernelOlder, NotShared, PeerBusy, TooLarge,

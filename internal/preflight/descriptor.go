@@ -24,6 +24,8 @@ type openFile struct {
 	domain, kind, protocol int // of sockets
 	pipe                   int // size, of pipes
 	packets                bool
+	semaphore              bool // of event counters: each read takes one
+	queue                  bool // a POSIX message queue
 }
 
 func readDescriptors(pid int) ([]openFile, error) {
@@ -65,6 +67,9 @@ func readDescriptor(path string, number int, remote *descriptor.Remote) (openFil
 		d.domain, d.kind, d.protocol, _ = remote.Socket(number)
 	case strings.HasPrefix(d.link, "pipe:"):
 		d.pipe, d.packets, _ = remote.Pipe(number)
+	case d.link == eventCounter:
+		text, _ := os.ReadFile(strings.Replace(path, "/fd/", "/fdinfo/", 1))
+		d.semaphore = strings.Contains(string(text), "eventfd-semaphore: 1\n") // since Linux 6.5
 	}
 	return d, true
 }
@@ -93,6 +98,7 @@ func (d *openFile) readPath(path string) bool {
 	if id, err := fs.MountOf(int(pin.Fd())); err == nil {
 		d.mount = strconv.Itoa(id)
 	}
+	d.queue = d.mode == syscall.S_IFREG && fs.IsMessageQueue(int(pin.Fd()))
 	return true
 }
 
@@ -102,10 +108,12 @@ func (d *openFile) inode() string {
 	return strings.TrimSuffix(rest, "]")
 }
 
+const eventCounter = "anon_inode:[eventfd]"
+
 // savedAnonymous are the files without a place that CRIU (4.2) saves, as /proc/PID/fd names them.
 func savedAnonymous() []string {
 	return []string{
-		"anon_inode:[eventfd]", "anon_inode:[eventpoll]", "anon_inode:inotify", "anon_inode:[fanotify]",
+		eventCounter, "anon_inode:[eventpoll]", "anon_inode:inotify", "anon_inode:[fanotify]",
 		"anon_inode:[signalfd]", "anon_inode:[timerfd]", "anon_inode:[pidfd]", "anon_inode:bpf-map",
 	}
 }
@@ -116,6 +124,14 @@ func (p *proc) judgeDescriptors(mounts map[string]bool) Findings {
 	for i := range p.descriptors {
 		d := &p.descriptors[i]
 		switch {
+		case d.semaphore:
+			f = append(f, p.finding(Blocker, OpenFile, "let the program do without EFD_SEMAPHORE, or stop it",
+				"has an event counter that is a semaphore (descriptor %d), which CRIU would restore as an ordinary one", d.number))
+		case d.queue:
+			f = append(f, p.finding(Blocker, OpenFile, "let it close the queue, and remove it", "has the POSIX message queue %s open (descriptor %d), which cannot be saved",
+				d.link, d.number))
+		case isProcessDirectory(d.link):
+			f = append(f, p.finding(Blocker, OpenFile, "close it first", "has the directory %s itself open (descriptor %d), which CRIU saves under a wrong name", d.link, d.number))
 		case strings.HasPrefix(d.link, "anon_inode:"):
 			f = append(f, p.judgeAnonymous(d)...)
 		case d.packets:
@@ -128,6 +144,13 @@ func (p *proc) judgeDescriptors(mounts map[string]bool) Findings {
 		}
 	}
 	return f
+}
+
+// isProcessDirectory: /proc/PID, and nothing in it. (criu/files-reg.c, check_path_remap, puts a slash where its name ends.)
+func isProcessDirectory(link string) bool {
+	number, ok := strings.CutPrefix(link, "/proc/")
+	_, err := strconv.Atoi(number)
+	return ok && err == nil
 }
 
 func (p *proc) judgeAnonymous(d *openFile) Findings {

@@ -108,6 +108,26 @@ func beOdd(odd string) error {
 		return syscall.Pipe2(ends[:], syscall.O_DIRECT)
 	case "open":
 		return open(argument)
+	case "directory":
+		f, err := os.Open(argument)
+		slippery = append(slippery, f)
+		return err
+	case "semaphore":
+		const one = 1 // EFD_SEMAPHORE
+		return number(syscall.Syscall(syscallEventfd2, 3, one, 0))
+	case "queue": // without a name as soon as it is open
+		name := []byte(fmt.Sprintf("preflight-%d\x00", os.Getpid()))
+		if err := number(syscall.Syscall6(syscallMqOpen, uintptr(unsafe.Pointer(&name[0])), syscall.O_RDWR|syscall.O_CREAT, 0o600, 0, 0, 0)); err != nil {
+			return err
+		}
+		return number(syscall.Syscall(syscallMqUnlink, uintptr(unsafe.Pointer(&name[0])), 0, 0))
+	case "lease":
+		f, err := os.Create(argument)
+		if err != nil {
+			return err
+		}
+		slippery = append(slippery, f)
+		return number(syscall.Syscall(syscall.SYS_FCNTL, f.Fd(), 1024, syscall.F_WRLCK)) // F_SETLEASE
 	case "deleted": // so many bytes
 		size, err := strconv.Atoi(argument)
 		if err != nil {
@@ -284,6 +304,10 @@ func TestScanFindsWhatCannotBeSaved(t *testing.T) {
 		{"vsock", Blocker, SocketKind},
 		{"packets", Blocker, PipeMode},
 		{"open /dev/fuse", Blocker, Device},
+		{"semaphore", Blocker, OpenFile},
+		{"queue", Blocker, OpenFile},
+		{"directory /proc/1", Blocker, OpenFile},
+		{"lease " + filepath.Join(dir, "leased"), Blocker, FileLease},
 		{"unix " + stream.Addr().String(), Blocker, UnixSocket},
 		{"unix " + waiting.Addr().String(), Blocker, UnixSocket},
 		{"unixgram " + filepath.Join(dir, "datagrams"), Warning, UnixSocket},

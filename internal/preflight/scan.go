@@ -78,6 +78,7 @@ func Scan(ctx context.Context, s *Subject) (*Needs, Findings, error) {
 		needs.Addresses = c.addresses()
 	}
 	findings = append(findings, c.judgeConnections()...)
+	findings = append(findings, c.judgeLeases()...)
 	needs.Files = c.files()
 	slices.Sort(needs.Labels)
 	needs.Labels = slices.Compact(needs.Labels)

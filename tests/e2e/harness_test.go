@@ -23,6 +23,9 @@ import (
 
 const containerIP = "10.77.0.100"
 
+// told is how much of the end of a log a failed test shows.
+const told = 40000
+
 // world is a lab with a peer's side listening on both hosts, over TLS and, on a socket that both see, unix.
 type world struct {
 	*lab.Lab
@@ -83,7 +86,7 @@ func (w *world) tellLogs() {
 	}
 }
 
-func tail(text []byte) []byte { return text[max(0, len(text)-4000):] }
+func tail(text []byte) []byte { return text[max(0, len(text)-told):] }
 
 // run starts a container of a bundle kind on the host, with an address on the lab's network.
 func (w *world) run(h *lab.Host, id, kind string, args ...string) {

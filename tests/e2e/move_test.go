@@ -65,6 +65,31 @@ func TestProcessTreeMoves(t *testing.T) {
 	}
 }
 
+// A process that a signal has stopped is one still, on the way and at the peer. No tracer can seize it in cgroup v1's freezer.
+func TestStoppedProcessMoves(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.A, "stopped", "busybox", "sh", "-c", "sleep 1000 & kill -STOP $!; echo $! >/stopped; while sleep 1; do :; done")
+	state := func(h *lab.Host) (said string) {
+		for range 100 { // the file takes a moment
+			said, _ = h.Run(w.ctx, "migrate", "exec", "stopped", "sh", "-c", "grep State /proc/$(cat /stopped)/status")
+			if strings.Contains(said, "stopped") {
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		return said
+	}
+	if said := state(w.A); !strings.Contains(said, "stopped") {
+		t.Fatalf("before the move: %s", said)
+	}
+	p := w.push(w.A, "--mode", "stop-copy", "stopped", w.tls(w.B))
+	p.moved()
+	if said := state(w.B); !strings.Contains(said, "stopped") {
+		t.Errorf("after the move: %s", said)
+	}
+	t.Logf("away for %.0f ms", p.result.DowntimeMS)
+}
+
 // What the container writes into its rootfs until the last moment is there after the move, and nothing else.
 func TestFilesWrittenDuringTheMoveArrive(t *testing.T) {
 	w := newWorld(t)

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -11,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -53,9 +55,13 @@ func services() []service {
 		{name: "build", program: "/usr/bin/gcc", client: "lines", loop: true},
 		{name: "tmux", program: "/usr/bin/tmux", client: "lines", loop: true},
 		{name: "sshd", program: "/usr/sbin/sshd", client: "ssh"},
+		{name: "objects", program: "/usr/bin/python3", client: "lines"},
 		{name: "terminal", program: "/usr/sbin/sshd", client: "terminal"},
 	}
 }
+
+// inModes are the modes of the moves of services, in turn.
+var inModes = flag.String("modes", "auto,post-copy,pre-copy,hybrid,stop-copy", "modes of the moves of services, in turn")
 
 // mishaps befall every other move: the peer's cable is pulled for a while, or connections between the hosts are reset.
 var mishaps = []string{"", "cable", "", "reset"}
@@ -86,7 +92,7 @@ func TestServicesMove(t *testing.T) {
 // suffer moves the service to the other host, with a mishap or without, and returns where it is then.
 func (w *world) suffer(at *lab.Host, load *clients, n int) *lab.Host {
 	w.t.Helper()
-	modes := []string{"auto", "post-copy", "pre-copy", "hybrid", "stop-copy"}
+	modes := strings.Split(*inModes, ",")
 	mode, mishap, to := modes[n%len(modes)], mishaps[n%len(mishaps)], w.other(at)
 	p := w.push(at, "--mode", mode, "--volumes", "shared", "service", w.tls(to))
 	phase := phases[rand.IntN(len(phases))]
@@ -97,6 +103,7 @@ func (w *world) suffer(at *lab.Host, load *clients, n int) *lab.Host {
 	}
 	code, err := p.Wait(2 * time.Minute) // as long as a machine under load may take
 	if err != nil {
+		w.tellStuck()
 		w.t.Fatalf("%s (%s at %s): %v", mode, mishap, phase, err)
 	}
 	if code == 3 {
@@ -115,6 +122,26 @@ func (w *world) suffer(at *lab.Host, load *clients, n int) *lab.Host {
 	w.t.Logf("move %d, %s%s: %d, away for %.0f ms of %.0f, %d MB; answers and the slowest, ms: %s; %v%s", n+1, mode, mishap, code,
 		p.result.DowntimeMS, p.result.TotalMS, p.result.BytesSent>>20, said, p.result.Phases, p.result.Error)
 	return now
+}
+
+// tellStuck shows what each process of the hosts waits for, and has ours say where each goroutine is, in the log of each.
+func (w *world) tellStuck() {
+	for _, h := range []*lab.Host{w.A, w.B} {
+		for _, pid := range h.Pids() {
+			told := h.Name + " " + pid
+			for _, name := range []string{"cmdline", "wchan", "stack"} {
+				text, _ := os.ReadFile(filepath.Join("/proc", pid, name))
+				told += " " + strings.ReplaceAll(string(text), "\x00", " ")
+			}
+			w.t.Log(told)
+		}
+		for _, ours := range [][]int{h.Keepers(), h.Feeders()} {
+			for _, pid := range ours {
+				_ = syscall.Kill(pid, syscall.SIGQUIT)
+			}
+		}
+	}
+	time.Sleep(time.Second)
 }
 
 func (w *world) befall(peer *lab.Host, mishap string) {

@@ -36,3 +36,9 @@ func IsKernels(kind int64) bool {
 	}
 	return false
 }
+
+// IsMessageQueue tells whether an open file is a POSIX message queue.
+func IsMessageQueue(fd int) bool {
+	var s unix.Statfs_t
+	return retry(func() error { return unix.Fstatfs(fd, &s) }) == nil && s.Type == mqueueMagic
+}

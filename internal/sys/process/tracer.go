@@ -33,6 +33,30 @@ func Tracer(pid int) (int, error) {
 	return 0, nil
 }
 
+// StoppedBySignal tells whether a signal has stopped the process (SIGSTOP, Ctrl-Z), whatever has happened to it since: the frozen
+// are asked for the place that they sleep at.
+func StoppedBySignal(pid int) bool {
+	place, err := os.ReadFile(fmt.Sprintf("/proc/%d/wchan", pid))
+	return err == nil && string(place) == "do_signal_stop"
+}
+
+// Seized tells how far a tracer is with a process: whether it has any thread, and whether all stand still for it.
+func Seized(pid int) (some, all bool) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/[0-9]*/status", pid))
+	all = err == nil
+	for _, path := range threads {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has ended
+		}
+		tracer, err := number(text, "TracerPid:")
+		traced := err == nil && tracer != 0
+		some = some || traced
+		all = all && traced && bytes.Contains(text, []byte("\nState:\tt"))
+	}
+	return some, all
+}
+
 // processOf is the process of a thread, which is what the kernel names as a tracer. One that has ended stands for itself.
 func processOf(thread int) int {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", thread))

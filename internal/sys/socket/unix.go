@@ -16,14 +16,17 @@ type Unix struct {
 	Peer  uint32 // inode of the one that it is connected to; 0: it is not, or that was not accepted yet
 	Name  string // an abstract one begins with "@"; "" for none
 
+	Unread  uint32   // bytes that it has sent and nobody has read, as they count against its buffer
 	Waiting []uint32 // of one that listens: inodes of those whose connections to it were not accepted yet
 }
 
 // Of linux/unix_diag.h.
 const (
-	udiagShowName, udiagShowPeer, udiagShowIcons = 1, 4, 8
-	unixDiagName, unixDiagPeer, unixDiagIcons    = 0, 2, 3
-	unixDiagHead                                 = 16 // bytes of struct unix_diag_msg
+	udiagShowName, udiagShowPeer, udiagShowIcons, udiagShowQueues = 1, 4, 8, 16
+
+	unixDiagName, unixDiagPeer, unixDiagIcons, unixDiagQueues = 0, 2, 3, 4
+
+	unixDiagHead = 16 // bytes of struct unix_diag_msg
 )
 
 // ListUnix lists the unix sockets of this thread's network namespace.
@@ -41,7 +44,7 @@ func ListUnix() ([]Unix, error) {
 	body := request[unix.NLMSG_HDRLEN:]
 	body[0] = unix.AF_UNIX
 	order.PutUint32(body[4:], ^uint32(0)) // in every state
-	order.PutUint32(body[12:], udiagShowName|udiagShowPeer|udiagShowIcons)
+	order.PutUint32(body[12:], udiagShowName|udiagShowPeer|udiagShowIcons|udiagShowQueues)
 	if err := unix.Sendto(fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return nil, os.NewSyscallError("sendto", err)
 	}
@@ -60,6 +63,22 @@ func ListUnix() ([]Unix, error) {
 			return all, err
 		}
 	}
+}
+
+// UnreadBeforeAccept tells whether data waits in any connection that nobody has accepted: it can be had by accepting only.
+func UnreadBeforeAccept(sockets []Unix) bool {
+	unread := make(map[uint32]bool)
+	for _, s := range sockets {
+		unread[s.Inode] = s.Unread > 0
+	}
+	for _, s := range sockets {
+		for _, client := range s.Waiting {
+			if unread[client] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 type unixDump struct {
@@ -114,6 +133,10 @@ func (s *Unix) attributes(data []byte) {
 		case unixDiagPeer:
 			if len(value) >= 4 {
 				s.Peer = order.Uint32(value)
+			}
+		case unixDiagQueues: // struct unix_diag_rqlen: of one that listens these are its queue of connections, and its limit
+			if len(value) >= 8 {
+				s.Unread = order.Uint32(value[4:])
 			}
 		case unixDiagIcons:
 			for ; len(value) >= 4; value = value[4:] {

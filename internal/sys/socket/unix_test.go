@@ -63,6 +63,28 @@ func TestListUnixTellsWhoWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
+	if found := waiting(t, listener); found == nil || UnreadBeforeAccept(found) {
+		t.Errorf("nobody waits at %s without having said anything: %+v", listener.Addr(), found)
+	}
+	if _, err := client.Write([]byte("question")); err != nil {
+		t.Fatal(err)
+	}
+	if found := waiting(t, listener); !UnreadBeforeAccept(found) {
+		t.Errorf("a question is not seen: %+v", found)
+	}
+	accepted, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer accepted.Close()
+	if found := waiting(t, listener); found != nil {
+		t.Errorf("somebody waits still: %+v", found)
+	}
+}
+
+// waiting are the listener and the one that waits at it, nil when nobody does.
+func waiting(t *testing.T, listener net.Listener) []Unix {
+	t.Helper()
 	all, err := ListUnix()
 	if err != nil {
 		t.Fatal(err)
@@ -73,11 +95,11 @@ func TestListUnixTellsWhoWaits(t *testing.T) {
 		}
 		for _, c := range all {
 			if len(s.Waiting) == 1 && c.Inode == s.Waiting[0] && c.Peer == 0 && c.Name == "" {
-				return
+				return []Unix{s, c}
 			}
 		}
 	}
-	t.Errorf("nobody waits at %s: %+v", listener.Addr(), all)
+	return nil
 }
 
 // What the kernel would never send must not end the program.

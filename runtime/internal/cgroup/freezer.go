@@ -84,6 +84,21 @@ func (g *Group) Expel(pid int) error {
 	return nil
 }
 
+// Loosen takes a process out of the freezer, and nothing else, until tighten is called: a task of it that has something to do before
+// it stops elsewhere can do that. Needed, and possible, with cgroup v1 alone; see V2.
+func (g *Group) Loosen(pid int) (tighten func() error, err error) {
+	dir := g.FreezerDir()
+	if err := g.Expel(pid); err != nil {
+		return nil, err
+	}
+	return func() error {
+		if err := cgroups.WriteCgroupProc(dir, pid); err != nil && !gone(err) {
+			return fmt.Errorf("take process %d back into the cgroup: %w", pid, err)
+		}
+		return nil
+	}, nil
+}
+
 func ownFreezerDir() (string, error) {
 	if !V2() {
 		return cgroups.GetOwnCgroupPath("freezer")
