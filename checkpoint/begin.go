@@ -287,7 +287,7 @@ func (d *dump) notified(ctx context.Context, script string) error {
 		if err := d.container.Freeze(ctx); err != nil {
 			return err
 		}
-		return errors.Join(d.leave(), d.saveTmpfs())
+		return errors.Join(d.leave(), image.RearmTimers(d.options.ImagesDir), d.saveTmpfs())
 	case "status-ready":
 		return d.sayReady()
 	}
