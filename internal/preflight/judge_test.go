@@ -310,6 +310,17 @@ func TestProcessIsJudged(t *testing.T) {
 	}
 }
 
+// The names of namespaces vanish one after the other.
+func TestProcessThatEndsMeanwhileIsNotJudged(t *testing.T) {
+	first := &proc{namespaces: map[string]string{"time": "a", "time_for_children": "a", "uts": "b"}}
+	for _, namespaces := range []map[string]string{{"time": "a", "uts": "b"}, {"time_for_children": "a"}, nil} {
+		p := &proc{pid: 7, name: "sleep", state: 'S', namespaces: namespaces}
+		if found := p.judge(first); len(found) > 0 {
+			t.Errorf("%v: %v", namespaces, found)
+		}
+	}
+}
+
 func TestAnOlderKernelIsNoted(t *testing.T) {
 	for _, c := range []struct {
 		source, peer string

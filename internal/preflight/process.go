@@ -175,7 +175,8 @@ func (p *proc) judge(init *proc) Findings {
 			f = append(f, p.finding(Blocker, NestedNamespace, "stop it first", "is in a %s namespace of its own: containers in containers cannot be saved", kind))
 		}
 	}
-	if p.namespaces["time_for_children"] != p.namespaces["time"] {
+	// A process that has ended meanwhile has lost one of them or both.
+	if own, next := p.namespaces["time"], p.namespaces["time_for_children"]; own != "" && next != "" && own != next {
 		f = append(f, p.finding(Blocker, NestedNamespace, "stop it first", "makes its children in a time namespace of their own, which cannot be saved"))
 	}
 	if p.state == 'Z' {

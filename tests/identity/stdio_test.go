@@ -219,6 +219,17 @@ func (j *journey) fail(to *lab.Host) {
 	j.t.Helper()
 	push, err := j.at.Push(j.ctx, j.id, j.tls(to))
 	j.must(err)
+	if !push.Until("precopy") {
+		j.t.Fatalf("push ended before its rounds: %s", push.Said())
+	}
+	// The peer's CRIU, which is there already, stands still: the move can't be over before the keeper is killed.
+	var criu []int
+	for deadline := time.Now().Add(10 * time.Second); len(criu) == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		criu = to.CRIUs()
+	}
+	for _, pid := range criu {
+		_ = syscall.Kill(pid, syscall.SIGSTOP)
+	}
 	push.Until("dump")
 	for _, pid := range to.Keepers() {
 		_ = syscall.Kill(pid, syscall.SIGKILL)

@@ -58,6 +58,11 @@ func newHost(t *testing.T) *host {
 			}
 			reap(c.State().InitProcessPid)
 		}
+		for { // those that are listed no more: the next test is to find no child
+			if pid, _ := syscall.Wait4(-1, nil, syscall.WNOHANG, nil); pid <= 0 {
+				break
+			}
+		}
 		if t.Failed() {
 			t.Logf("left for a look: %s", dir)
 			return
