@@ -172,15 +172,25 @@ func (p *place) makeLog() error {
 			return fmt.Errorf("make directory for logs: %w", err)
 		}
 	}
-	file, err := preflight.OpenLog(path, os.O_CREATE|os.O_EXCL)
+	var err error
+	p.log, err = preflight.OpenLog(path, os.O_CREATE|os.O_EXCL)
 	p.madeLog = err == nil
 	if errors.Is(err, os.ErrExist) {
-		file, err = preflight.OpenLog(path, 0)
+		p.log, err = preflight.OpenLog(path, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: its log can't be written on this host, make the directory: %w", wire.ErrIncompatible, err)
 	}
-	return file.Close()
+	return nil
+}
+
+// closeLog is for a container that has not come.
+func (p *place) closeLog() (err error) {
+	if p.log != nil {
+		err = p.log.Close()
+		p.log = nil
+	}
+	return err
 }
 
 // removeLog removes the log that was made for a container which has not come.

@@ -32,9 +32,10 @@ type place struct {
 	identity *identity
 	lock     *idLock
 
-	bundle    string // <bundles>/<id>, where a container that was here before has left most of its files
-	fresh     bool   // the bundle directory is of this move
-	madeLog   bool   // and so is its log
+	bundle    string   // <bundles>/<id>, where a container that was here before has left most of its files
+	fresh     bool     // the bundle directory is of this move
+	madeLog   bool     // and so is its log,
+	log       *os.File // which is open from the start: later its path may lead nowhere. nil without one
 	targets   map[int]*filesync.Target
 	deleted   *unlinked.Target // nil until the first such file
 	came      int64            // bytes of files, in all passes
@@ -48,7 +49,8 @@ type place struct {
 	memory    *feeding // nil when it comes with the images
 	client    *restore.Client
 	stdio     *monitor.Stdio
-	offset    int64 // of the log
+	offset    int64 // of the log,
+	unlogged  int64 // and how much before that it lacks
 	gate      *restore.Gate
 	running   *runtime.Container
 	carrier   *monitor.Carrier // of its output, from when it runs
@@ -368,6 +370,6 @@ func (p *place) Discard(ctx context.Context) error {
 	if p.full && p.fresh {
 		err = errors.Join(err, os.RemoveAll(p.bundle))
 	}
-	err = errors.Join(err, p.removeLog())
+	err = errors.Join(err, p.closeLog(), p.removeLog())
 	return errors.Join(err, p.lock.Close())
 }

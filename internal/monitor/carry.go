@@ -17,21 +17,18 @@ type Carrier struct {
 	done   chan struct{}
 }
 
-// Carry begins at an offset of the log. stdio stays the caller's; its Output must have been called. End it with Stop.
-func Carry(logFile string, offset int64, stdio *Stdio) (*Carrier, error) {
-	c, err := carry(logFile, offset, stdio)
+// Carry begins with what Exec is to be told of the log, which need not be there. stdio stays the caller's; its Output must have
+// been called. End it with Stop.
+func Carry(config *Config, stdio *Stdio) (*Carrier, error) {
+	c, err := carry(config, stdio)
 	if err != nil {
 		return nil, fmt.Errorf("carry output: %w", err)
 	}
 	return c, nil
 }
 
-func carry(logFile string, offset int64, stdio *Stdio) (*Carrier, error) {
-	log, err := openLog(logFile, offset)
-	if err != nil {
-		return nil, err
-	}
-	c := &Carrier{output: &output{log: log}, done: make(chan struct{})}
+func carry(config *Config, stdio *Stdio) (*Carrier, error) {
+	c := &Carrier{output: &output{log: goOn(config)}, done: make(chan struct{})}
 	source, err := again(stdio.output)
 	if err == nil {
 		err = c.output.open(source)
@@ -45,6 +42,9 @@ func carry(logFile string, offset int64, stdio *Stdio) (*Carrier, error) {
 	}()
 	return c, nil
 }
+
+// Done is closed when nobody can write any more, and all is read.
+func (c *Carrier) Done() <-chan struct{} { return c.done }
 
 // again is a descriptor of its own of an open file, which the poller knows.
 func again(file *os.File) (*os.File, error) {
@@ -61,12 +61,14 @@ func again(file *os.File) (*os.File, error) {
 	return descriptor.Pollable(fd, file.Name())
 }
 
-// Stop ends it and returns the offset behind the last byte that was taken: Config.Offset of the monitor.
-func (c *Carrier) Stop() (offset int64, err error) {
+// Stop ends it and returns the offset behind the last byte that was taken, and how much no log has taken: Config.Offset and
+// Config.Lost of the monitor.
+func (c *Carrier) Stop() (offset, lost int64, err error) {
 	c.output.over.Store(true)
 	err = c.output.source.SetReadDeadline(time.Unix(1, 0))
 	if err == nil {
 		<-c.done
 	}
-	return c.output.position(), errors.Join(err, c.output.close())
+	err = errors.Join(err, c.output.close())
+	return c.output.position(), c.output.log.lost, err
 }

@@ -1,10 +1,12 @@
 package monitor_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/livemigrate/migrate/internal/monitor"
@@ -28,7 +30,7 @@ func TestCarrierTakesOutputUntilItIsStopped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := monitor.Carry(log, 1000, stdio)
+	c, err := monitor.Carry(&monitor.Config{LogFile: log, Offset: 1000}, stdio)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +38,7 @@ func TestCarrierTakesOutputUntilItIsStopped(t *testing.T) {
 	if _, err := container.WriteString(text); err != nil {
 		t.Fatal(err)
 	}
-	offset, err := c.Stop()
+	offset, lost, err := c.Stop()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +46,7 @@ func TestCarrierTakesOutputUntilItIsStopped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if offset != 1000+int64(len(taken)) || !strings.HasPrefix(text, string(taken)) {
+	if lost != 0 || offset != 1000+int64(len(taken)) || !strings.HasPrefix(text, string(taken)) {
 		t.Errorf("offset %d after %d bytes", offset, len(taken))
 	}
 	rest := make([]byte, len(text)-len(taken))
@@ -55,5 +57,58 @@ func TestCarrierTakesOutputUntilItIsStopped(t *testing.T) {
 	}
 	if string(taken)+string(rest) != text {
 		t.Error("something was lost between the carrier and who reads next")
+	}
+}
+
+// What is at the log's path now can't be opened: the file that was there before has the output, as long as anybody can find it.
+func TestCarrierWithoutALogLosesNoContainer(t *testing.T) {
+	for name, away := range map[string]func(log string) error{
+		"renamed": func(log string) error { return os.Rename(log, log+".1") },
+		"removed": os.Remove,
+	} {
+		t.Run(name, func(t *testing.T) {
+			stdio, err := monitor.NewStdio(false, false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer stdio.Close()
+			log := filepath.Join(t.TempDir(), "log")
+			before, err := os.OpenFile(log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer before.Close()
+			if err := errors.Join(away(log), syscall.Mkfifo(log, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			container, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", stdio.Stdout.Fd()), os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := stdio.Output(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			c, err := monitor.Carry(&monitor.Config{LogFile: log, Log: before, Lost: 5}, stdio)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text := strings.Repeat("carried\n", 10_000)
+			if _, err := container.WriteString(text); err != nil {
+				t.Fatal(err)
+			}
+			container.Close()
+			<-c.Done()
+			offset, lost, err := c.Stop()
+			if name == "removed" {
+				if want := int64(len(text)); err == nil || offset != want || lost != want+5 {
+					t.Errorf("at %d, %d bytes are lost, %v", offset, lost, err)
+				}
+				return
+			}
+			taken, readErr := os.ReadFile(log + ".1")
+			if err != nil || readErr != nil || lost != 0 || !strings.HasSuffix(string(taken), "]\n"+text) {
+				t.Errorf("at %d, %d bytes are lost, %v, %v; the log has %d bytes", offset, lost, err, readErr, len(taken))
+			}
+		})
 	}
 }

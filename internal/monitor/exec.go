@@ -15,7 +15,7 @@ import (
 // exe with args (as in Spawn), and does not return. stdio is what the container was restored with, its terminal received
 // or taken; nil when the container has standard streams of its own. Everything that is likely to fail is done before the
 // program is replaced; when Exec does return, with an error, the process goes on and stdio is still open, but SIGINT,
-// SIGTERM and SIGHUP may be ignored.
+// SIGTERM and SIGHUP may be ignored. A log that can't be opened is no such error.
 //
 // All other threads end at once, whatever they do, and children started with a parent-death signal get it.
 func Exec(exe string, args []string, c *Config, stdio *Stdio) error {
@@ -30,11 +30,10 @@ func become(exe string, args []string, c Config, stdio *Stdio) (err error) {
 	if err != nil {
 		return err
 	}
-	log, err := openLog(c.LogFile, c.Offset)
-	if err != nil {
-		return err
+	log := goOn(&c)
+	if log.file != nil {
+		defer log.file.Close()
 	}
-	defer log.file.Close()
 	listener, err := listen(c.StateDir)
 	if err != nil {
 		return err
@@ -50,8 +49,10 @@ func become(exe string, args []string, c Config, stdio *Stdio) (err error) {
 	}
 
 	c.Inherited = Inherited{}
-	if c.Inherited.Log, err = descriptor.Inherit(log.file); err != nil {
-		return err
+	if log.file != nil {
+		if c.Inherited.Log, err = descriptor.Inherit(log.file); err != nil {
+			return err
+		}
 	}
 	if c.Inherited.Control, err = descriptor.Inherit(socket); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 // logFile is the file with the container's output. It is not safe for concurrent use but for offset: output locks it.
 type logFile struct {
 	path   string
-	file   *os.File
+	file   *os.File     // nil while it can't be opened: it is tried again, and output is lost
 	limit  int64        // at this size the file is renamed to path.1, and a new one begun; 0 is never
 	size   int64        // at least the file's, or somebody else has written to it; with a limit only
 	offset atomic.Int64 // bytes of output so far, lost ones too, on all hosts
@@ -39,18 +39,70 @@ func openLog(path string, offset int64) (*logFile, error) {
 	return l, nil
 }
 
-func inheritLog(path string, fd int, offset int64) *logFile {
-	l := &logFile{path: path, file: os.NewFile(uintptr(fd), path)}
-	l.offset.Store(offset)
+// goOn is openLog for a container that runs already: it is not to end for its log. Where that can't be opened at its path any
+// more, the file that was opened there before goes on, or else output is lost.
+func goOn(c *Config) *logFile {
+	l, err := openLog(c.LogFile, c.Offset)
+	if err != nil {
+		l = &logFile{path: c.LogFile, cause: err}
+		l.offset.Store(c.Offset)
+		if l.file = standing(c.Log); l.file != nil {
+			l.measure()
+		}
+	}
+	l.limit, l.lost = c.LogLimit, c.Lost
+	return l
+}
+
+// standing is a descriptor of its own of a file that still has a name: nobody would find what comes into another.
+func standing(file *os.File) *os.File {
+	if file == nil {
+		return nil
+	}
+	info, err := file.Stat()
+	if err != nil {
+		return nil
+	}
+	if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Nlink == 0 {
+		return nil
+	}
+	own, err := again(file)
+	if err != nil {
+		return nil
+	}
+	return own
+}
+
+// inheritLog is after Exec.
+func inheritLog(c *Config) *logFile {
+	l := &logFile{path: c.LogFile, limit: c.LogLimit, lost: c.Lost, cause: errAway}
+	l.offset.Store(c.Offset)
+	if c.Inherited.Log != 0 {
+		l.file = os.NewFile(uintptr(c.Inherited.Log), c.LogFile)
+		l.measure()
+	}
+	return l
+}
+
+// errAway: the process before this one knew why.
+var errAway = errors.New("the log could not be opened")
+
+func (l *logFile) measure() {
 	if info, err := l.file.Stat(); err == nil {
 		l.size = info.Size()
 	}
-	return l
 }
 
 // write appends output. What the file does not take is dropped and counted, never waited for.
 func (l *logFile) write(p []byte) {
 	l.offset.Add(int64(len(p)))
+	if l.file == nil {
+		if err := l.reopen(); err != nil {
+			l.lost += int64(len(p))
+			l.cause = err
+			return
+		}
+	}
 	l.rotate()
 	if l.tellLoss() != nil {
 		l.lost += int64(len(p))
@@ -115,10 +167,21 @@ func (l *logFile) reopen() error {
 	}
 	old := l.file
 	l.file, l.size = next.file, next.size
+	if old == nil {
+		return nil
+	}
 	return old.Close()
 }
 
 func (l *logFile) close() error {
+	if l.file == nil && l.lost == 0 {
+		return nil
+	}
+	if l.file == nil {
+		if err := l.reopen(); err != nil {
+			return fmt.Errorf("%d bytes of output are lost: %w", l.lost, err)
+		}
+	}
 	return errors.Join(l.tellLoss(), l.file.Close())
 }
 

@@ -14,7 +14,8 @@
 //
 // What the container writes is appended to the log as it is, standard output and error through one pipe so that their
 // order is true. The container is never stopped by a log that cannot be written, as on a full disk: what does not fit is
-// dropped, and a line in the log says how much as soon as there is space again. SIGHUP reopens the log, after a rotation.
+// dropped, and a line in the log says how much as soon as there is space again. Nor does it end for a log that can't be opened where
+// it has come to: that is tried again with all that it writes. SIGHUP reopens the log, after a rotation.
 //
 // Attach joins a container over the control socket: a client sees what is written from then on, and what it sends becomes
 // the input of a container that has a terminal, or whose standard input is a pipe that the monitor keeps open. A client that
@@ -52,6 +53,11 @@ type Config struct {
 	InitPid     int  `json:"init_pid,omitempty"` // of Exec: a child of the process
 	// Offset is how much the container has written before, on other hosts: offsets go on from here.
 	Offset int64 `json:"offset,omitempty"`
+	// Lost is how much of that is in no log, and not yet told of there.
+	Lost int64 `json:"lost,omitempty"`
+	// Log is the log as it was opened before, nil for none: Carry and Exec go on with it where LogFile can't be opened. It stays the
+	// caller's.
+	Log *os.File `json:"-"`
 	// Listening is called by Exec, nil for none: whoever asks this monitor from now on is answered, a moment later.
 	Listening func() `json:"-"`
 
@@ -201,9 +207,7 @@ func (m *monitor) begin(ctx context.Context, container Container) (err error) {
 func (m *monitor) adopt() error {
 	inherited := m.config.Inherited
 	m.initPid = m.config.InitPid
-	log := inheritLog(m.config.LogFile, inherited.Log, m.config.Offset)
-	log.limit = m.config.LogLimit
-	m.output = &output{log: log, ended: m.ended, show: &m.clients}
+	m.output = &output{log: inheritLog(m.config), ended: m.ended, show: &m.clients}
 	listener, err := inheritListener(inherited.Control)
 	if err != nil {
 		return err

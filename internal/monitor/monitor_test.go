@@ -35,6 +35,28 @@ func TestLogHasAllThatTheContainerWroteInOrder(t *testing.T) {
 	}
 }
 
+// A container that has come to this host is not ended for its log.
+func TestMonitorThatCannotOpenTheLog(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "missing")
+	script := `echo lost; until [ -e "` + dir + `" ]; do sleep 0.05; done; echo kept; exit 7`
+	d := spawn(t, "keeper", script, &monitor.Config{LogFile: filepath.Join(dir, "log")})
+	eventually(t, "the first line is read", func() bool {
+		offset, err := monitor.Offset(t.Context(), d.StateDir)
+		return err == nil && offset == 5
+	})
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	d.waitEnd(t)
+	want := "\n[migrate: 5 bytes of output were lost here: no such file or directory]\nkept\n"
+	if got := d.log(t); got != want {
+		t.Errorf("the log is %q, want %q", got, want)
+	}
+	if exit, err := monitor.ReadExit(d.StateDir); err != nil || exit.Status != 7 {
+		t.Errorf("it ended with %+v, %v", exit, err)
+	}
+}
+
 func TestExitStatusIsKept(t *testing.T) {
 	tests := map[string]struct {
 		script         string

@@ -30,8 +30,8 @@ func (a *Arrival) judgeLog() Findings {
 }
 
 // OpenLog opens the log of a container to append to it, where another host has said its path; flag may be os.O_CREATE and
-// os.O_EXCL. Opening a device may do something, and a link may lead anywhere: it is a regular file, a FIFO that somebody reads,
-// or /dev/null. ErrNotExist when there is none. The caller closes it.
+// os.O_EXCL. Opening a device may do something, and a link may lead anywhere: it is a regular file or /dev/null, as of a
+// container that is made here. ErrNotExist when there is none. The caller closes it.
 func OpenLog(path string, flag int) (*os.File, error) {
 	if !filepath.IsAbs(path) || filepath.Clean(path) != path {
 		return nil, fmt.Errorf("%q is not an absolute path in its shortest form", path)
@@ -41,8 +41,8 @@ func OpenLog(path string, flag int) (*os.File, error) {
 	case errors.Is(err, os.ErrNotExist) && flag&os.O_CREATE != 0:
 	case err != nil:
 		return nil, err
-	case !info.Mode().IsRegular() && info.Mode().Type() != os.ModeNamedPipe && path != os.DevNull:
-		return nil, fmt.Errorf("%s is neither a file nor a fifo, but %v", path, info.Mode())
+	case !info.Mode().IsRegular() && path != os.DevNull:
+		return nil, fmt.Errorf("%s is not a regular file, but %v", path, info.Mode())
 	}
 	return os.OpenFile(path, os.O_WRONLY|os.O_APPEND|flag|syscall.O_NONBLOCK|syscall.O_NOFOLLOW, 0o600)
 }

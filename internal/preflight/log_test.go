@@ -26,12 +26,12 @@ func TestLogsThatAPeerNames(t *testing.T) {
 	defer reader.Close()
 	for path, want := range map[string]string{
 		in("file"):       "",
-		in("fifo"):       "",
+		in("fifo"):       "not a regular file",
 		"/dev/null":      "",
-		in("link"):       "neither a file nor a fifo",
-		in("dangling"):   "neither a file nor a fifo",
-		dir:              "neither a file nor a fifo",
-		"/dev/zero":      "neither a file nor a fifo",
+		in("link"):       "not a regular file",
+		in("dangling"):   "not a regular file",
+		dir:              "not a regular file",
+		"/dev/zero":      "not a regular file",
 		"file":           "not an absolute path",
 		"/dev/../dev":    "not an absolute path",
 		in("absent"):     "no such file",
