@@ -13,6 +13,7 @@ import (
 	"github.com/livemigrate/migrate/internal/handover"
 	"github.com/livemigrate/migrate/internal/journal"
 	"github.com/livemigrate/migrate/internal/memory"
+	"github.com/livemigrate/migrate/internal/monitor"
 	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
@@ -173,10 +174,10 @@ func (p *place) makeLog() error {
 		}
 	}
 	var err error
-	p.log, err = preflight.OpenLog(path, os.O_CREATE|os.O_EXCL)
+	p.log, err = monitor.OpenNamed(path, os.O_CREATE|os.O_EXCL)
 	p.madeLog = err == nil
 	if errors.Is(err, os.ErrExist) {
-		p.log, err = preflight.OpenLog(path, 0)
+		p.log, err = monitor.OpenNamed(path, 0)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: its log can't be written on this host, make the directory: %w", wire.ErrIncompatible, err)

@@ -92,6 +92,7 @@ func (p *place) monitor() *monitor.Config {
 		ID:       p.running.ID(),
 		StateDir: p.running.StateDir(),
 		LogFile:  p.identity.LogFile,
+		Named:    true,
 		LogLimit: p.logLimit(),
 		Terminal: p.terminal(),
 		InitPid:  p.running.InitPid(),

@@ -12,6 +12,7 @@ import (
 // logFile is the file with the container's output. It is not safe for concurrent use but for offset: output locks it.
 type logFile struct {
 	path   string
+	named  bool         // by another host, see OpenNamed
 	file   *os.File     // nil while it can't be opened: it is tried again, and output is lost
 	limit  int64        // at this size the file is renamed to path.1, and a new one begun; 0 is never
 	size   int64        // at least the file's, or somebody else has written to it; with a limit only
@@ -21,36 +22,49 @@ type logFile struct {
 }
 
 // openLog creates the file, readable by its owner only, or goes on at its end.
-func openLog(path string, offset int64) (*logFile, error) {
-	// Not blocking: a fifo that nobody reads would stop here, and is refused below.
-	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+func openLog(c *Config) (*logFile, error) {
+	l := &logFile{path: c.LogFile, named: c.Named, limit: c.LogLimit}
+	l.offset.Store(c.Offset)
+	file, err := l.open()
 	if err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
+	l.file = file
+	l.measure()
+	return l, nil
+}
+
+func (l *logFile) open() (*os.File, error) {
+	if l.named {
+		return OpenNamed(l.path, os.O_CREATE)
+	}
+	// Not blocking: a fifo that nobody reads would stop here, and is refused below.
+	file, err := os.OpenFile(l.path, os.O_WRONLY|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return nil, err
+	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() && info.Mode()&os.ModeCharDevice == 0 {
-		err = fmt.Errorf("%q is not a regular file", path)
+		err = fmt.Errorf("%q is not a regular file", l.path)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open log: %w", err), file.Close())
+		return nil, errors.Join(err, file.Close())
 	}
-	l := &logFile{path: path, file: file, size: info.Size()}
-	l.offset.Store(offset)
-	return l, nil
+	return file, nil
 }
 
 // goOn is openLog for a container that runs already: it is not to end for its log. Where that can't be opened at its path any
 // more, the file that was opened there before goes on, or else output is lost.
 func goOn(c *Config) *logFile {
-	l, err := openLog(c.LogFile, c.Offset)
+	l, err := openLog(c)
 	if err != nil {
-		l = &logFile{path: c.LogFile, cause: err}
+		l = &logFile{path: c.LogFile, named: c.Named, limit: c.LogLimit, cause: err}
 		l.offset.Store(c.Offset)
 		if l.file = standing(c.Log); l.file != nil {
 			l.measure()
 		}
 	}
-	l.limit, l.lost = c.LogLimit, c.Lost
+	l.lost = c.Lost
 	return l
 }
 
@@ -75,7 +89,7 @@ func standing(file *os.File) *os.File {
 
 // inheritLog is after Exec.
 func inheritLog(c *Config) *logFile {
-	l := &logFile{path: c.LogFile, limit: c.LogLimit, lost: c.Lost, cause: errAway}
+	l := &logFile{path: c.LogFile, named: c.Named, limit: c.LogLimit, lost: c.Lost, cause: errAway}
 	l.offset.Store(c.Offset)
 	if c.Inherited.Log != 0 {
 		l.file = os.NewFile(uintptr(c.Inherited.Log), c.LogFile)
@@ -161,12 +175,13 @@ func (l *logFile) retract(n int) error {
 // reopen starts a new file under the same name, after a rotation has moved the old one away. On an error the old file
 // is kept.
 func (l *logFile) reopen() error {
-	next, err := openLog(l.path, 0)
+	next, err := l.open()
 	if err != nil {
-		return err
+		return fmt.Errorf("open log: %w", err)
 	}
 	old := l.file
-	l.file, l.size = next.file, next.size
+	l.file = next
+	l.measure()
 	if old == nil {
 		return nil
 	}

@@ -2,6 +2,7 @@ package monitor
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,7 +23,7 @@ func TestFullDiskCostsOnlyTheOutputThatDoesNotFit(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	l, err := openLog(filepath.Join(dir, "log"), 0)
+	l, err := openLog(&Config{LogFile: filepath.Join(dir, "log")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +58,7 @@ func TestFullDiskCostsOnlyTheOutputThatDoesNotFit(t *testing.T) {
 }
 
 func TestLossIsToldOnceThereIsSpaceEvenWithoutMoreOutput(t *testing.T) {
-	l, err := openLog(filepath.Join(t.TempDir(), "log"), 0)
+	l, err := openLog(&Config{LogFile: filepath.Join(t.TempDir(), "log")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestOpenLogRefusesWhatWouldStopTheContainer(t *testing.T) {
 	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := openLog(fifo, 0); err == nil {
+	if _, err := openLog(&Config{LogFile: fifo}); err == nil {
 		t.Error("opened a fifo that nobody reads")
 	}
 	reader, err := os.OpenFile(fifo, os.O_RDONLY|syscall.O_NONBLOCK, 0)
@@ -84,15 +85,55 @@ func TestOpenLogRefusesWhatWouldStopTheContainer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer reader.Close()
-	if _, err := openLog(fifo, 0); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+	if _, err := openLog(&Config{LogFile: fifo}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("opened a fifo: %v", err)
+	}
+}
+
+// What is put at the path later, a link or a device, is not followed or opened: not after a rotation either.
+func TestLogThatAnotherHostNames(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "log"), filepath.Join(dir, "other")
+	c := &Config{LogFile: path, Named: true}
+	l, err := openLog(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.write([]byte("one\n"))
+	if err := errors.Join(os.Rename(path, path+".1"), os.WriteFile(other, nil, 0o600), os.Symlink(other, path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.reopen(); err == nil {
+		t.Error("a link was followed after a rotation")
+	}
+	l.write([]byte("two\n"))
+	after := inheritLog(c)
+	for name, l := range map[string]*logFile{"of a process before": goOn(c), "of none": after} {
+		l.write([]byte("three\n"))
+		if l.lost != 6 {
+			t.Errorf("the log %s has lost %d bytes", name, l.lost)
+		}
+	}
+	for name, want := range map[string]string{path + ".1": "one\ntwo\n", other: ""} {
+		if text, err := os.ReadFile(name); string(text) != want || err != nil {
+			t.Errorf("%s is %q, %v", name, text, err)
+		}
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(after.close(), l.close()); err != nil {
+		t.Error(err)
+	}
+	if text, _ := os.ReadFile(path); !strings.Contains(string(text), "6 bytes of output were lost") {
+		t.Errorf("the new log is %q", text)
 	}
 }
 
 func TestLogGoesOnAtItsEndForItsOwnerOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	for _, text := range []string{"one\n", "two\n"} {
-		l, err := openLog(path, 0)
+		l, err := openLog(&Config{LogFile: path})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,7 +151,7 @@ func TestLogGoesOnAtItsEndForItsOwnerOnly(t *testing.T) {
 
 func TestLogInBounds(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
-	l, err := openLog(path, 0)
+	l, err := openLog(&Config{LogFile: path})
 	if err != nil {
 		t.Fatal(err)
 	}

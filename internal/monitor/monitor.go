@@ -45,6 +45,8 @@ type Config struct {
 	ID       string `json:"id"`
 	StateDir string `json:"state_dir"` // the container's; the control socket and the exit status are here
 	LogFile  string `json:"log_file"`  // made absolute by Spawn and Exec
+	// Named: another host has said LogFile. It is opened as OpenNamed does it, each time.
+	Named bool `json:"named,omitempty"`
 	// LogLimit is the size in bytes at which the log is renamed to LogFile + ".1", in place of an earlier one; 0 is never.
 	LogLimit int64 `json:"log_limit,omitempty"`
 	Terminal bool  `json:"terminal,omitempty"`
@@ -162,11 +164,10 @@ var ending = []os.Signal{syscall.SIGINT, syscall.SIGTERM}
 
 // begin makes the container. When it fails nothing is left of it.
 func (m *monitor) begin(ctx context.Context, container Container) (err error) {
-	log, err := openLog(m.config.LogFile, m.config.Offset)
+	log, err := openLog(m.config)
 	if err != nil {
 		return err
 	}
-	log.limit = m.config.LogLimit
 	m.output = &output{log: log, ended: m.ended, show: &m.clients}
 	stdio, err := NewStdio(m.config.Terminal, m.config.Interactive)
 	if err != nil {

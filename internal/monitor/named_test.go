@@ -1,4 +1,4 @@
-package preflight
+package monitor
 
 import (
 	"errors"
@@ -37,7 +37,7 @@ func TestLogsThatAPeerNames(t *testing.T) {
 		in("absent"):     "no such file",
 		in("absent/too"): "no such file",
 	} {
-		file, err := OpenLog(path, 0)
+		file, err := OpenNamed(path, 0)
 		if err == nil {
 			file.Close()
 		}
@@ -46,12 +46,12 @@ func TestLogsThatAPeerNames(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"link", "dangling"} {
-		if file, err := OpenLog(in(name), os.O_CREATE); err == nil {
+		if file, err := OpenNamed(in(name), os.O_CREATE); err == nil {
 			file.Close()
 			t.Errorf("%s is followed", name)
 		}
 	}
-	file, err := OpenLog(in("absent"), os.O_CREATE|os.O_EXCL)
+	file, err := OpenNamed(in("absent"), os.O_CREATE|os.O_EXCL)
 	if err != nil {
 		t.Fatal(err)
 	}
