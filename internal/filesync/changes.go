@@ -18,7 +18,7 @@ type changeLog interface {
 type changes struct {
 	full     string // not empty: the log cannot tell, and why
 	paths    map[string]changeFlag
-	inodes   []uint64                            // changed through a name outside the root
+	inodes   []inode                             // changed through a name outside the root
 	modified func(dir *fs.Dir, name string) bool // whether the content may have changed; nil: always
 }
 

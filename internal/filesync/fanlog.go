@@ -28,7 +28,7 @@ type fanLog struct {
 	outside   map[fs.Handle]struct{}          // directories known to lie elsewhere, until one moves
 	strangers map[fs.Handle]struct{}          // inodes changed elsewhere that have no name here
 	modified  map[fs.Handle]struct{}          // inodes whose content may have changed
-	inodes    map[uint64]struct{}             // inodes changed elsewhere that have a further name, perhaps here
+	inodes    map[inode]struct{}              // inodes changed elsewhere that have a further name, perhaps here
 	count     int
 	full      string
 }
@@ -64,7 +64,7 @@ func (l *fanLog) clear() {
 	l.inside = map[fs.Handle]map[string]uint64{}
 	l.strangers = map[fs.Handle]struct{}{}
 	l.modified = map[fs.Handle]struct{}{}
-	l.inodes = map[uint64]struct{}{}
+	l.inodes = map[inode]struct{}{}
 	l.count, l.full = 0, ""
 }
 
@@ -203,8 +203,8 @@ func (l *fanLog) foreign(e *fanotify.Event) {
 		return
 	}
 	if st.Nlink > 1 || err == nil {
-		if _, ok := l.inodes[st.Ino]; !ok {
-			l.inodes[st.Ino] = struct{}{}
+		if _, ok := l.inodes[inodeOf(&st)]; !ok {
+			l.inodes[inodeOf(&st)] = struct{}{}
 			l.count++
 		}
 		if e.Mask&(fanotify.Modified|fanotify.Closed) != 0 {
@@ -256,8 +256,8 @@ func (l *fanLog) take() *changes {
 			c.add(dir, name, mask)
 		}
 	}
-	for ino := range l.inodes {
-		c.inodes = append(c.inodes, ino)
+	for id := range l.inodes {
+		c.inodes = append(c.inodes, id)
 	}
 	modified := l.modified
 	c.modified = func(dir *fs.Dir, name string) bool {

@@ -14,8 +14,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/livemigrate/migrate/internal/testutil"
 )
 
 func TestFullDiskIsSaidOnBothEnds(t *testing.T) {
@@ -327,34 +325,4 @@ func TestChangedThroughAnotherPath(t *testing.T) {
 	}
 	must(t, os.Remove(outside+"/other-name")) // the other name counts as a link in the comparison
 	p.equal()
-}
-
-func TestOverlayTellsByItsUpperDirectory(t *testing.T) {
-	for _, c := range changesOf {
-		t.Run(c.name, func(t *testing.T) {
-			p := newPair(t)
-			base := mountTmpfs(t, "size=256m")
-			for _, d := range []string{"lower", "upper", "work", "merged"} {
-				must(t, os.Mkdir(filepath.Join(base, d), 0o755))
-			}
-			p.src = base + "/lower"
-			populate(p)
-			must(t, os.Remove(p.at("tmp/whiteout")))
-			dropXattr(t, p.at("etc"), "trusted.overlay.opaque")
-			p.src = base + "/merged"
-			err := syscall.Mount("overlay", p.src, "overlay", 0, fmt.Sprintf(
-				"lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work,redirect_dir=on,index=off,xino=off", base, base, base))
-			testutil.Need(t, err == nil, "overlayfs")
-			defer syscall.Unmount(p.src, syscall.MNT_DETACH)
-			p.write("etc/in-upper", "x")
-			p.open(SourceOptions{}, true)
-			p.pass()
-			c.do(p)
-			st := p.delta()
-			if st.Full || st.Log != "overlay" {
-				t.Errorf("stats: %+v", st)
-			}
-			p.equal()
-		})
-	}
 }

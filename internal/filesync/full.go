@@ -68,7 +68,7 @@ func (p *pass) distrust() error {
 		if err != nil {
 			continue
 		}
-		if r, ok := p.s.index.get(st.Ino); ok {
+		if r, ok := p.s.index.get(inodeOf(&st)); ok {
 			r.flags |= flagRacy
 			p.s.index.put(r)
 		}
@@ -160,7 +160,7 @@ func (m *merge) gone(path string) error {
 
 // link sends a further name of an inode that was met already; done says so.
 func (m *merge) link(n *node, h held) (done bool, err error) {
-	r, ok := m.s.index.get(n.st.Ino)
+	r, ok := m.s.index.get(inodeOf(&n.st))
 	if !ok || !m.s.index.current(&r) {
 		return false, nil
 	}
@@ -171,7 +171,7 @@ func (m *merge) link(n *node, h held) (done bool, err error) {
 	leader := paths[0]
 	m.s.index.addName(&r, n.path)
 	m.s.index.put(r)
-	if _, resent := m.resent[n.st.Ino]; !resent && h.listed && h.meta == linkDigest(leader) {
+	if _, resent := m.resent[inodeOf(&n.st)]; !resent && h.listed && h.meta == linkDigest(leader) {
 		return true, nil
 	}
 	return true, m.send.op(&operation{kind: opLink, path: n.path, from: leader})

@@ -164,7 +164,7 @@ func (p *pair) equal() {
 func describe(t *testing.T, root string) map[string]string {
 	t.Helper()
 	tree := map[string]string{}
-	groups := map[uint64]string{} // inode -> first name
+	groups := map[[2]uint64]string{} // device and inode -> first name
 	err := filepath.Walk(root, func(path string, info os.FileInfo, err error) error {
 		if err != nil {
 			return err
@@ -194,10 +194,10 @@ func describe(t *testing.T, root string) map[string]string {
 			d += fmt.Sprintf(" rdev %d", st.Rdev)
 		}
 		if st.Mode&syscall.S_IFMT != syscall.S_IFDIR && st.Nlink > 1 {
-			if first := groups[st.Ino]; first != "" {
+			if first := groups[[2]uint64{st.Dev, st.Ino}]; first != "" {
 				d += " linked to " + first
 			} else {
-				groups[st.Ino] = rel
+				groups[[2]uint64{st.Dev, st.Ino}] = rel
 			}
 		}
 		tree[rel] = d + xattrsOf(t, path)

@@ -150,13 +150,13 @@ func TestIncrementalPassNeedsABase(t *testing.T) {
 
 func TestDamagedIndexIsBuiltAnew(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "index")
-	id := treeID{1, 2}
+	id := treeID{fsid: 1, root: 2}
 	fill := func() {
 		x, err := openIndex(path, id, discard())
 		must(t, err)
 		must(t, x.begin())
 		for i := range uint64(10_000) {
-			x.put(record{ino: i*3 + 1, size: int64(i), digest: Digest{byte(i)}})
+			x.put(record{inode: inode{ino: i*3 + 1}, size: int64(i), digest: Digest{byte(i)}})
 		}
 		must(t, x.close())
 	}
@@ -183,7 +183,7 @@ func TestDamagedIndexIsBuiltAnew(t *testing.T) {
 			x, err := openIndex(path, id, discard())
 			must(t, err)
 			defer x.close()
-			r, ok := x.get(9999*3 + 1)
+			r, ok := x.get(inode{ino: 9999*3 + 1})
 			if ok != (name == "none") || ok && (r.size != 9999 || r.digest[0] != byte(9999%256)) {
 				t.Errorf("record %+v, %v", r, ok)
 			}
@@ -192,10 +192,10 @@ func TestDamagedIndexIsBuiltAnew(t *testing.T) {
 			}
 		})
 	}
-	x, err := openIndex(path, treeID{1, 3}, discard())
+	x, err := openIndex(path, treeID{fsid: 1, root: 3}, discard())
 	must(t, err)
 	defer x.close()
-	if _, ok := x.get(1); ok {
+	if _, ok := x.get(inode{ino: 1}); ok {
 		t.Error("another tree's index was believed")
 	}
 }
@@ -203,18 +203,18 @@ func TestDamagedIndexIsBuiltAnew(t *testing.T) {
 func TestIndexCountsAfterARestartOnlyWhenSynced(t *testing.T) {
 	for _, synced := range []bool{true, false} {
 		path := filepath.Join(t.TempDir(), "index")
-		x, err := openIndex(path, treeID{1, 2}, discard())
+		x, err := openIndex(path, treeID{fsid: 1, root: 2}, discard())
 		must(t, err)
 		x.boot[0] ^= 1 // written by an earlier boot
 		must(t, x.begin())
-		x.put(record{ino: 7})
+		x.put(record{inode: inode{ino: 7}})
 		if synced {
 			must(t, x.markClean())
 		}
 		must(t, x.close())
-		x, err = openIndex(path, treeID{1, 2}, discard())
+		x, err = openIndex(path, treeID{fsid: 1, root: 2}, discard())
 		must(t, err)
-		if _, ok := x.get(7); ok != synced {
+		if _, ok := x.get(inode{ino: 7}); ok != synced {
 			t.Errorf("synced %v: record found %v", synced, ok)
 		}
 		must(t, x.close())

@@ -51,7 +51,7 @@ func (a *applier) overwrite(o *operation) (done bool, err error) {
 		return false, nil
 	}
 	defer f.Close()
-	r, known := a.t.index.get(st.Ino)
+	r, known := a.t.index.get(inodeOf(&st))
 	bare := known && r.holds(&st) && r.plain() && len(o.meta.Xattrs) == 0
 	if known {
 		r.flags |= flagRacy
@@ -150,7 +150,7 @@ func (a *applier) holds(dir *fs.Dir, name string, digest *Digest) (record, fs.St
 	if err != nil || !st.IsRegular() {
 		return record{}, st, false
 	}
-	r, ok := a.t.index.get(st.Ino)
+	r, ok := a.t.index.get(inodeOf(&st))
 	return r, st, ok && r.holds(&st) && r.digest == *digest
 }
 

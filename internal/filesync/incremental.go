@@ -20,10 +20,10 @@ import (
 type incremental struct {
 	*pass
 	flags   map[string]changeFlag
-	leaders map[uint64]string // of inodes with several names: the path the others are linked to
-	whole   bool              // nothing that the peer is said to hold counts
-	still   bool              // no directory has appeared: every path that the peer has leads to the same there
-	last    *fs.Dir           // of the path before: neighbours come together
+	leaders map[inode]string // of inodes with several names: the path the others are linked to
+	whole   bool             // nothing that the peer is said to hold counts
+	still   bool             // no directory has appeared: every path that the peer has leads to the same there
+	last    *fs.Dir          // of the path before: neighbours come together
 	lastDir string
 	plan
 }
@@ -35,7 +35,7 @@ type plan struct {
 }
 
 func (p *pass) incremental(c *changes) error {
-	i := &incremental{pass: p, flags: map[string]changeFlag{}, leaders: map[uint64]string{}}
+	i := &incremental{pass: p, flags: map[string]changeFlag{}, leaders: map[inode]string{}}
 	i.leaderOf = map[string]string{}
 	defer func() { i.last.Close() }()
 	// Even when there is nothing to say: the peer serves one pass, and waits for its end.
@@ -56,8 +56,8 @@ func (p *pass) incremental(c *changes) error {
 }
 
 func (i *incremental) gather(c *changes) error {
-	for _, ino := range c.inodes {
-		if r, ok := i.s.index.get(ino); ok {
+	for _, id := range c.inodes {
+		if r, ok := i.s.index.get(id); ok {
 			for _, path := range i.s.index.pathsOf(&r) {
 				c.mark(path, changeMore)
 			}
@@ -163,7 +163,7 @@ func (i *incremental) tree(path string) error {
 
 // leaf plans what is no directory.
 func (i *incremental) leaf(n *node) error {
-	r, known := i.s.index.get(n.st.Ino)
+	r, known := i.s.index.get(inodeOf(&n.st))
 	known = known && i.s.index.current(&r)
 	if n.st.Nlink > 1 {
 		return i.group(n, &r, known)
@@ -201,7 +201,7 @@ func (i *incremental) lastPath(r *record, path string) string {
 // group plans an inode with several names: the leader is one that the peer has already, where there is one; every other
 // name is linked to it again, for the leader's inode at the peer may be a new one then.
 func (i *incremental) group(n *node, r *record, known bool) error {
-	if leader, ok := i.leaders[n.st.Ino]; ok {
+	if leader, ok := i.leaders[inodeOf(&n.st)]; ok {
 		if leader != n.path && i.leaderOf[n.path] == "" {
 			i.leaderOf[n.path] = leader
 			i.links = append(i.links, n.path)
@@ -221,7 +221,7 @@ func (i *incremental) group(n *node, r *record, known bool) error {
 	if !slices.Contains(paths, n.path) {
 		paths = append(paths, n.path)
 	}
-	i.leaders[n.st.Ino] = paths[0]
+	i.leaders[inodeOf(&n.st)] = paths[0]
 	i.flags[paths[0]] |= i.flags[n.path] & changeContent
 	i.files = append(i.files, paths[0])
 	for _, path := range paths[1:] {
@@ -302,7 +302,7 @@ func (i *incremental) sendFile(n *node, c *changes) error {
 	in := &intent{reread: i.flags[n.path]&changeContent != 0}
 	in.reread = in.reread || c.modified == nil || c.modified(n.dir, n.name)
 	in.kept = !in.reread
-	if r, ok := i.s.index.get(n.st.Ino); ok && !i.whole && i.s.index.current(&r) && r.flags&flagNoDigest == 0 {
+	if r, ok := i.s.index.get(inodeOf(&n.st)); ok && !i.whole && i.s.index.current(&r) && r.flags&flagNoDigest == 0 {
 		in.content, in.digest = true, r.digest
 		if n.st.Nlink == 1 {
 			if from := i.lastPath(&r, n.path); from != n.path {
@@ -315,7 +315,7 @@ func (i *incremental) sendFile(n *node, c *changes) error {
 
 func (i *incremental) sendLink(n *node, _ *changes) error {
 	leader := i.leaderOf[n.path]
-	if r, ok := i.s.index.get(n.st.Ino); ok && i.s.index.current(&r) {
+	if r, ok := i.s.index.get(inodeOf(&n.st)); ok && i.s.index.current(&r) {
 		if !slices.Contains(i.s.index.pathsOf(&r), n.path) {
 			i.s.index.addName(&r, n.path)
 			i.s.index.put(r)
@@ -327,7 +327,7 @@ func (i *incremental) sendLink(n *node, _ *changes) error {
 // again looks once more at paths: at those that the peer could not find, which are sent whole, or those that changed while
 // they were read.
 func (p *pass) again(paths []string, whole bool) error {
-	i := &incremental{pass: p, flags: map[string]changeFlag{}, leaders: map[uint64]string{}}
+	i := &incremental{pass: p, flags: map[string]changeFlag{}, leaders: map[inode]string{}}
 	i.leaderOf = map[string]string{}
 	i.whole = whole
 	defer func() { i.last.Close() }()

@@ -16,14 +16,17 @@ import (
 	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
-// index remembers the digests of a tree's files by inode number, in a hash table on disk: a renamed file keeps its record,
+// index remembers the digests of a tree's files by inode, in a hash table on disk: a renamed file keeps its record,
 // hard links share one, and the process holds none of it in memory. It only ever saves reading: a record that is missing
 // or does not match costs a reread, so a failed write is noted and lived with.
+//
+// Where more than one filesystem shows through in the tree, the numbers of all but the root's are given anew with each mount: what
+// was recorded of files there counts for as long as the index is open.
 //
 // A host that goes down can lose content that the index vouches for, so the index counts only in the boot that wrote it,
 // unless it was marked clean after the tree had reached the disk (sync).
 //
-//	header   magic "migrate-index-1\n" | slots u64 | fsid u64 | root inode u64 | epoch u32 | clean u32 | boot id [36] | crc32c u32
+//	header   magic "migrate-index-2\n" | slots u64 | fsid u64 | root inode u64 | epoch u32 | clean u32 | boot id [36] | crc32c u32
 //	slot     a record, or zeros
 type index struct {
 	table
@@ -36,16 +39,17 @@ type index struct {
 	used  uint64
 	live  uint64 // of them, those seen in this epoch
 	epoch uint32
+	since uint32 // the epoch before it was opened
 	clean bool
 	names names
 	err   error // the first failed write: from then on records may be missing
 }
 
-// treeID is the tree that an index belongs to.
-type treeID struct{ fsid, root uint64 }
+// treeID is the tree that an index belongs to, and the st_dev that it has now.
+type treeID struct{ fsid, root, dev uint64 }
 
 const (
-	indexMagic  = "migrate-index-1\n"
+	indexMagic  = "migrate-index-2\n"
 	headerSize  = 88
 	headerSpace = 128
 	minSlots    = 1 << 12
@@ -57,7 +61,7 @@ func identify(root *fs.Dir) (treeID, error) {
 		return treeID{}, err
 	}
 	fsid, err := root.FsID()
-	return treeID{fsid: fsid, root: st.Ino}, err
+	return treeID{fsid: fsid, root: st.Ino, dev: st.Dev}, err
 }
 
 // openIndex opens the index at path, or begins a new one when there is none or it cannot be used. Without a path it lives
@@ -111,9 +115,10 @@ func (x *index) load() error {
 	}
 	x.slots = le.Uint64(head[16:])
 	x.epoch = le.Uint32(head[40:])
+	x.since = x.epoch
 	clean := le.Uint32(head[44:]) == 1
 	switch {
-	case treeID{le.Uint64(head[24:]), le.Uint64(head[32:])} != x.id:
+	case le.Uint64(head[24:]) != x.id.fsid || le.Uint64(head[32:]) != x.id.root:
 		return errors.New("it is of another tree")
 	case !clean && !bytes.Equal(head[48:84], x.boot[:]):
 		return errors.New("the host restarted before the tree was synced")
@@ -194,18 +199,26 @@ func (x *index) writeHeader() error {
 	return nil
 }
 
-// find returns the slot of an inode, or the empty one where it would go.
-func (x *index) find(ino uint64) (slot uint64, r record, ok bool, err error) {
-	slot = x.home(ino)
+// local is an inode as the table has it.
+func (x *index) local(id inode) inode {
+	if id.dev == x.id.dev {
+		id.dev = 0
+	}
+	return id
+}
+
+// find returns the slot of an inode, as local gives it, or the empty one where it would go.
+func (x *index) find(id inode) (slot uint64, r record, ok bool, err error) {
+	slot = x.home(id)
 	for range x.slots {
 		b, err := x.slot(slot, false)
 		if err != nil {
 			return 0, r, false, err
 		}
-		switch binary.LittleEndian.Uint64(b) {
-		case 0:
+		switch ino := binary.LittleEndian.Uint64(b); {
+		case ino == 0:
 			return slot, r, false, nil
-		case ino:
+		case ino == id.ino && uint64(binary.LittleEndian.Uint32(b[88:])) == id.dev:
 			ok = r.decode(b, x.crc)
 			return slot, r, ok, nil
 		}
@@ -215,14 +228,18 @@ func (x *index) find(ino uint64) (slot uint64, r record, ok bool, err error) {
 }
 
 // get returns what is known of an inode.
-func (x *index) get(ino uint64) (record, bool) {
+func (x *index) get(id inode) (record, bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	_, r, ok, err := x.find(ino)
+	_, r, ok, err := x.find(x.local(id))
 	if err != nil {
 		x.note(err)
 	}
-	return r, ok && err == nil
+	if !ok || err != nil || r.dev != 0 && r.epoch <= x.since {
+		return record{}, false
+	}
+	r.dev = id.dev
+	return r, true
 }
 
 // put remembers r; it counts as seen in the present epoch.
@@ -246,7 +263,9 @@ func (x *index) put(r record) {
 }
 
 func (x *index) insert(r *record) error {
-	slot, old, _, err := x.find(r.ino)
+	stored := *r
+	stored.inode = x.local(r.inode)
+	slot, old, _, err := x.find(stored.inode)
 	if err != nil {
 		return err
 	}
@@ -254,7 +273,7 @@ func (x *index) insert(r *record) error {
 	if err != nil {
 		return err
 	}
-	r.encode(b, x.crc)
+	stored.encode(b, x.crc)
 	if old.ino == 0 {
 		x.used++
 	}

@@ -69,7 +69,7 @@ func (l *lister) visit(n *node) error {
 
 // leader returns the first path of an inode that was met before.
 func (l *lister) leader(n *node) (string, bool) {
-	r, ok := l.t.index.get(n.st.Ino)
+	r, ok := l.t.index.get(inodeOf(&n.st))
 	if !ok || !l.t.index.current(&r) {
 		return "", false
 	}
@@ -82,7 +82,7 @@ func (l *lister) leader(n *node) (string, bool) {
 
 // digest returns a record whose digest is the file's, read if need be.
 func (l *lister) digest(n *node) (record, error) {
-	r, ok := l.t.index.get(n.st.Ino)
+	r, ok := l.t.index.get(inodeOf(&n.st))
 	if ok && r.holds(&n.st) {
 		return r, nil
 	}

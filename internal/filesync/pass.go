@@ -22,7 +22,7 @@ type pass struct {
 	ended  bool // end was the last that was sent: the peer speaks next
 	stats  Stats
 	dirty  map[string]struct{} // files whose content must be read, full pass
-	resent map[uint64]struct{} // inodes with several names that got a new inode at the peer
+	resent map[inode]struct{}  // inodes with several names that got a new inode at the peer
 }
 
 // held is what the peer holds at a path, as far as the source knows.
@@ -100,7 +100,7 @@ const racyWindow = 20 * time.Millisecond
 
 // file sends a regular file as far as the peer lacks it, and remembers it in the index.
 func (p *pass) file(n *node, in *intent) error {
-	rec, known := p.s.index.get(n.st.Ino)
+	rec, known := p.s.index.get(inodeOf(&n.st))
 	believed := known && !in.reread && rec.holds(&n.st)
 	plain := rec.plain() && (believed || known && in.written)
 	if known && !in.reread && in.kept && rec.flags&(flagRacy|flagNoDigest) == 0 && rec.size == n.st.Size && rec.mtime == n.st.Mtime {
@@ -286,9 +286,9 @@ func (p *pass) sent(n *node, bytes int64) {
 	p.stats.Bytes += bytes
 	if n.st.Nlink > 1 {
 		if p.resent == nil {
-			p.resent = map[uint64]struct{}{}
+			p.resent = map[inode]struct{}{}
 		}
-		p.resent[n.st.Ino] = struct{}{}
+		p.resent[inodeOf(&n.st)] = struct{}{}
 	}
 }
 

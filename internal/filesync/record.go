@@ -7,10 +7,16 @@ import (
 	"github.com/livemigrate/migrate/internal/sys/fs"
 )
 
+// inode names a file in a tree. The number alone does not: the layers of an overlay and the subvolumes of btrfs count each for
+// themselves.
+type inode struct{ dev, ino uint64 }
+
+func inodeOf(st *fs.Stat) inode { return inode{dev: st.Dev, ino: st.Ino} }
+
 // record is what the index knows of one inode. Its digest is the content's as long as the inode still has this ctime and
 // size.
 type record struct {
-	ino    uint64
+	inode
 	ctime  fs.Time
 	mtime  fs.Time
 	size   int64
@@ -31,11 +37,13 @@ const (
 
 // A record on disk, little endian:
 //
-//	ino u64 | ctime s64 | mtime s64 | ctime_ns u32 | mtime_ns u32 | size u64 | digest [32] | name u64 | epoch u32 | flags u32 | crc32c u32
-const recordSize = 92
+//	ino u64 | ctime s64 | mtime s64 | ctime_ns u32 | mtime_ns u32 | size u64 | digest [32] | name u64 | epoch u32 | flags u32 | dev u32 | crc32c u32
+//
+// dev is 0 on the filesystem of the tree's root, whose own number is another after each mount.
+const recordSize = 96
 
 func newRecord(st *fs.Stat) record {
-	return record{ino: st.Ino, ctime: st.Ctime, mtime: st.Mtime, size: st.Size}
+	return record{inode: inodeOf(st), ctime: st.Ctime, mtime: st.Mtime, size: st.Size}
 }
 
 // holds says whether the digest is still the content's.
@@ -57,13 +65,14 @@ func (r *record) encode(b []byte, table *crc32.Table) {
 	le.PutUint64(b[72:], r.name)
 	le.PutUint32(b[80:], r.epoch)
 	le.PutUint32(b[84:], r.flags)
-	le.PutUint32(b[88:], crc32.Checksum(b[:88], table))
+	le.PutUint32(b[88:], uint32(r.dev))
+	le.PutUint32(b[92:], crc32.Checksum(b[:92], table))
 }
 
 func (r *record) decode(b []byte, table *crc32.Table) bool {
 	le := binary.LittleEndian
 	*r = record{
-		ino:    le.Uint64(b[0:]),
+		inode:  inode{dev: uint64(le.Uint32(b[88:])), ino: le.Uint64(b[0:])},
 		ctime:  fs.Time{Sec: int64(le.Uint64(b[8:])), Nsec: le.Uint32(b[24:])},
 		mtime:  fs.Time{Sec: int64(le.Uint64(b[16:])), Nsec: le.Uint32(b[28:])},
 		size:   int64(le.Uint64(b[32:])),
@@ -72,5 +81,5 @@ func (r *record) decode(b []byte, table *crc32.Table) bool {
 		epoch:  le.Uint32(b[80:]),
 		flags:  le.Uint32(b[84:]),
 	}
-	return le.Uint32(b[88:]) == crc32.Checksum(b[:88], table)
+	return le.Uint32(b[92:]) == crc32.Checksum(b[:92], table)
 }

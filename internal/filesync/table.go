@@ -25,9 +25,9 @@ type block struct {
 }
 
 // home is the slot where an inode's record would be best.
-func (t *table) home(ino uint64) uint64 {
-	spread := (ino / blockSlots) * 0x9e3779b97f4a7c15 >> 20
-	return (spread*blockSlots + ino%blockSlots) & (t.slots - 1)
+func (t *table) home(id inode) uint64 {
+	spread := (id.ino/blockSlots + id.dev*0x85ebca77) * 0x9e3779b97f4a7c15 >> 20
+	return (spread*blockSlots + id.ino%blockSlots) & (t.slots - 1)
 }
 
 // slot returns a slot's bytes, valid until the next call. With write set they will be written to the file.

@@ -1,0 +1,100 @@
+package filesync
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+
+	"github.com/livemigrate/migrate/internal/testutil"
+)
+
+// newOverlayPair has an overlay as its source. fill makes the lower directory, in base, which upper may be, too.
+func newOverlayPair(t *testing.T, base, upper, options string, fill func(*pair)) *pair {
+	t.Helper()
+	p := newPair(t)
+	merged := t.TempDir()
+	for _, d := range []string{base + "/lower", upper + "/upper", upper + "/work"} {
+		must(t, os.Mkdir(d, 0o755))
+	}
+	p.src = base + "/lower"
+	fill(p)
+	p.src = merged
+	err := syscall.Mount("overlay", merged, "overlay", 0, fmt.Sprintf(
+		"lowerdir=%s/lower,upperdir=%s/upper,workdir=%s/work,index=off,%s", base, upper, upper, options))
+	testutil.Need(t, err == nil, "overlayfs")
+	t.Cleanup(func() { must(t, syscall.Unmount(merged, syscall.MNT_DETACH)) })
+	return p
+}
+
+// told is a delta by what the upper directory tells; the trees are equal then.
+func (p *pair) told() {
+	p.t.Helper()
+	if st := p.delta(); st.Full || st.Log != "overlay" {
+		p.t.Errorf("stats: %+v", st)
+	}
+	p.equal()
+}
+
+func TestOverlayTellsByItsUpperDirectory(t *testing.T) {
+	for _, c := range changesOf {
+		t.Run(c.name, func(t *testing.T) {
+			base := mountTmpfs(t, "size=256m")
+			p := newOverlayPair(t, base, base, "redirect_dir=on,xino=off", func(p *pair) {
+				populate(p)
+				must(t, os.Remove(p.at("tmp/whiteout")))
+				dropXattr(t, p.at("etc"), "trusted.overlay.opaque")
+			})
+			p.write("etc/in-upper", "x")
+			p.open(SourceOptions{}, true)
+			p.pass()
+			c.do(p)
+			p.told()
+		})
+	}
+}
+
+// The layers of an overlay number their inodes each for itself.
+func TestLayersThatNumberTheirInodesAlike(t *testing.T) {
+	const pairs = 40
+	link := func(p *pair, dir, text string) {
+		for i := range pairs {
+			name := filepath.Join(dir, strconv.Itoa(i))
+			p.write(name, fmt.Sprint(text, i))
+			must(t, os.Link(p.at(name), p.at(name+"-too")))
+		}
+	}
+	lower, upper := mountTmpfs(t, "size=16m"), mountTmpfs(t, "size=16m")
+	p := newOverlayPair(t, lower, upper, "xino=off", func(p *pair) { link(p, "lower", "of the lower ") })
+	link(p, "upper", "of the upper ")
+	numbers := map[uint64]uint64{}
+	alike := 0
+	for _, dir := range []string{"lower", "upper"} {
+		for i := range pairs {
+			var st syscall.Stat_t
+			must(t, syscall.Stat(p.at(filepath.Join(dir, strconv.Itoa(i))), &st))
+			if dev, ok := numbers[st.Ino]; ok && dev != st.Dev {
+				alike++
+			}
+			numbers[st.Ino] = st.Dev
+		}
+	}
+	if alike == 0 {
+		t.Fatal("no two files have the same number")
+	}
+	p.open(SourceOptions{}, true)
+	p.pass()
+	p.equal()
+	link(p, "new", "of the upper later ")
+	p.append("lower/3", ", written to")
+	p.append("upper/3", ", written to")
+	p.told()
+	p.close()
+	p.open(SourceOptions{}, true)
+	if st := p.pass(); st.Files != 0 {
+		t.Errorf("the next move: %+v", st)
+	}
+	p.equal()
+}
