@@ -27,6 +27,8 @@ type upperState struct {
 	ino   uint64
 	ctime fs.Time
 	size  int64
+	// handle is a directory's. An inode number is given to the next one that is made.
+	handle fs.Handle
 }
 
 func watchOverlay(ctx context.Context, path string) (*overlayLog, error) {
@@ -79,27 +81,42 @@ func (l *overlayLog) name() string { return "overlay" }
 
 func (l *overlayLog) reset() error {
 	l.seen = map[string]upperState{}
-	return walk(l.ctx, l.upper, rootPath, func(n *node) error {
-		l.seen[n.path] = stateOf(n)
-		return nil
+	return walk(l.ctx, l.upper, rootPath, func(n *node) (err error) {
+		l.seen[n.path], err = stateOf(n, &upperState{})
+		return err
 	})
 }
 
-func stateOf(n *node) upperState {
-	return upperState{ino: n.st.Ino, ctime: n.st.Ctime, size: n.st.Size}
+// stateOf looks at an entry. A directory that has changed costs one more look.
+func stateOf(n *node, old *upperState) (upperState, error) {
+	s := upperState{ino: n.st.Ino, ctime: n.st.Ctime, size: n.st.Size, handle: old.handle}
+	if !n.st.IsDir() {
+		s.handle = ""
+	}
+	if s == *old || !n.st.IsDir() {
+		return s, nil
+	}
+	var err error
+	if s.handle, err = n.dir.Handle(n.name); errors.Is(err, syscall.EOPNOTSUPP) {
+		s.handle, err = "", nil // and is then a new one as soon as it changes
+	}
+	return s, err
 }
 
 func (l *overlayLog) take() *changes {
 	c := &changes{paths: map[string]changeFlag{}}
 	now := make(map[string]upperState, len(l.seen))
 	err := walk(l.ctx, l.upper, rootPath, func(n *node) error {
-		s := stateOf(n)
+		old := l.seen[n.path]
+		s, err := stateOf(n, &old)
+		if err != nil {
+			return err
+		}
 		now[n.path] = s
-		old, ok := l.seen[n.path]
-		if ok && old == s {
+		if old == s {
 			return nil
 		}
-		flag, err := dirFlags(n, ok && old.ino == s.ino)
+		flag, err := dirFlags(n, s.handle != "" && old.handle == s.handle)
 		if err != nil {
 			return err
 		}
@@ -118,8 +135,8 @@ func (l *overlayLog) take() *changes {
 	return c
 }
 
-// dirFlags looks at a directory in the upper. A new one may be opaque, which hides what the lower has at its place, or
-// redirected, which shows what the lower has elsewhere (rename of a directory); neither leaves a trace per file.
+// dirFlags looks at a directory in the upper. A new one may be opaque, which hides what the lower has at its place; that leaves no
+// trace per file.
 func dirFlags(n *node, known bool) (changeFlag, error) {
 	if !n.st.IsDir() || n.path == rootPath || known {
 		return 0, nil

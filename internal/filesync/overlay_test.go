@@ -98,3 +98,35 @@ func TestLayersThatNumberTheirInodesAlike(t *testing.T) {
 	}
 	p.equal()
 }
+
+// A directory that is removed and made again, with the inode number of the one before, hides what the lower has there.
+func TestOverlayDirectoryMadeAnewWithItsNumber(t *testing.T) {
+	base := t.TempDir()
+	p := newOverlayPair(t, base, base, "xino=off", func(p *pair) {
+		p.write("d/of-the-lower", "x")
+		p.write("d/sub/of-the-lower", "x")
+	})
+	p.write("d/copied-up", "x")
+	p.write("d/sub/copied-up", "x")
+	upper := func() uint64 {
+		var st syscall.Stat_t
+		must(t, syscall.Stat(base+"/upper/d", &st))
+		return st.Ino
+	}
+	before := upper()
+	p.open(SourceOptions{}, true)
+	p.pass()
+	p.equal()
+	for range 20 {
+		must(t, os.RemoveAll(p.at("d")))
+		must(t, os.Mkdir(p.at("d"), 0o755))
+		if upper() == before {
+			break
+		}
+	}
+	if upper() != before {
+		t.Log("this filesystem gives out no number twice")
+	}
+	p.write("d/later", "x")
+	p.told()
+}
