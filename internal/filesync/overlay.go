@@ -135,26 +135,27 @@ func (l *overlayLog) take() *changes {
 	return c
 }
 
-// dirFlags looks at a directory in the upper. A new one may be opaque, which hides what the lower has at its place; that leaves no
-// trace per file.
+// dirFlags looks at a directory in the upper. A new one may be opaque, which hides what the lower has at its place, or
+// redirected (rename of a directory), which shows what the lower has elsewhere instead; neither leaves a trace per file.
 func dirFlags(n *node, known bool) (changeFlag, error) {
 	if !n.st.IsDir() || n.path == rootPath || known {
 		return 0, nil
 	}
-	flag := changeTree
-	for _, attr := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
-		v, err := n.dir.Xattr(n.name, attr)
-		if errors.Is(err, syscall.ENODATA) || errors.Is(err, syscall.EOPNOTSUPP) {
-			continue
-		}
-		if err != nil {
-			return 0, err
-		}
-		if string(v) == "y" {
-			flag |= changeFresh
+	for _, of := range []string{"trusted.overlay.", "user.overlay."} {
+		for _, attr := range []string{"opaque", "redirect"} {
+			v, err := n.dir.Xattr(n.name, of+attr)
+			if errors.Is(err, syscall.ENODATA) || errors.Is(err, syscall.EOPNOTSUPP) {
+				continue
+			}
+			if err != nil {
+				return 0, err
+			}
+			if attr == "redirect" || string(v) == "y" {
+				return changeTree | changeFresh, nil
+			}
 		}
 	}
-	return flag, nil
+	return changeTree, nil
 }
 
 func (l *overlayLog) pause() func() { return func() {} }

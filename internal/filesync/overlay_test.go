@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/internal/testutil"
 )
 
@@ -129,4 +130,51 @@ func TestOverlayDirectoryMadeAnewWithItsNumber(t *testing.T) {
 	}
 	p.write("d/later", "x")
 	p.told()
+}
+
+// With redirect_dir a directory of the lower is renamed as it is: what stood at its new place has gone, and no file there tells.
+func TestOverlayDirectoryInThePlaceOfAnother(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		do   func(p *pair)
+	}{
+		{"replaced", func(p *pair) {
+			must(p.t, os.RemoveAll(p.at("cur")))
+			must(p.t, os.Rename(p.at("new"), p.at("cur")))
+		}},
+		{"exchanged", func(p *pair) {
+			dir, err := fs.OpenDir(p.src)
+			must(p.t, err)
+			defer dir.Close()
+			must(p.t, dir.Exchange("cur", "new"))
+		}},
+		{"renamed in turn", func(p *pair) {
+			must(p.t, os.Rename(p.at("cur"), p.at("old")))
+			must(p.t, os.Rename(p.at("new"), p.at("cur")))
+			must(p.t, os.Rename(p.at("old"), p.at("new")))
+		}},
+	} {
+		for _, touched := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s while copied up %v", c.name, touched), func(t *testing.T) {
+				base := mountTmpfs(t, "size=16m")
+				p := newOverlayPair(t, base, base, "redirect_dir=on,metacopy=on", func(p *pair) {
+					for _, d := range []string{"cur", "new"} {
+						p.write(d+"/only-in-"+d, "x")
+						p.write(d+"/both", "of "+d)
+						p.write(d+"/sub/both", "of sub in "+d)
+						must(t, os.Link(p.at(d+"/both"), p.at(d+"/both-too")))
+					}
+				})
+				if touched {
+					p.append("cur/sub/both", "!")
+					p.append("new/sub/both", "!")
+				}
+				p.open(SourceOptions{}, true)
+				p.pass()
+				p.equal()
+				c.do(p)
+				p.told()
+			})
+		}
+	}
 }
