@@ -262,6 +262,37 @@ func TestWritesThroughAMappingAreNotMissed(t *testing.T) {
 	}
 }
 
+// The right to write is the open file's, not the mapping's: that has been taken away by the time of the stop, or lent for a moment.
+func TestWritesThroughAMappingThatIsReadOnlySince(t *testing.T) {
+	p := newPair(t)
+	p.write("mapped", strings.Repeat("a", 3*4096))
+	p.write("read", "a")
+	f, err := os.OpenFile(p.at("mapped"), os.O_RDWR, 0)
+	must(t, err)
+	mem, err := syscall.Mmap(int(f.Fd()), 0, 3*4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	must(t, err)
+	defer syscall.Munmap(mem)
+	read, err := os.Open(p.at("read"))
+	must(t, err)
+	defer read.Close()
+	other, err := syscall.Mmap(int(read.Fd()), 0, 1, syscall.PROT_READ, syscall.MAP_SHARED)
+	must(t, err)
+	defer syscall.Munmap(other)
+	dirty := func() ([]string, error) { return WritableFiles(p.src, []int{os.Getpid()}) }
+	p.open(SourceOptions{DirtyFiles: dirty}, true)
+	mem[0] = 'b' // dirty from here on
+	must(t, f.Close())
+	p.pass()
+	p.pass() // what the close has told is done with
+	mem[1] = 'c'
+	must(t, syscall.Mprotect(mem, syscall.PROT_READ))
+	if list, err := dirty(); err != nil || strings.Join(list, " ") != "mapped" {
+		t.Errorf("writable files: %q, %v", list, err)
+	}
+	p.delta()
+	p.equal()
+}
+
 func TestExcludedIsLeftAlone(t *testing.T) {
 	p := newPair(t)
 	p.write("data/here", "only at the source")

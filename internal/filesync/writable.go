@@ -13,7 +13,7 @@ import (
 )
 
 // WritableFiles returns the paths beneath root of the regular files that the processes hold open for writing or have mapped
-// shared and writable, in whichever mount namespace they are. A write through a mapping raises no event and, while the page
+// shared with the right to write, used or not, in whichever mount namespace they are. A write through a mapping raises no event and, while the page
 // stays dirty, no new ctime either, so these files have to be read again in the frozen window. Needs root: the links in
 // /proc/PID/map_files. A process that is gone has none.
 func WritableFiles(root string, pids []int) ([]string, error) {
@@ -44,12 +44,7 @@ func (w *writable) descriptors(pid int) error {
 		return process.Gone(err)
 	}
 	for _, number := range numbers {
-		link := filepath.Join("/proc/"+strconv.Itoa(pid), "fd", number)
-		info, err := os.Lstat(link)
-		if err == nil && info.Mode()&0o200 != 0 { // the link's mode is the descriptor's: opened for writing
-			err = w.link(link)
-		}
-		if err := process.Gone(err); err != nil {
+		if err := process.Gone(w.open(filepath.Join("/proc/"+strconv.Itoa(pid), "fd", number))); err != nil {
 			return err
 		}
 	}
@@ -58,14 +53,24 @@ func (w *writable) descriptors(pid int) error {
 
 func (w *writable) mappings(pid int) error {
 	return process.Gone(process.Mappings(pid, func(m *process.Mapping) error {
-		if m.Name == "" || !m.Writable() || !m.Shared() {
+		if m.Name == "" || !m.Shared() {
 			return nil
 		}
-		return process.Gone(w.link(filepath.Join("/proc/"+strconv.Itoa(pid), "map_files", m.Area)))
+		// What may not be written to now may have been, with pages that are dirty still. The file is open as it was mapped.
+		return process.Gone(w.open(filepath.Join("/proc/"+strconv.Itoa(pid), "map_files", m.Area)))
 	}))
 }
 
-// link looks at one of /proc's links to an open file.
+// open looks at one of /proc's links to an open file. The link's mode is the file's: opened for writing.
+func (w *writable) open(link string) error {
+	info, err := os.Lstat(link)
+	if err != nil || info.Mode()&0o200 == 0 {
+		return err
+	}
+	return w.link(link)
+}
+
+// link looks at what is open for writing.
 func (w *writable) link(link string) error {
 	st, err := fs.StatPath(link)
 	if err != nil {
