@@ -97,15 +97,41 @@ func (c *container) takeUnread(input int) ([]byte, error) {
 	if err := checkUnread(waiting + input); err != nil {
 		return nil, err
 	}
-	var u unread
-	err := u.take(c.pipePath(1), &u.Stdout)
+	seen, err := c.seeUnread()
+	if err == nil {
+		err = seen.keep(c.StateDir()) // before: this process may be killed with what it has taken
+	}
+	if err != nil {
+		return nil, err
+	}
+	taken := &unread{}
+	err = taken.take(c.pipePath(1), &taken.Stdout)
 	if c.pipeLabel(2) != c.pipeLabel(1) {
-		err = errors.Join(err, u.take(c.pipePath(2), &u.Stderr))
+		err = errors.Join(err, taken.take(c.pipePath(2), &taken.Stderr))
 	}
-	if keepErr := u.keep(c.StateDir()); err != nil || keepErr != nil {
-		return nil, errors.Join(err, keepErr, c.giveBack(&u))
+	if err == nil && !taken.equal(seen) { // the reader has come after all
+		err = taken.keep(c.StateDir())
 	}
-	return append(u.Stdout, u.Stderr...), nil
+	if err != nil {
+		return nil, errors.Join(err, c.giveBack(taken))
+	}
+	return append(taken.Stdout, taken.Stderr...), nil
+}
+
+// seeUnread looks at what takeUnread takes.
+func (c *container) seeUnread() (*unread, error) {
+	out, err := c.peek(1)
+	if err != nil {
+		return nil, err
+	}
+	u := &unread{Stdout: out.Data}
+	if c.pipeLabel(2) != c.pipeLabel(1) {
+		if out, err = c.peek(2); err != nil {
+			return nil, err
+		}
+		u.Stderr = out.Data
+	}
+	return u, nil
 }
 
 func (c *container) length(fd int) int {

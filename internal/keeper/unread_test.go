@@ -146,6 +146,48 @@ func TestUnreadOutputIsPutBackWhenAMoveFails(t *testing.T) {
 	}
 }
 
+// A keeper that is killed has written down what it was about to take, and may have taken it from one pipe, or put it back there.
+func TestUnreadOutputOfAKeeperThatWasKilledComesOnce(t *testing.T) {
+	const size = 30_000
+	o, e := strings.Repeat("o", size), strings.Repeat("e", size)
+	for name, take := range map[string][]int{"before": nil, "half-way": {1}, "after": {1, 2}} {
+		t.Run(name, func(t *testing.T) {
+			engine := newEngine(t, 2, size)
+			taker := engine.container(t)
+			u, err := taker.seeUnread()
+			if err == nil {
+				err = u.keep(taker.StateDir())
+			}
+			for _, fd := range take {
+				var data []byte
+				err = errors.Join(err, u.take(taker.pipePath(fd), &data))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			engine.container(t).restoreOutput()
+			if got, want := engine.rest(t), o+"after"+e+"AFTER"; got != want {
+				t.Errorf("the engine reads %d bytes, want %d", len(got), len(want))
+			}
+		})
+	}
+}
+
+// What can't be written down is not taken.
+func TestUnreadOutputStaysInItsPipeWhenItCannotBeKept(t *testing.T) {
+	engine := newEngine(t, 2, 1000)
+	taker := engine.container(t)
+	if err := os.MkdirAll(filepath.Join(taker.StateDir(), unreadName, "in the way"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := taker.takeUnread(0); err == nil {
+		t.Error("taken")
+	}
+	if n := taker.length(1) + taker.length(2); n != 2000 {
+		t.Errorf("%d bytes are in the pipes", n)
+	}
+}
+
 // What does not fit into a message is refused, and stays where it is.
 func TestTooMuchUnreadOutputStaysInItsPipe(t *testing.T) {
 	engine := newEngine(t, 2, 1000)

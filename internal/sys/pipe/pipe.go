@@ -82,15 +82,19 @@ func Length(path string) (int, error) {
 	return n, nil
 }
 
-// Take reads what waits in the pipe that path leads to: no other reader gets that any more. It returns what it has also with an
-// error.
+// Take reads what waits in the pipe that path leads to: no other reader gets that any more. It is one read, so that a process that is
+// killed has taken all or nothing. It returns what it has also with an error.
 func Take(path string) (data []byte, err error) {
 	fd, err := open(path, unix.O_RDONLY)
 	if err != nil {
 		return nil, fmt.Errorf("take from pipe: %w", err)
 	}
 	defer unix.Close(fd)
-	for buffer := make([]byte, 64<<10); ; {
+	size, err := unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+	if err != nil {
+		return nil, fmt.Errorf("take from pipe: %w", os.NewSyscallError("fcntl F_GETPIPE_SZ", err))
+	}
+	for buffer := make([]byte, size); ; {
 		n, err := unix.Read(fd, buffer)
 		switch {
 		case n > 0:
