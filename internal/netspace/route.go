@@ -229,15 +229,23 @@ func (rule *Rule) netlinkRule() (*netlink.Rule, error) {
 	if rule.SuppressPrefix != nil {
 		out.SuppressPrefixlen = *rule.SuppressPrefix
 	}
-	for text, to := range map[string]**net.IPNet{rule.From: &out.Src, rule.To: &out.Dst} {
-		if text == "" {
-			continue
-		}
-		prefix, err := netip.ParsePrefix(text)
-		if err != nil {
-			return nil, fmt.Errorf("%w: rule for %.60q", ErrInvalid, text)
-		}
-		*to = ipNet(prefix)
+	var err error
+	if out.Src, err = ruleNet(rule.From); err != nil {
+		return nil, err
+	}
+	if out.Dst, err = ruleNet(rule.To); err != nil {
+		return nil, err
 	}
 	return out, nil
+}
+
+func ruleNet(text string) (*net.IPNet, error) {
+	if text == "" {
+		return nil, nil
+	}
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		return nil, fmt.Errorf("%w: rule for %.60q", ErrInvalid, text)
+	}
+	return ipNet(prefix), nil
 }
