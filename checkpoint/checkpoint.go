@@ -34,6 +34,8 @@ var (
 	ErrNotRunning = errors.New("container cannot be checkpointed")
 	// ErrUnrestorable: it could be dumped, but not be made again of that. The text names what stands against it.
 	ErrUnrestorable = errors.New("container could not be restored from a checkpoint")
+	// ErrNeeded: another checkpoint has its older one as its parent. The text names it. The container was not touched.
+	ErrNeeded = errors.New("the older checkpoint is still needed")
 	// ErrNoMemTrack: the kernel cannot tell CRIU which pages a process changed (CONFIG_MEM_SOFT_DIRTY): with a page server,
 	// deduplication or lazy pages there is no dump with a parent. Do without these: pages are compared with the parent's then.
 	ErrNoMemTrack = errors.New("this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY)")
@@ -118,7 +120,7 @@ func Run(ctx context.Context, c *runtime.Container, o *Options) error {
 	if o.wantsSnapshot(ctx, c) {
 		take = snapshot
 	}
-	if err := own.openStage(); err != nil {
+	if err := own.openStage(false); err != nil {
 		return fmt.Errorf("checkpoint container %s: %w", c.ID(), err)
 	}
 	return errors.Join(take(ctx, c, &own), own.closeStage())

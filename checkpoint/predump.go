@@ -17,7 +17,7 @@ import (
 func PreDump(ctx context.Context, c *runtime.Container, o *Options) error {
 	own := *o
 	own.compare = o.compares(c)
-	if err := own.openStage(); err != nil {
+	if err := own.openStage(true); err != nil {
 		return fmt.Errorf("pre-dump container %s: %w", c.ID(), err)
 	}
 	d := &dump{container: c, options: &own, client: o.Client}

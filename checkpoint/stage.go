@@ -10,7 +10,7 @@ import (
 
 // openStage has a set taken beside the older one in ImagesDir, whose place it has when it is whole: o says so meanwhile. Pages that go
 // to a page server are not ours to keep apart.
-func (o *Options) openStage() (err error) {
+func (o *Options) openStage(preDump bool) (err error) {
 	if o.NoManifest || o.PageServer != "" || o.ImagesDir == "" {
 		return nil
 	}
@@ -20,6 +20,9 @@ func (o *Options) openStage() (err error) {
 		}
 	}
 	if err := o.checkParent(); err != nil {
+		return err
+	}
+	if err := o.checkChildren(preDump); err != nil {
 		return err
 	}
 	target := o.ImagesDir
@@ -56,6 +59,24 @@ func (o *Options) checkParent() error {
 	}
 	if err != nil {
 		return fmt.Errorf("invalid --parent-path: %w", err)
+	}
+	return nil
+}
+
+// checkChildren: what is built on the set that is replaced could not be restored any more. Pre-dumps are replaced all the time, and
+// what was built on the last one next.
+func (o *Options) checkChildren(preDump bool) error {
+	if !image.Holds(o.ImagesDir) {
+		return nil
+	}
+	children, err := image.BuiltOn(o.ImagesDir)
+	switch {
+	case err != nil:
+		return fmt.Errorf("look for checkpoints that need the older one: %w", err)
+	case len(children) > 0 && preDump:
+		o.log().Warn("what was built on the older pre-dump cannot be restored any more", "images", o.ImagesDir, "built", children)
+	case len(children) > 0:
+		return fmt.Errorf("%w: %s was built on what is in %s: remove it first, or use another --image-path", ErrNeeded, children[0], o.ImagesDir)
 	}
 	return nil
 }

@@ -64,6 +64,9 @@ func openChain(dir string, whole bool) (*Set, error) {
 		if len(set.Parents) == maxParents {
 			return nil, fmt.Errorf("more than %d parents: %w", maxParents, ErrDamaged)
 		}
+		if err := below.checkParent(link); err != nil {
+			return nil, err
+		}
 		parent := filepath.Join(below.Dir, link)
 		if below, err = open(parent, false); err != nil {
 			return nil, fmt.Errorf("parent %q: %w", parent, err)

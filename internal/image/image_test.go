@@ -167,7 +167,7 @@ func TestMissingInventoryIsNoCheckpoint(t *testing.T) {
 
 func TestManifestOfALaterVersionIsRefusedAsSuch(t *testing.T) {
 	dir := checkpoint(t)
-	write(t, dir, manifestName, []byte(`{"version": 3, "metadata": "something new"}`))
+	write(t, dir, manifestName, []byte(`{"version": 4, "metadata": "something new"}`))
 	if _, err := Open(dir); !errors.Is(err, ErrVersion) {
 		t.Errorf("%v", err)
 	}

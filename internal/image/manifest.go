@@ -15,10 +15,12 @@ import (
 	"time"
 )
 
-// Versions of manifests. A set whose pages are compressed has the second, so that a program that does not know of it refuses it.
+// Versions of manifests. A set whose pages are compressed has the second, so that a program that does not know of it refuses it; one
+// that says which set its parent is has the third.
 const (
 	Version       = 1
 	VersionPacked = 2
+	VersionBound  = 3
 )
 
 // ChunkSize is how much of a page file one digest covers, in bytes.
@@ -30,13 +32,16 @@ const maxManifest = 512 << 20
 
 // Manifest is manifest.json. Every file of the set is in it, except logs and statistics.
 type Manifest struct {
-	Version  int        `json:"version"`
-	Created  time.Time  `json:"created"`
-	CRIU     string     `json:"criu"`             // version that wrote the set, like 4.2.1
-	Kernel   string     `json:"kernel"`           // release it ran on
-	Parent   string     `json:"parent,omitempty"` // set below, relative to this directory
-	Metadata []Metadata `json:"metadata"`         // sorted by name
-	Pages    []Pages    `json:"pages"`            // sorted by name
+	Version int       `json:"version"`
+	Created time.Time `json:"created"`
+	CRIU    string    `json:"criu"`             // version that wrote the set, like 4.2.1
+	Kernel  string    `json:"kernel"`           // release it ran on
+	Parent  string    `json:"parent,omitempty"` // set below, relative to this directory
+	// ParentManifest is the BLAKE3 of the manifest of the set below, in hexadecimal; empty where that has none.
+	ParentManifest string `json:"parentManifest,omitempty"`
+
+	Metadata []Metadata `json:"metadata"` // sorted by name
+	Pages    []Pages    `json:"pages"`    // sorted by name
 }
 
 // Metadata is a file with one digest. It is a cryptographic one: these files tell CRIU what to do, and whoever keeps a
@@ -91,6 +96,12 @@ func (m *Manifest) describe(ctx context.Context, dir string, compress bool) erro
 	if m.Parent, err = parentOf(dir); err != nil {
 		return err
 	}
+	if m.ParentManifest, err = digestParent(dir, m.Parent); err != nil {
+		return err
+	}
+	if m.ParentManifest != "" {
+		m.Version = VersionBound
+	}
 	m.Metadata, m.Pages = []Metadata{}, []Pages{}
 	for _, name := range names {
 		path := filepath.Join(dir, name)
@@ -100,7 +111,7 @@ func (m *Manifest) describe(ctx context.Context, dir string, compress bool) erro
 				return err
 			}
 			if packed != nil {
-				m.Version = VersionPacked
+				m.Version = max(m.Version, VersionPacked)
 				m.Pages = append(m.Pages, *packed)
 				continue
 			}
@@ -182,8 +193,8 @@ func parseManifest(text []byte) (*Manifest, error) {
 	if err := json.Unmarshal(text, &head); err != nil {
 		return nil, damaged(manifestName, "%v", err)
 	}
-	if head.Version != Version && head.Version != VersionPacked {
-		return nil, fmt.Errorf("%s: version %d, this program knows %d and %d: %w", manifestName, head.Version, Version, VersionPacked, ErrVersion)
+	if head.Version < Version || head.Version > VersionBound {
+		return nil, fmt.Errorf("%s: version %d, this program knows %d to %d: %w", manifestName, head.Version, Version, VersionBound, ErrVersion)
 	}
 	m := &Manifest{}
 	decoder := json.NewDecoder(bytes.NewReader(text))
@@ -200,6 +211,9 @@ func parseManifest(text []byte) (*Manifest, error) {
 func (m *Manifest) validate() error {
 	if filepath.IsAbs(m.Parent) {
 		return fmt.Errorf("absolute parent %q", m.Parent)
+	}
+	if m.ParentManifest != "" && (m.Version < VersionBound || m.Parent == "" || !isHex(m.ParentManifest, 32)) {
+		return fmt.Errorf("bad digest %q of the manifest of parent %q", m.ParentManifest, m.Parent)
 	}
 	for i, f := range m.Metadata {
 		if !IsMetadata(f.Name) || f.Size < 0 || !isHex(f.Digest, 32) {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/livemigrate/migrate/internal/memory/packed"
 )
@@ -129,7 +130,7 @@ func (s *Set) openPages(name string) (pageReader, error) {
 // Packed tells whether pages of the set, or of one below it, are compressed.
 func (s *Set) Packed() bool {
 	for _, set := range append([]*Set{s}, s.Parents...) {
-		if set.Manifest != nil && set.Manifest.Version >= VersionPacked {
+		if set.Manifest != nil && slices.ContainsFunc(set.Manifest.Pages, func(p Pages) bool { return p.Packed() }) {
 			return true
 		}
 	}

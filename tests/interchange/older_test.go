@@ -34,6 +34,14 @@ func TestOlderCheckpointOutlivesOneThatFailed(t *testing.T) {
 	if err := checkpoint.Run(t.Context(), c.Container, on); err != nil {
 		t.Fatal(err)
 	}
+	// From another place it is noticed only when it is to be restored.
+	away, onIt := filepath.Join(h.dir, "away"), on.ImagesDir
+	takeAway := func(*checkpoint.Options) {
+		onIt = filepath.Join(away, "on")
+		if err := errors.Join(os.Mkdir(away, 0o700), os.Rename(on.ImagesDir, onIt), os.Symlink(images, filepath.Join(away, "images-older"))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	had, used := setOf(t, images), inUse(t, images)
 	fill := func(context.Context) error {
 		err := os.WriteFile(filepath.Join(images, "filler"), make([]byte, 150<<20), 0o600)
@@ -51,7 +59,8 @@ func TestOlderCheckpointOutlivesOneThatFailed(t *testing.T) {
 	}{
 		{"no such criu", 150 << 20, func(o *checkpoint.Options) { o.CRIU = "/nowhere/criu" }, nil, "/nowhere/criu"},
 		{"parent that needs it", 150 << 20, func(o *checkpoint.Options) { o.ParentPath = "../images-on" }, nil, "would replace"},
-		{"room for one", used + 1<<20, nil, checkpoint.ErrNoRoom, "beside the older"},
+		{"set that another needs", 150 << 20, nil, checkpoint.ErrNeeded, on.ImagesDir},
+		{"room for one", used + 1<<20, takeAway, checkpoint.ErrNoRoom, "beside the older"},
 		{"room ends", 150 << 20, func(o *checkpoint.Options) { o.BeforeFreeze = fill }, nil, ""},
 	} {
 		t.Run(f.name, func(t *testing.T) {
@@ -74,8 +83,17 @@ func TestOlderCheckpointOutlivesOneThatFailed(t *testing.T) {
 				t.Errorf("%d bytes are taken, were %d", got, used)
 			}
 			verify(t, images)
-			verifyChain(t, on.ImagesDir)
+			verifyChain(t, onIt)
 		})
+	}
+	replace := func() error {
+		return checkpoint.Run(t.Context(), c.Container, &checkpoint.Options{ImagesDir: images, LeaveRunning: true})
+	}
+	if err := replace(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.restore(h.unique("mixed"), bundle, onIt, nil); !errors.Is(err, image.ErrDamaged) {
+		t.Errorf("on a parent that was made anew: %v", err)
 	}
 	before, err := os.Stat(images)
 	if err != nil {

@@ -1,0 +1,54 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// digestParent is the digest of the manifest of the set that link leads to, or "" when that has none.
+func digestParent(dir, link string) (string, error) {
+	if link == "" {
+		return "", nil
+	}
+	_, digest, err := digestWhole(filepath.Join(dir, link, manifestName))
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
+	return digest, err
+}
+
+// checkParent: what is in the parent's directory must be the set that this one was built on.
+func (s *Set) checkParent(link string) error {
+	if s.Manifest == nil || s.Manifest.ParentManifest == "" {
+		return nil // made by others, or by a program that did not note it
+	}
+	digest, err := digestParent(s.Dir, link)
+	if err == nil && digest != s.Manifest.ParentManifest {
+		err = fmt.Errorf("parent %q is not the set that %q was built on, but one that was made there later: %w", link, s.Dir, ErrDamaged)
+	}
+	return err
+}
+
+// BuiltOn lists the sets beside dir whose parent is in dir.
+func BuiltOn(dir string) ([]string, error) {
+	goal, err := os.Stat(dir)
+	if err != nil {
+		return nil, err
+	}
+	beside := filepath.Dir(filepath.Clean(dir))
+	entries, err := os.ReadDir(beside)
+	if err != nil {
+		return nil, err
+	}
+	var sets []string
+	for _, entry := range entries {
+		path := filepath.Join(beside, entry.Name())
+		// A link that leads nowhere, or whatever else it is called, is no set on this one.
+		if info, err := os.Stat(filepath.Join(path, parentName)); err == nil && os.SameFile(info, goal) {
+			sets = append(sets, path)
+		}
+	}
+	return sets, nil
+}
