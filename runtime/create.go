@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -55,7 +56,7 @@ func (r *Runtime) Create(ctx context.Context, id string, p *Plan, o *CreateOptio
 	if err := warnOfCapabilities(p.Spec.Process, r.log); err != nil {
 		return nil, err
 	}
-	c, err := r.begin(id, p)
+	c, err := r.begin(id, p, "")
 	if err != nil {
 		return nil, err
 	}
@@ -138,7 +139,7 @@ func listening(spec *specs.Spec, sockets int) *specs.Spec {
 }
 
 // begin takes the id and makes what needs no process: the state directory and the cgroup, on paper.
-func (r *Runtime) begin(id string, p *Plan) (_ *creation, err error) {
+func (r *Runtime) begin(id string, p *Plan, arrival string) (_ *creation, err error) {
 	if os.Geteuid() != 0 {
 		if err := p.checkRootless(); err != nil {
 			return nil, err
@@ -168,10 +169,16 @@ func (r *Runtime) begin(id string, p *Plan) (_ *creation, err error) {
 			SystemdCgroup:   r.systemd,
 			CgroupPaths:     group.Paths(),
 			Network:         p.Network,
+			Arrival:         arrival,
 		}},
 		resources: config.Resources,
 	}
 	c.undo.add("remove state", func(context.Context) error { return removeStateDir(dir) })
+	if arrival == "" { // what the container makes of its files no move has brought
+		if err := os.Remove(filepath.Join(p.Bundle, TenantFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+			r.log.Debug("the bundle says still that a move has brought it", "error", err)
+		}
+	}
 	if err := group.CheckFree(); err != nil {
 		return nil, errors.Join(err, c.undo.run(context.Background()))
 	}

@@ -21,6 +21,9 @@ import (
 // ConfigFile is the name of the spec in a bundle.
 const ConfigFile = "config.json"
 
+// TenantFile is the file of a bundle in which moves note whose files it holds. Create, and Prepare without an arrival, remove it.
+const TenantFile = ".migrate-tenant"
+
 // Network joins a container to a bridge of the host.
 type Network = link.Config
 

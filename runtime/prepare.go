@@ -51,11 +51,11 @@ func (r *Runtime) Prepare(ctx context.Context, id string, plan *Plan, o *Prepare
 	if o == nil {
 		o = &PrepareOptions{}
 	}
-	c, err := r.begin(id, plan)
+	c, err := r.begin(id, plan, o.Arrival)
 	if err != nil {
 		return nil, err
 	}
-	c.state.Arrival, c.state.OwnsNetwork = o.Arrival, o.OwnsNetwork
+	c.state.OwnsNetwork = o.OwnsNetwork
 	p := &Prepared{creation: c, root: filepath.Join(c.dir, rootDir), pidFile: o.PidFile}
 	defer func() {
 		if err != nil {

@@ -46,11 +46,15 @@ func (p *place) look(ctx context.Context) (*wire.Offer, error) {
 		f = append(f, preflight.Misfit(preflight.Blocker, preflight.IDTaken, "delete it there, or choose another peer",
 			"container with given ID already exists: %s", p.hello.GetContainer())...)
 	}
+	vacancy, err := p.vacancy()
+	if err != nil {
+		return nil, err
+	}
 	arrival, err := p.arrival()
 	if err != nil {
 		return nil, err
 	}
-	f = append(append(f, p.tooLarge()...), preflight.Arrive(arrival)...)
+	f = append(append(append(f, vacancy...), p.tooLarge()...), preflight.Arrive(arrival)...)
 	host, err := preflight.Host(ctx, p.hostOptions(arrival.Needs))
 	if err != nil {
 		return nil, err

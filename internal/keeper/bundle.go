@@ -22,7 +22,7 @@ func (p *place) makeBundle() error {
 	if err := os.Mkdir(p.bundle, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("make bundle: %w", err)
 	}
-	return p.closeBundle(nil)
+	return errors.Join(p.closeBundle(nil), p.moveIn())
 }
 
 // closeBundle keeps the host's users out of the bundle: what has the set-user-ID bit in a container gives its rights to whoever

@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/livemigrate/migrate/internal/testutil"
+	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -29,7 +30,7 @@ func TestReceivedBundleIsClosed(t *testing.T) {
 		"one that was open":   {true, plan(), 0o700, 0},
 		"of a user namespace": {true, plan(specs.LinuxNamespace{Type: specs.UserNamespace}), 0o710, 200000},
 	} {
-		p := &place{bundle: filepath.Join(t.TempDir(), "bundles", "web")}
+		p := &place{bundle: filepath.Join(t.TempDir(), "bundles", "web"), hello: &wire.Hello{Container: "web"}, identity: &identity{}}
 		if c.there {
 			if err := os.MkdirAll(p.bundle, 0o755); err != nil {
 				t.Fatal(err)

@@ -62,6 +62,7 @@ func openContainer(ctx context.Context, o *Order, move string, log *slog.Logger)
 	if err := checkRunning(c.Container); err != nil {
 		return nil, err
 	}
+	c.settle(livesHere)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, c.Close())

@@ -84,8 +84,11 @@ func (h *host) Reserve(ctx context.Context, hello *wire.Hello) (_ handover.Place
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := errors.Join(p.makeBundle(), p.makeLog()); err != nil {
+	if err := p.makeLog(); err != nil {
 		return nil, nil, err
+	}
+	if err := p.makeBundle(); err != nil {
+		return nil, nil, errors.Join(err, p.closeLog(), p.removeLog())
 	}
 	h.place = p
 	return p, offer, nil

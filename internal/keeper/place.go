@@ -34,6 +34,7 @@ type place struct {
 
 	bundle    string   // <bundles>/<id>, where a container that was here before has left most of its files
 	fresh     bool     // the bundle directory is of this move
+	before    *tenant  // whose files it held; nil when nobody's
 	madeLog   bool     // and so is its log,
 	log       *os.File // which is open from the start: later its path may lead nowhere. nil without one
 	targets   map[int]*filesync.Target
@@ -369,6 +370,8 @@ func (p *place) Discard(ctx context.Context) error {
 	err = errors.Join(err, p.closeDeleted(), p.closeTargets(ctx, false))
 	if p.full && p.fresh {
 		err = errors.Join(err, os.RemoveAll(p.bundle))
+	} else {
+		p.moveOut()
 	}
 	err = errors.Join(err, p.closeLog(), p.removeLog())
 	return errors.Join(err, p.lock.Close())

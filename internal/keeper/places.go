@@ -55,6 +55,11 @@ func isWithin(path, dir string) bool {
 	if followed, err := filepath.EvalSymlinks(path); err == nil {
 		path = followed
 	}
+	return isBeneath(path, dir)
+}
+
+// isBeneath is isWithin by the names alone.
+func isBeneath(path, dir string) bool {
 	rel, err := filepath.Rel(dir, path)
 	return err == nil && filepath.IsLocal(rel)
 }

@@ -199,6 +199,7 @@ func (c *container) SayMoved(ctx context.Context) {
 // hasMoved is called before the container here is killed: from then on what was taken of its output is at the peer alone.
 func (c *container) hasMoved(ctx context.Context) {
 	c.SayMoved(ctx)
+	c.settle(movedOn)
 	if err := forgetUnread(c.StateDir()); err != nil {
 		c.log.Warn("output that has moved stays with the container's state", "error", err)
 	}

@@ -59,6 +59,7 @@ const (
 	Processor        Code = "processor"         // instructions are missing
 	Configured       Code = "configuration"     // a config.json that no container can be made of
 	IDTaken          Code = "id-taken"          // it has a container of this id
+	BundleTaken      Code = "bundle-taken"      // the directory for its files holds somebody else's
 	Bridge           Code = "bridge"            // of the container's link
 	NetworkNamespace Code = "network-namespace" // one that its config names by path, or what is in it
 	DiskSpace        Code = "disk-space"
@@ -82,7 +83,7 @@ func Codes() []Code {
 		CopiedMemory, DeletedFile, PinnedMemory, IOUring, OwnUserfaultfd, OpenFile, Device, OutsideFile, WatchedOverlay, UnixSocket,
 		SocketKind, MPTCP, PipeMode, FileLease, NestedNamespace, Traced, DeadLeader, Unrelated, Uninterruptible, ForeignLimits, SeccompNotify, SecurityLabel,
 		NotRunning, Arriving, Unrestorable, ReadOnlyRoot, BindMount, HostNetwork, Connections,
-		Machine, Processor, Configured, IDTaken, Bridge, NetworkNamespace, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile, ForeignStdio,
+		Machine, Processor, Configured, IDTaken, BundleTaken, Bridge, NetworkNamespace, DiskSpace, MemorySpace, MemoryLimit, ProcessLimit, LogFile, ForeignStdio,
 		FileMissing, FileDiffers, KernelOlder, NotShared, PeerBusy, TooLarge,
 	}
 }
