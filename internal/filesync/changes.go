@@ -9,6 +9,8 @@ type changeLog interface {
 	reset() error
 	// take returns what happened since the last reset or take.
 	take() *changes
+	// unmapped says whether the end of a mapping that could write is in the log.
+	unmapped() bool
 	// pause leaves what happens in the log until the next take: hearing of it costs processor time.
 	pause() (resume func())
 	close() error

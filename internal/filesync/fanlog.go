@@ -60,6 +60,8 @@ func watchFilesystem(path string, root *fs.Dir, log *slog.Logger) (*fanLog, erro
 
 func (l *fanLog) name() string { return "fanotify" }
 
+func (l *fanLog) unmapped() bool { return true } // the last close of its file
+
 func (l *fanLog) clear() {
 	l.inside = map[fs.Handle]map[string]uint64{}
 	l.strangers = map[fs.Handle]struct{}{}

@@ -25,20 +25,18 @@ func (p *pass) full() error {
 		return err
 	}
 	clear(s.pending)
-	dirty, err := s.dirtyFiles()
-	if err != nil {
+	if err := p.findDirty(); err != nil {
 		return err
 	}
-	p.dirty = make(map[string]struct{}, len(dirty))
-	for _, path := range dirty {
-		p.dirty[path] = struct{}{}
+	for path := range s.opened {
+		p.mistrust(path)
 	}
 	if err := p.ch.Send(p.ctx, encodeBegin(passFull)); err != nil {
 		return err
 	}
 	list := newListing(p.ctx, p.ch)
 	m := merge{pass: p, list: list}
-	err = m.run()
+	err := m.run()
 	list.stop()
 	if err == nil {
 		err = p.settle()
@@ -48,32 +46,6 @@ func (p *pass) full() error {
 	}
 	s.index.sweep()
 	return p.distrust()
-}
-
-// distrust marks what is open for writing at the end of the pass: it may go on changing without a new ctime, so its digest
-// does not count next time.
-func (p *pass) distrust() error {
-	dirty, err := p.s.dirtyFiles()
-	if err != nil {
-		return err
-	}
-	for _, path := range dirty {
-		dir, name := splitPath(path)
-		d, err := p.s.root.Beneath(dir)
-		if err != nil {
-			continue
-		}
-		st, err := d.Stat(name)
-		d.Close()
-		if err != nil {
-			continue
-		}
-		if r, ok := p.s.index.get(inodeOf(&st)); ok {
-			r.flags |= flagRacy
-			p.s.index.put(r)
-		}
-	}
-	return nil
 }
 
 // merge is the meeting of the two walks.
@@ -123,7 +95,7 @@ func (m *merge) visit(n *node) error {
 	if !n.st.IsRegular() {
 		return m.other(n, h)
 	}
-	_, dirty := m.dirty[n.path]
+	_, dirty := m.dirty[inodeOf(&n.st)]
 	return m.file(n, &intent{held: h, reread: dirty})
 }
 

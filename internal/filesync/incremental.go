@@ -72,14 +72,16 @@ func (i *incremental) gather(c *changes) error {
 		i.flags[path] |= changeContent
 	}
 	clear(i.s.pending)
-	if !i.frozen {
+	if !i.frozen && i.s.changes.unmapped() {
 		return nil
 	}
-	dirty, err := i.s.dirtyFiles()
-	if err != nil {
+	if err := i.findDirty(); err != nil || !i.frozen {
 		return err
 	}
-	for _, path := range dirty {
+	for _, path := range i.open {
+		i.flags[path] |= changeContent
+	}
+	for path := range i.s.opened {
 		i.flags[path] |= changeContent
 	}
 	return nil

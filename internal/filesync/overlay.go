@@ -79,6 +79,8 @@ func upperDir(path string) (string, error) {
 
 func (l *overlayLog) name() string { return "overlay" }
 
+func (l *overlayLog) unmapped() bool { return false }
+
 func (l *overlayLog) reset() error {
 	l.seen = map[string]upperState{}
 	return walk(l.ctx, l.upper, rootPath, func(n *node) (err error) {

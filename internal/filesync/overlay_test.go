@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/livemigrate/migrate/internal/sys/fs"
 	"github.com/livemigrate/migrate/internal/testutil"
@@ -173,6 +174,44 @@ func TestOverlayDirectoryInThePlaceOfAnother(t *testing.T) {
 				p.pass()
 				p.equal()
 				c.do(p)
+				p.told()
+			})
+		}
+	}
+}
+
+// A page that is dirty is written to without a new ctime, and overlayfs tells nobody when the mapping ends.
+func TestOverlayFileWhoseMappingHasEnded(t *testing.T) {
+	for name, passes := range map[string]int{"before the first pass": 0, "before the second": 1} {
+		for _, again := range []bool{false, true} {
+			t.Run(fmt.Sprintf("mapped %s with another move %v", name, again), func(t *testing.T) {
+				base := t.TempDir()
+				p := newOverlayPair(t, base, base, "xino=off", func(p *pair) { p.write("d/mapped", "aaaa") })
+				p.append("d/mapped", "bbbb")
+				must(t, os.Link(p.at("d/mapped"), p.at("a-first-name")))
+				o := SourceOptions{DirtyFiles: func() ([]string, error) { return WritableFiles(p.src, []int{os.Getpid()}) }}
+				p.open(o, true)
+				for range passes {
+					p.pass()
+				}
+				f, err := os.OpenFile(p.at("d/mapped"), os.O_RDWR, 0)
+				must(t, err)
+				mem, err := syscall.Mmap(int(f.Fd()), 0, 8, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+				must(t, err)
+				mem[0] = '1'
+				time.Sleep(2 * racyWindow)
+				p.pass()
+				mem[1] = '2'
+				must(t, syscall.Munmap(mem))
+				must(t, f.Close())
+				if again {
+					p.close()
+					p.open(o, true)
+					p.pass()
+					p.equal()
+				} else {
+					p.pass()
+				}
 				p.told()
 			})
 		}

@@ -21,8 +21,9 @@ type pass struct {
 	frozen bool
 	ended  bool // end was the last that was sent: the peer speaks next
 	stats  Stats
-	dirty  map[string]struct{} // files whose content must be read, full pass
-	resent map[inode]struct{}  // inodes with several names that got a new inode at the peer
+	open   []string           // files open for writing when the pass began
+	dirty  map[inode]struct{} // those, and others whose content must be read
+	resent map[inode]struct{} // inodes with several names that got a new inode at the peer
 }
 
 // held is what the peer holds at a path, as far as the source knows.
@@ -147,7 +148,8 @@ func (p *pass) file(n *node, in *intent) error {
 	if !stable {
 		p.unstable(n.path)
 	}
-	p.remember(n, rec, m, digest, racy || !stable)
+	_, dirty := p.dirty[inodeOf(&n.st)] // a page that is dirty changes without a new ctime
+	p.remember(n, rec, m, digest, racy || dirty || !stable)
 	return nil
 }
 

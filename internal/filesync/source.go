@@ -24,7 +24,8 @@ type SourceOptions struct {
 	// Only lists names in the root; when there are any, nothing else in it is sent, nor removed at the peer.
 	Only []string
 	// DirtyFiles returns the paths beneath the root that can be changed without the change log telling: what is open for
-	// writing or mapped writable (see WritableFiles). It is called at the end of a full pass and at the start of a Delta.
+	// writing or mapped writable (see WritableFiles). It is called at the start and the end of a full pass and at the start of a Delta;
+	// on an overlay, which does not tell when a mapping ends, at the start of every pass.
 	DirtyFiles func() ([]string, error)
 	Log        *slog.Logger // nil discards
 }
@@ -40,13 +41,14 @@ type Source struct {
 	why     string    // why changes is nil
 	based   bool      // the peer is known to hold what the index says, but for what the change log names
 	pending map[string]struct{}
+	opened  map[string]struct{} // open for writing at some time since the last delta, where no log tells that a mapping ends
 	bases   bases
 	read    *reader
 }
 
 // OpenSource opens the tree at root. ErrBusy when its index is in use.
 func OpenSource(root string, o *SourceOptions) (*Source, error) {
-	s := &Source{path: root, why: "no change log was started", pending: map[string]struct{}{}}
+	s := &Source{path: root, why: "no change log was started", pending: map[string]struct{}{}, opened: map[string]struct{}{}}
 	if o != nil {
 		s.opt = *o
 	}
@@ -130,6 +132,10 @@ func (s *Source) run(ctx context.Context, ch Channel, frozen bool) (Stats, error
 		s.based = false // what was taken from the change log may not have arrived
 		return p.stats, fmt.Errorf("synchronise %s: %w", s.path, err)
 	}
+	if frozen { // what it has read of those that are not open any more is their last word
+		clear(s.opened)
+		p.noteOpened(p.open)
+	}
 	s.log.Debug("files synchronised", "root", s.path, "stats", p.stats)
 	return p.stats, nil
 }
@@ -165,23 +171,6 @@ func (s *Source) shelters(path string) bool {
 		}
 	}
 	return false
-}
-
-// dirtyFiles returns the paths whose content has to be read whatever the index says.
-func (s *Source) dirtyFiles() ([]string, error) {
-	if s.opt.DirtyFiles == nil {
-		return nil, nil
-	}
-	list, err := s.opt.DirtyFiles()
-	if err != nil {
-		return nil, fmt.Errorf("find files open for writing: %w", err)
-	}
-	for _, p := range list {
-		if err := checkPath(p); err != nil {
-			return nil, fmt.Errorf("files open for writing: %w", err)
-		}
-	}
-	return list, nil
 }
 
 func firstKey(m map[string]struct{}) string {
