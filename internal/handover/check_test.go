@@ -68,9 +68,13 @@ func TestPushIsRefusedWithoutAPeer(t *testing.T) {
 func TestPushTellsWarnings(t *testing.T) {
 	w := newWorld(t)
 	w.link, w.finds = newCable(-1), []*wire.Finding{finding("warning", "unrelated"), finding("note", "tracker")}
+	w.lacks = []*wire.Finding{finding("warning", "bridge")}
 	result := w.push(t.Context(), true)
 	if result.Outcome != report.Moved || len(result.Warnings) == 0 || !strings.Contains(result.Warnings[0], "unrelated") || len(result.Findings) > 0 {
 		t.Errorf("%+v", result)
+	}
+	if last := result.Warnings[max(0, len(result.Warnings)-1)]; len(result.Warnings) != 2 || !strings.HasPrefix(last, "b: ") || !strings.Contains(last, "bridge") {
+		t.Errorf("of what it lacks there: %q", result.Warnings)
 	}
 }
 

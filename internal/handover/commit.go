@@ -50,6 +50,7 @@ func (p *Push) await(ctx context.Context) (verdict, error) {
 	defer cancel()
 	m, err := p.talk.receive(ctx)
 	p.written += time.Duration(min(m.GetDone().GetJournalUs(), uint64(verdictLimit.Microseconds()))) * time.Microsecond
+	p.note(m.GetDone().GetFindings(), p.offer.GetDestination())
 	return verdictOf(m, err)
 }
 

@@ -233,4 +233,6 @@ type Gate interface {
 	Open(ctx context.Context, running func() error) error
 	// Wrote is how long the container's state took to be written in Open.
 	Wrote() time.Duration
+	// Lacks is what the container does without, since Open could not do it.
+	Lacks() []*wire.Finding
 }

@@ -328,6 +328,7 @@ func (r *Receive) resume(ctx context.Context) error {
 	_ = failpoint.Hit(ctx, failpoint.PeerOpened)
 	written := r.journal.Spent() - spent + r.gate.Wrote()
 	done := &wire.Done{ResumeUs: uint64(time.Since(began).Microseconds()), JournalUs: uint64(written.Microseconds())}
+	done.SetFindings(r.gate.Lacks())
 	if d := r.debtor.Load(); d != nil {
 		done.OwedPages = max(1, d.debt.Missing()) // the last word is not said yet
 	}

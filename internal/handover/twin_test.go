@@ -45,6 +45,7 @@ type world struct {
 	offers     *wire.Offer     // what the peer can; nil: no feeding
 	finds      []*wire.Finding // the source's preflight
 	peerFinds  []*wire.Finding // and the peer's
+	lacks      []*wire.Finding // what the container runs without at the peer
 	mode       Mode
 	target     time.Duration // downtime that Auto aims at
 	converge   bool
@@ -325,6 +326,8 @@ func (p twinPlace) Restore(ctx context.Context, _ []byte) (Gate, error) {
 	}
 	return p, nil
 }
+
+func (p twinPlace) Lacks() []*wire.Finding { return p.lacks }
 
 func (p twinPlace) Wrote() time.Duration { return 2 * time.Millisecond }
 

@@ -215,6 +215,14 @@ func (n *network) open(ctx context.Context, stalled []link.Stalled) error {
 // errHook: it is no longer cut off, and what its interfaces are connected to by themselves reaches it.
 var errHook = errors.New("the namespace is connected, but the network hook failed")
 
+// cure is for a user after open has failed.
+func (n *network) cure(err error) string {
+	if errors.Is(err, errHook) {
+		return "do there what the hook's \"open\" does"
+	}
+	return fmt.Sprintf("\"nft delete table netdev migrate-cut\" in %s there, and what the hook's \"open\" does", n.Call.Network.Path)
+}
+
 // announce tells of the addresses that it has now: those of the record may be another's here, where the hook gave it others.
 func (n *network) announce(ctx context.Context) {
 	links, err := netspace.Ethernet(n.space.NS)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -127,6 +128,30 @@ func TestOpenConnectsWithoutItsHook(t *testing.T) {
 	}
 	if _, err := os.Stat(n.mark); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the mark: %v", err)
+	}
+}
+
+// The source's user is told what a container lacks at the peer.
+func TestContainerWithoutAllOfItsNetworkIsTold(t *testing.T) {
+	for name, c := range map[string]struct {
+		spoil func(n *network) error
+		cure  string
+	}{
+		"no hook":      {func(*network) error { return nil }, "hook's \"open\""},
+		"no namespace": {func(n *network) error { return netspace.Remove(n.Call.Network) }, "migrate-cut"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := testNetwork(t, "")
+			if err := c.spoil(n); err != nil {
+				t.Fatal(err)
+			}
+			p := &place{host: &host{log: n.log}, prepared: &runtime.Prepared{}, network: n}
+			p.connect(t.Context(), nil)
+			lacks := p.Lacks()
+			if len(lacks) != 1 || lacks[0].GetSeverity() != "warning" || !strings.Contains(lacks[0].GetCure(), c.cure) {
+				t.Errorf("told are %v", lacks)
+			}
+		})
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/livemigrate/migrate/internal/image"
 	"github.com/livemigrate/migrate/internal/memory/feed"
 	"github.com/livemigrate/migrate/internal/monitor"
+	"github.com/livemigrate/migrate/internal/preflight"
 	"github.com/livemigrate/migrate/internal/unlinked"
 	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/restore"
@@ -54,8 +55,9 @@ type place struct {
 	unlogged  int64 // and how much before that it lacks
 	gate      *restore.Gate
 	running   *runtime.Container
-	carrier   *monitor.Carrier // of its output, from when it runs
-	debt      *debt            // memory that comes when it runs already; nil when none does
+	lacks     preflight.Findings // what it runs without
+	carrier   *monitor.Carrier   // of its output, from when it runs
+	debt      *debt              // memory that comes when it runs already; nil when none does
 }
 
 // Images is the directory of the image set.
@@ -303,6 +305,9 @@ func (p *place) Restore(ctx context.Context, data []byte) (handover.Gate, error)
 
 // Wrote is how long the container's state took to be written in Open.
 func (p *place) Wrote() time.Duration { return p.gate.Wrote() }
+
+// Lacks is what the container does without here.
+func (p *place) Lacks() []*wire.Finding { return p.lacks.ToWire() }
 
 // Open lets the container run: the journal first, then the network, then its first instruction.
 func (p *place) Open(ctx context.Context, running func() error) error {

@@ -94,6 +94,9 @@ func (o *Offer) SetFindings(findings []*Finding) { o.Findings = fit(findings) }
 // SetFindings says what the peer has found when it made the container's place.
 func (p *Prepared) SetFindings(findings []*Finding) { p.Findings = fit(findings) }
 
+// SetFindings says what the container lacks at the peer.
+func (d *Done) SetFindings(findings []*Finding) { d.Findings = fit(findings) }
+
 func checkFindings(findings []*Finding) error {
 	if len(findings) > MaxFindings {
 		return fmt.Errorf("%d findings, the limit is %d", len(findings), MaxFindings)

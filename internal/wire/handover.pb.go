@@ -1551,6 +1551,7 @@ type Done struct {
 	ResumeUs      uint64                 `protobuf:"varint,1,opt,name=resume_us,json=resumeUs,proto3" json:"resume_us,omitempty"`    // from Commit to running
 	OwedPages     uint64                 `protobuf:"varint,2,opt,name=owed_pages,json=owedPages,proto3" json:"owed_pages,omitempty"` // it lacks so many still
 	JournalUs     uint64                 `protobuf:"varint,3,opt,name=journal_us,json=journalUs,proto3" json:"journal_us,omitempty"` // of resume_us, what was waited for until records were written
+	Findings      []*Finding             `protobuf:"bytes,4,rep,name=findings,proto3" json:"findings,omitempty"`                     // what it lacks there besides, its network maybe
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1604,6 +1605,13 @@ func (x *Done) GetJournalUs() uint64 {
 		return x.JournalUs
 	}
 	return 0
+}
+
+func (x *Done) GetFindings() []*Finding {
+	if x != nil {
+		return x.Findings
+	}
+	return nil
 }
 
 // PageRequest asks for pages that tasks at the peer wait for, ahead of the others.
@@ -2089,13 +2097,14 @@ const file_handover_proto_rawDesc = "" +
 	"\x05Ready\x12\x1d\n" +
 	"\n" +
 	"restore_us\x18\x01 \x01(\x04R\trestoreUs\"\b\n" +
-	"\x06Commit\"a\n" +
+	"\x06Commit\"\x97\x01\n" +
 	"\x04Done\x12\x1b\n" +
 	"\tresume_us\x18\x01 \x01(\x04R\bresumeUs\x12\x1d\n" +
 	"\n" +
 	"owed_pages\x18\x02 \x01(\x04R\towedPages\x12\x1d\n" +
 	"\n" +
-	"journal_us\x18\x03 \x01(\x04R\tjournalUs\"#\n" +
+	"journal_us\x18\x03 \x01(\x04R\tjournalUs\x124\n" +
+	"\bfindings\x18\x04 \x03(\v2\x18.migrate.wire.v1.FindingR\bfindings\"#\n" +
 	"\vPageRequest\x12\x14\n" +
 	"\x05slots\x18\x01 \x03(\x04R\x05slots\"&\n" +
 	"\fRoundsStored\x12\x16\n" +
@@ -2186,13 +2195,14 @@ var file_handover_proto_depIdxs = []int32{
 	4,  // 24: migrate.wire.v1.Prepared.findings:type_name -> migrate.wire.v1.Finding
 	25, // 25: migrate.wire.v1.PagesStored.failure:type_name -> migrate.wire.v1.Failure
 	15, // 26: migrate.wire.v1.Images.files:type_name -> migrate.wire.v1.ImageFile
-	25, // 27: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
-	4,  // 28: migrate.wire.v1.Failure.findings:type_name -> migrate.wire.v1.Finding
-	29, // [29:29] is the sub-list for method output_type
-	29, // [29:29] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	4,  // 27: migrate.wire.v1.Done.findings:type_name -> migrate.wire.v1.Finding
+	25, // 28: migrate.wire.v1.Aborted.cause:type_name -> migrate.wire.v1.Failure
+	4,  // 29: migrate.wire.v1.Failure.findings:type_name -> migrate.wire.v1.Finding
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_handover_proto_init() }

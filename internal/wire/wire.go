@@ -101,6 +101,8 @@ func check(m *Message) error {
 		return checkFailure(body.Aborted.GetCause())
 	case *Message_Prepared:
 		return checkFindings(body.Prepared.GetFindings())
+	case *Message_Done:
+		return checkFindings(body.Done.GetFindings())
 	case *Message_Offer:
 		return checkFindings(body.Offer.GetFindings())
 	}
