@@ -53,6 +53,7 @@ func Serve(ctx context.Context, o *ServeOptions) error {
 	if err != nil {
 		return err
 	}
+	router.Sweep()
 	if options.Bound != nil {
 		options.Bound(acceptor.Addr())
 	}

@@ -16,7 +16,8 @@ import (
 )
 
 // sweep removes what keepers that were killed have left on this host and nobody will come back for: the images of moves that
-// have ended, the names that deleted files had for their restore, and the sockets that nobody listens at. What a move that has not ended needs stays.
+// have ended, the names that deleted files had for their restore, and the sockets that nobody listens at. What a move that has
+// not ended needs stays.
 func (p Places) sweep(log *slog.Logger) {
 	spools, _ := filepath.Glob(p.spoolPath("*")) // the pattern is a good one
 	for _, spool := range spools {
@@ -51,6 +52,9 @@ func (p Places) sweep(log *slog.Logger) {
 		}
 	}
 }
+
+// Sweep removes what keepers that were killed have left here, also by a reboot of the host.
+func (r *Router) Sweep() { r.Places.sweep(r.Log) }
 
 // oldMark is the age up to which the source of a move that has ended here may still ask, and the container is connected then.
 const oldMark = time.Hour
