@@ -18,8 +18,7 @@ var (
 	ErrVersion = errors.New("file synchronisation versions differ")
 	// ErrNoBase: an incremental pass was sent to a peer that never saw a full one. Run a Pass with a new Source.
 	ErrNoBase = errors.New("incremental pass without a full one before it")
-	// ErrUnstable: a file was still being written inside the frozen window, by something that is not frozen. Stop that writer,
-	// or exclude the file.
+	// ErrUnstable: a file was still being written inside the frozen window, by something that is not frozen. End that writer.
 	ErrUnstable = errors.New("file changes while it is read")
 	// ErrDigest: content arrived damaged. Try again.
 	ErrDigest = errors.New("content does not match its digest")

@@ -293,6 +293,33 @@ func TestWritesThroughAMappingThatIsReadOnlySince(t *testing.T) {
 	p.equal()
 }
 
+// meddler does something before each frame that is sent.
+type meddler struct {
+	Channel
+	do func()
+}
+
+func (m *meddler) Send(ctx context.Context, parts ...[]byte) error {
+	m.do()
+	return m.Channel.Send(ctx, parts...)
+}
+
+func TestSomebodyElseWritesInTheStop(t *testing.T) {
+	p := newPair(t)
+	p.write("d/log", strings.Repeat("a", 3<<20))
+	p.open(SourceOptions{DirtyFiles: func() ([]string, error) { return []string{"d/log"}, nil }}, true)
+	p.pass()
+	p.append("d/log", "b")
+	_, err, _ := p.try(func(s *Source, ctx context.Context, ch Channel) (Stats, error) {
+		return s.Delta(ctx, &meddler{ch, func() { p.append("d/log", "c") }})
+	})
+	if !errors.Is(err, ErrUnstable) || !strings.Contains(err.Error(), "writes to "+p.at("d/log")+"; end that") {
+		t.Errorf("it said: %v", err)
+	}
+	p.delta()
+	p.equal()
+}
+
 func TestExcludedIsLeftAlone(t *testing.T) {
 	p := newPair(t)
 	p.write("data/here", "only at the source")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -337,7 +338,8 @@ func (p *pass) settle() error {
 func (p *pass) calm() error {
 	for round := 0; p.frozen && len(p.s.pending) > 0; round++ {
 		if round == unstableRounds {
-			return fmt.Errorf("%w: %s", ErrUnstable, firstKey(p.s.pending))
+			file := filepath.Join(p.s.path, firstKey(p.s.pending))
+			return fmt.Errorf("%w: something outside the container writes to %s; end that (fuser -v names it), and try again", ErrUnstable, file)
 		}
 		list := slices.Collect(maps.Keys(p.s.pending))
 		clear(p.s.pending)
