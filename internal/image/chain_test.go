@@ -91,3 +91,32 @@ func TestParentOfOldAndForeignSetsIsTaken(t *testing.T) {
 		t.Errorf("ours on one without: %+v, %v", m, err)
 	}
 }
+
+// CRIU reads for ever what is not there.
+func TestParentWithoutThePagesIsRefused(t *testing.T) {
+	for name, spoil := range map[string]func(parent string) error{
+		"empty":  func(parent string) error { return errors.Join(os.RemoveAll(parent), os.Mkdir(parent, 0o700)) },
+		"no map": func(parent string) error { return os.Remove(filepath.Join(parent, "pagemap-7.img")) },
+		"no pages": func(parent string) error {
+			return errors.Join(os.Remove(filepath.Join(parent, "pagemap-7.img")), (&PageMap{VPid: 7, PagesID: 9}).Write(parent))
+		},
+		"another's pages": func(parent string) error {
+			m := &PageMap{VPid: 7, PagesID: 2}
+			m.add(memory.Range{Start: 18 * memory.PageSize, Pages: 2}, PagePresent)
+			return m.Write(parent)
+		},
+		"whole": func(string) error { return nil },
+	} {
+		parent, child := chained(t)
+		err := errors.Join(os.Remove(filepath.Join(parent, manifestName)), os.Remove(filepath.Join(child, manifestName)), spoil(parent))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := CheckBelow(child); name == "whole" && err != nil || name != "whole" && !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := open(parent, false); err != nil {
+			t.Errorf("%s by itself: %v", name, err)
+		}
+	}
+}

@@ -59,7 +59,10 @@ func openChain(dir string, whole bool) (*Set, error) {
 			return nil, err
 		}
 		if link == "" {
-			return set, nil
+			if len(set.Parents) > 0 {
+				err = set.checkBelow()
+			}
+			return set, err
 		}
 		if len(set.Parents) == maxParents {
 			return nil, fmt.Errorf("more than %d parents: %w", maxParents, ErrDamaged)
