@@ -36,6 +36,8 @@ var (
 	ErrUnrestorable = errors.New("container could not be restored from a checkpoint")
 	// ErrNeeded: another checkpoint has its older one as its parent. The text names it. The container was not touched.
 	ErrNeeded = errors.New("the older checkpoint is still needed")
+	// ErrShared: the image directory is one for everybody, as /tmp is. Make one in it.
+	ErrShared = errors.New("the image directory is everybody's")
 	// ErrNoMemTrack: the kernel cannot tell CRIU which pages a process changed (CONFIG_MEM_SOFT_DIRTY): with a page server,
 	// deduplication or lazy pages there is no dump with a parent. Do without these: pages are compared with the parent's then.
 	ErrNoMemTrack = errors.New("this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY)")
@@ -52,7 +54,7 @@ type (
 
 // Options say what may be saved and how. The zero value refuses everything that reaches out of the container.
 type Options struct {
-	ImagesDir  string // made if need be, and closed to everybody else; an older checkpoint in it is replaced, by Run and PreDump at their end
+	ImagesDir  string // made if need be, and closed to everybody else then; an older checkpoint in it is replaced, by Run and PreDump at their end
 	WorkDir    string // for CRIU's log; ImagesDir when empty
 	ParentPath string // an earlier pre-dump, or checkpoint, relative to ImagesDir
 	CRIU       string // program; see criu.Locate for the default
@@ -195,9 +197,10 @@ func (o *Options) prepare() error {
 			return fmt.Errorf("make image directory: %w", err)
 		}
 	}
-	// Memory holds keys and passwords: nobody else reads it.
-	if err := os.Chmod(o.ImagesDir, 0o700); err != nil {
-		return fmt.Errorf("close image directory to others: %w", err)
+	if o.stage == nil {
+		if err := o.checkDirectory(); err != nil {
+			return err
+		}
 	}
 	if o.ParentPath != "" {
 		if filepath.IsAbs(o.ParentPath) {

@@ -1,24 +1,41 @@
 package checkpoint
 
 import (
+	"cmp"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 )
 
-func TestImageDirectoryIsClosedToOthers(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a", "b")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	o := &Options{ImagesDir: dir, WorkDir: filepath.Join(t.TempDir(), "work")}
-	if err := o.prepare(); err != nil {
-		t.Fatal(err)
-	}
-	for _, dir := range []string{o.ImagesDir, o.WorkDir} {
-		if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-			t.Errorf("%s: %v, %v", dir, info, err)
+func TestImageDirectoryKeepsItsModeAndANewOneIsClosed(t *testing.T) {
+	top := t.TempDir()
+	for name, mode := range map[string]os.FileMode{"open": 0o755, "group": 0o770, "all": 0o777, "tmp": 0o777 | os.ModeSticky, "new": 0} {
+		dir := filepath.Join(top, name)
+		if mode != 0 {
+			if err := errors.Join(os.Mkdir(dir, 0o700), os.Chmod(dir, mode)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want := cmp.Or(mode, 0o700)
+		for _, staged := range []bool{true, false} {
+			o := &Options{ImagesDir: dir, WorkDir: filepath.Join(top, "work"), NoManifest: !staged, Client: &Client{}}
+			err := o.openStage(false)
+			if err == nil {
+				err = o.prepare()
+			}
+			if shared := name == "tmp"; shared != errors.Is(err, ErrShared) || !shared && err != nil {
+				t.Errorf("%s, staged %v: %v", name, staged, err)
+			}
+			for path, want := range map[string]os.FileMode{dir: want, o.ImagesDir: cmp.Or(map[bool]os.FileMode{true: 0o700}[staged && name != "tmp"], want)} {
+				if info, err := os.Stat(path); err != nil || info.Mode()&(os.ModePerm|os.ModeSticky) != want {
+					t.Errorf("%s: %v, %v", path, info.Mode(), err)
+				}
+			}
+			if err := o.closeStage(); err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

@@ -1,7 +1,10 @@
 package checkpoint
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/livemigrate/migrate/internal/criu"
@@ -20,6 +23,9 @@ func (o *Options) openStage(preDump bool) (err error) {
 		}
 	}
 	if err := o.checkParent(); err != nil {
+		return err
+	}
+	if err := o.checkDirectory(); err != nil {
 		return err
 	}
 	if err := o.checkChildren(preDump); err != nil {
@@ -77,6 +83,27 @@ func (o *Options) checkChildren(preDump bool) error {
 		o.log().Warn("what was built on the older pre-dump cannot be restored any more", "images", o.ImagesDir, "built", children)
 	case len(children) > 0:
 		return fmt.Errorf("%w: %s was built on what is in %s: remove it first, or use another --image-path", ErrNeeded, children[0], o.ImagesDir)
+	}
+	return nil
+}
+
+// checkDirectory: memory holds keys and passwords. The files are closed to others, whatever their directory is, whose mode is its
+// owner's affair, but a directory for everybody is a mistake: others may have put something there.
+func (o *Options) checkDirectory() error {
+	info, err := os.Stat(o.ImagesDir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("look at image directory: %w", err)
+	}
+	const everybody = 0o002
+	switch {
+	case info.Mode().Perm()&everybody == 0:
+	case info.Mode()&fs.ModeSticky != 0:
+		return fmt.Errorf("%w: %s: use a directory in it", ErrShared, o.ImagesDir)
+	default:
+		o.log().Warn("everybody may change what is in the image directory", "images", o.ImagesDir, "mode", info.Mode().String())
 	}
 	return nil
 }

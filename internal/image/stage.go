@@ -95,6 +95,9 @@ func (s *Stage) relink(link string) (string, error) {
 // Publish makes the set that of the target, in the place of an older one. It has a manifest. When it returns nil, a power cut
 // loses nothing of it. When it fails, either the older set is there as it was, or whoever opens the target next finds the new one.
 func (s *Stage) Publish() error {
+	if err := closeFiles(s.Dir); err != nil {
+		return fmt.Errorf("publish images: %w", err)
+	}
 	if err := Sync(s.Dir); err != nil {
 		return err
 	}
@@ -107,6 +110,23 @@ func (s *Stage) Publish() error {
 	}
 	if err != nil {
 		return fmt.Errorf("publish images: %w", err)
+	}
+	return nil
+}
+
+// closeFiles closes them to others: their directory may be open.
+func closeFiles(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		if !entry.Type().IsRegular() {
+			continue
+		}
+		if err := os.Chmod(filepath.Join(dir, entry.Name()), 0o600); err != nil {
+			return err
+		}
 	}
 	return nil
 }

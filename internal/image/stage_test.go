@@ -84,6 +84,9 @@ func TestNewSetReplacesTheOldOneWhenItIsWhole(t *testing.T) {
 	}
 	had := entries(t, dir)
 	s := newer(t, dir)
+	if err := errors.Join(os.Chmod(dir, 0o755), os.Chmod(filepath.Join(s.Dir, "core-7.img"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := OpenStage(dir); !errors.Is(err, ErrBusy) {
 		t.Errorf("two at once: %v", err)
 	}
@@ -94,8 +97,11 @@ func TestNewSetReplacesTheOldOneWhenItIsWhole(t *testing.T) {
 		t.Fatal(err)
 	}
 	isNewer(t, dir)
-	if after, err := os.Stat(dir); err != nil || !os.SameFile(before, after) {
-		t.Errorf("it is another directory: %v", err)
+	if after, err := os.Stat(dir); err != nil || !os.SameFile(before, after) || after.Mode().Perm() != 0o755 {
+		t.Errorf("it is another directory: %v, %v", after, err)
+	}
+	if core, err := os.Stat(filepath.Join(dir, "core-7.img")); err != nil || core.Mode().Perm() != 0o600 {
+		t.Errorf("others may read it: %v, %v", core, err)
 	}
 }
 
