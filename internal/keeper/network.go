@@ -59,6 +59,10 @@ func (p *place) makeNetwork(ctx context.Context) (preflight.Findings, error) {
 		Call:   networkCall(p.hello.GetContainer(), p.bundle, specs.StateCreating, p.spec, record),
 		Hooked: places.NetworkHook != "", places: places, mark: places.networkMark(p.hello.GetMove()), log: p.host.log,
 	}
+	// Since the offer hours may have passed, and an engine may have put another container's namespace there: that is not cut off.
+	if err := preflight.Namespace(record, n.Hooked).Refusal(); err != nil {
+		return nil, err
+	}
 	there, err := netspace.Open(record.Path)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/livemigrate/migrate/internal/netspace"
 	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/internal/testutil"
+	"github.com/livemigrate/migrate/internal/wire"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -152,6 +153,41 @@ func TestContainerWithoutAllOfItsNetworkIsTold(t *testing.T) {
 				t.Errorf("told are %v", lacks)
 			}
 		})
+	}
+}
+
+// What an engine has put at the path since the offer is another container's, and stays connected.
+func TestNamespaceThatIsAnothersByNowIsNotCutOff(t *testing.T) {
+	testutil.Root(t)
+	ns, err := netns.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	path := filepath.Join(t.TempDir(), "netns", "web")
+	if err := netns.Bind(ns, "/", path[1:]); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = netns.Unbind(path) }()
+	record := &netspace.Record{Path: path, Links: []netspace.Link{{
+		Name: "eth0", Type: "veth", MAC: "02:00:00:00:00:01", MTU: 1500, Up: true, Addresses: []string{"10.9.8.7/24"}, Bridge: "none0",
+	}}}
+	places := testPlaces(t)
+	p := &place{
+		host: &host{order: &PeerOrder{Places: places}, log: slog.New(slog.DiscardHandler)}, hello: &wire.Hello{Move: testMove, Container: "web"},
+		spec: &specs.Spec{}, identity: &identity{Namespace: record},
+	}
+	if _, err := p.makeNetwork(t.Context()); !errors.Is(err, wire.ErrIncompatible) {
+		t.Errorf("it was taken: %v", err)
+	}
+	if _, err := netspace.Make(record); !errors.Is(err, netspace.ErrOther) {
+		t.Errorf("it was made: %v", err)
+	}
+	if is, err := netspace.IsCut(ns); is || err != nil {
+		t.Errorf("it is cut off: %t, %v", is, err)
+	}
+	if _, err := os.Stat(places.networkMark(testMove)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mark: %v", err)
 	}
 }
 

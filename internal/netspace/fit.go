@@ -87,6 +87,11 @@ func (r *Record) Fit(hooked bool) error {
 		return r.connectable(hooked)
 	}
 	defer ns.Close()
+	return r.found(ns)
+}
+
+// found tells by an error whether a namespace that is at the path is not to be used.
+func (r *Record) found(ns *os.File) error {
 	if err := notHosts(ns, r.Path); err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ func Make(r *Record) (_ *Space, err error) {
 		}
 	}()
 	if s.NS != nil {
-		if err := notHosts(s.NS, r.Path); err != nil {
+		if err := r.found(s.NS); err != nil { // this very one: Fit may have looked at another
 			return s, err
 		}
 		return s, Cut(s.NS)

@@ -34,7 +34,14 @@ func (a *Arrival) judgeNamespace() Findings {
 func (a *Arrival) judgeRecord() Findings {
 	var f Findings
 	f.judgeCut()
-	if err := a.Namespace.Fit(a.Hooked); err != nil {
+	return append(f, Namespace(a.Namespace, a.Hooked)...)
+}
+
+// Namespace finds what is in the way of a network namespace at its path on this host, right now: it changes with what others do.
+// hooked as in Record.Fit.
+func Namespace(record *netspace.Record, hooked bool) Findings {
+	var f Findings
+	if err := record.Fit(hooked); err != nil {
 		cure := "let serve have a --network-hook, or make that bridge on this host"
 		switch {
 		case errors.Is(err, netspace.ErrOther):
@@ -47,7 +54,7 @@ func (a *Arrival) judgeRecord() Findings {
 		f.add(Blocker, NetworkNamespace, cure, "%v", err)
 		return f
 	}
-	if ns, err := netspace.Open(a.Namespace.Path); ns != nil && err == nil { // as it fits, it is used
+	if ns, err := netspace.Open(record.Path); ns != nil && err == nil { // as it fits, it is used
 		defer ns.Close()
 		others, err := strangers(ns, nil)
 		if err != nil {
