@@ -15,6 +15,7 @@ import (
 	"github.com/livemigrate/migrate/internal/link"
 	"github.com/livemigrate/migrate/internal/netspace"
 	"github.com/livemigrate/migrate/internal/preflight"
+	"github.com/livemigrate/migrate/internal/sys/netns"
 	"github.com/livemigrate/migrate/runtime"
 )
 
@@ -22,8 +23,9 @@ import (
 // down before: whoever ends the move of a keeper that is gone finds it.
 type network struct {
 	Call   *netspace.Call `json:"call"`
-	Made   bool           `json:"made"`   // it was not there before
-	Hooked bool           `json:"hooked"` // the hook was called with "add", or is about to be
+	Made   bool           `json:"made"`            // it was not there before
+	Inode  uint64         `json:"inode,omitempty"` // of the namespace that was made, once it is cut off; 0 before that
+	Hooked bool           `json:"hooked"`          // the hook was called with "add", or is about to be
 
 	places Places
 	mark   string // the file that says so
@@ -90,6 +92,12 @@ func (p *place) makeNetwork(ctx context.Context) (preflight.Findings, error) {
 	}
 	left, err := n.space.Furnish()
 	if err != nil {
+		return nil, err
+	}
+	if n.Inode, err = netns.Inode(n.space.NS); err != nil {
+		return nil, err
+	}
+	if err := n.write(); err != nil {
 		return nil, err
 	}
 	var f preflight.Findings
@@ -254,14 +262,42 @@ func (n *network) discard(ctx context.Context) error {
 	if err := n.hook(ctx, netspace.TakeAway); err != nil {
 		n.log.Warn("the network hook may have left something", "container", n.Call.ID, "error", err)
 	}
-	var err error
-	if n.Made {
-		err = netspace.Remove(n.Call.Network)
-	}
+	err := n.remove()
 	if err := errors.Join(err, n.close()); err != nil {
 		return err // whoever comes next tries again
 	}
 	return n.forget()
+}
+
+// remove takes away what was made, if it is that still: nobody may have ended the move until an engine has made another at the path.
+func (n *network) remove() error {
+	if !n.Made {
+		return nil
+	}
+	ns, err := netspace.Open(n.Call.Network.Path)
+	if err != nil && !errors.Is(err, netspace.ErrOther) {
+		return err
+	}
+	if ns == nil { // what is left of it on the host
+		return netspace.Remove(n.Call.Network)
+	}
+	defer ns.Close()
+	if n.Inode == 0 { // its keeper was killed while it made it
+		return netspace.Remove(n.Call.Network)
+	}
+	inode, err := netns.Inode(ns)
+	if err != nil {
+		return err
+	}
+	cut, err := netspace.IsCut(ns) // inodes are given anew, and what was made is cut off as long as its container has not come
+	if err != nil {
+		return err
+	}
+	if inode != n.Inode || !cut {
+		n.log.Warn("the network namespace that was made is gone, and another's is at its path", "path", n.Call.Network.Path)
+		return nil
+	}
+	return netspace.Remove(n.Call.Network)
 }
 
 // leaveNetwork is the end of a namespace by path at the source: it is cut off, and stays its engine's. One that was made for the

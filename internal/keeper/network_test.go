@@ -79,6 +79,46 @@ func TestDiscardGoesOnWithoutItsHook(t *testing.T) {
 	}
 }
 
+// Nobody has ended the move until an engine has made another namespace at the path, and the kernel has given the inode again.
+func TestDiscardLeavesANamespaceThatIsAnothersByNow(t *testing.T) {
+	for name, c := range map[string]struct{ cut, same, stays bool }{
+		"another":        {cut: true, stays: true},
+		"the inode anew": {same: true, stays: true},
+		"what was made":  {cut: true, same: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := testNetwork(t, "")
+			n.Hooked = false
+			ns, err := netspace.Open(n.Call.Network.Path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ns.Close()
+			if n.Inode, err = netns.Inode(ns); err != nil {
+				t.Fatal(err)
+			}
+			if !c.same {
+				n.Inode++
+			}
+			if c.cut {
+				err = netspace.Cut(ns)
+			}
+			if err := errors.Join(err, n.write()); err != nil {
+				t.Fatal(err)
+			}
+			if err := discardNetwork(t.Context(), n.places, testMove, n.log); err != nil {
+				t.Fatal(err)
+			}
+			if is, err := netns.IsAt(n.Call.Network.Path); is != c.stays || err != nil {
+				t.Errorf("it is there: %t, %v", is, err)
+			}
+			if _, err := os.Stat(n.mark); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the mark: %v", err)
+			}
+		})
+	}
+}
+
 func TestDiscardGoesOnWhateverIsAtThePath(t *testing.T) {
 	n := testNetwork(t, "")
 	if err := netspace.Remove(n.Call.Network); err != nil {
