@@ -318,6 +318,7 @@ func (c *container) Dump(ctx context.Context, dir string, gates handover.DumpGat
 	o.Client, c.client = c.client, nil
 	h, err := checkpoint.Begin(ctx, c.Container, o)
 	if err != nil {
+		c.forgetLinks()
 		return nil, errors.Join(err, c.released())
 	}
 	stopped := &held{h, c, dir}
@@ -373,7 +374,13 @@ type held struct {
 }
 
 // Linked tells that CRIU has linked deleted files to names in the rootfs or a volume.
-func (h *held) Linked() (bool, error) { return image.HasLinkRemaps(h.images) }
+func (h *held) Linked() (bool, error) {
+	linked, err := image.HasLinkRemaps(h.images)
+	if err != nil || !linked {
+		return linked, err
+	}
+	return true, h.container.noteLinks(h.images)
+}
 
 // Commit ends it: the container runs at the peer.
 func (h *held) Commit(ctx context.Context) error {
@@ -384,7 +391,9 @@ func (h *held) Commit(ctx context.Context) error {
 // Rollback makes it run on.
 func (h *held) Rollback(ctx context.Context) error {
 	h.container.restoreOutput()
-	return errors.Join(h.Held.Rollback(ctx), h.container.released())
+	err := h.Held.Rollback(ctx)
+	h.container.forgetLinks()
+	return errors.Join(err, h.container.released())
 }
 
 // Destroy removes the container, whose processes may be alive and frozen.
@@ -401,7 +410,7 @@ func (c *container) Stop(ctx context.Context) error {
 		return err
 	}
 	state := c.State()
-	return errors.Join(c.mark(""), c.leaveNetwork(ctx, &state))
+	return errors.Join(c.mark(""), removeIfThere(filepath.Join(c.StateDir(), linksName)), c.leaveNetwork(ctx, &state))
 }
 
 // Revive makes a container run on that was left dumped.
@@ -410,6 +419,7 @@ func (c *container) Revive(ctx context.Context) error {
 	if err := c.order.awaitDumper(ctx, c.move); err != nil {
 		return errors.Join(err, handover.ErrStillFrozen)
 	}
+	c.forgetLinks()
 	if err := checkpoint.Recover(ctx, c.Container); err != nil {
 		return errors.Join(err, handover.ErrStillFrozen)
 	}

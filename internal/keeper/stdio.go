@@ -200,6 +200,7 @@ func (c *container) SayMoved(ctx context.Context) {
 func (c *container) hasMoved(ctx context.Context) {
 	c.SayMoved(ctx)
 	c.settle(movedOn)
+	c.removeLinks(true)
 	if err := forgetUnread(c.StateDir()); err != nil {
 		c.log.Warn("output that has moved stays with the container's state", "error", err)
 	}

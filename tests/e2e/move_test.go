@@ -100,6 +100,11 @@ func TestFilesWrittenDuringTheMoveArrive(t *testing.T) {
 		to := w.other(at)
 		w.push(at, "files", w.tls(to)).moved()
 		c.unharmed()
+		for _, h := range []*lab.Host{w.A, w.B} { // the file of two names had a third in the stop
+			if out, err := h.Run(w.ctx, "find", "/srv/bundles", "-name", "link_remap.*"); err != nil || out != "" {
+				t.Errorf("left on %s: %s, %v", h.Name, out, err)
+			}
+		}
 		at = to
 		time.Sleep(200 * time.Millisecond)
 	}
