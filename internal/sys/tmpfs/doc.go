@@ -6,9 +6,9 @@
 //  3. Restore makes them.
 //
 // Pack writes a line of JSON for each name, in the order in which they are made, each followed by the bytes of its extents; the
-// last line says that it is the last. Names are bytes, not text. Extended attributes and access lists stay behind, as they do
-// with CRIU, whose tar is not told to take them; so do sockets, which whoever listens makes anew. A tree takes a descriptor for
-// each of its levels, and one that is deeper than a path may be long (PATH_MAX) is refused.
+// last line says that it is the last. Names are bytes, not text. Extended attributes and access lists go along, but for labels of
+// security modules; with CRIU, whose tar is not told to take them, they stay behind. Sockets do, which whoever listens makes anew. A
+// tree takes a descriptor for each of its levels, and one that is deeper than a path may be long (PATH_MAX) is refused.
 package tmpfs
 
 import "errors"

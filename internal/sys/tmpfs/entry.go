@@ -32,14 +32,20 @@ type entry struct {
 	Extents [][2]int64 `json:"extents,omitempty"` // offset and length of what is not a hole
 	More    bool       `json:"more,omitempty"`    // after their bytes comes a line with more of them
 	Last    bool       `json:"last,omitempty"`
+
+	Attributes map[string][]byte `json:"attributes,omitempty"` // extended ones, and access lists
 }
 
 // cost is what the name takes without its extents.
 func (e *entry) cost() int64 {
+	cost := int64(nameCost)
 	if !e.Hard && len(e.Link) > shortLink {
-		return nameCost + pageSize
+		cost += pageSize
 	}
-	return nameCost
+	for name, value := range e.Attributes {
+		cost += int64(len(name) + len(value))
+	}
+	return cost
 }
 
 func readEntry(in *bufio.Reader) (e entry, err error) {

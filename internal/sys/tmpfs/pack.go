@@ -38,7 +38,12 @@ func describe(name string, st *unix.Stat_t) entry {
 }
 
 func (p *packer) directory(dir *os.File, name string, st *unix.Stat_t) error {
-	if err := p.lines.Encode(describe(name, st)); err != nil {
+	e := describe(name, st)
+	var err error
+	if e.Attributes, err = readAttributes(within(int(dir.Fd()), ".")); err != nil {
+		return err
+	}
+	if err := p.lines.Encode(e); err != nil {
 		return err
 	}
 	list, err := dir.ReadDir(-1)
@@ -79,6 +84,10 @@ func (p *packer) name(dir *os.File, base, name string) error {
 			return p.lines.Encode(entry{Name: []byte(name), Hard: true, Link: []byte(first)})
 		}
 		p.files[st.Ino] = name
+	}
+	var err error
+	if e.Attributes, err = readAttributes(within(int(dir.Fd()), base)); err != nil {
+		return err
 	}
 	switch kind {
 	case unix.S_IFREG:

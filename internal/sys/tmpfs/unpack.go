@@ -43,16 +43,18 @@ func Unpack(dir string, in *bufio.Reader, limit int64) (taken int64, err error) 
 			return 0, fmt.Errorf("unpack %q of tmpfs: %w", e.Name, err)
 		}
 	}
-	// What is made in a directory changes its time.
+	// What is made in a directory changes its time, and would inherit its default access list.
 	for i := len(directories) - 1; i >= 0; i-- {
 		e := directories[i]
 		d, err := u.directory(string(e.Name))
 		if err != nil {
 			return 0, fmt.Errorf("unpack %q of tmpfs: %w", e.Name, err)
 		}
-		at := unix.NsecToTimespec(e.Mtime)
-		err = unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", d.Fd()), []unix.Timespec{at, at}, 0)
-		if err := errors.Join(os.NewSyscallError("utimensat", err), d.Close()); err != nil {
+		at, path := unix.NsecToTimespec(e.Mtime), within(int(d.Fd()), ".")
+		if err = writeAttributes(path, e.Attributes); err == nil {
+			err = os.NewSyscallError("utimensat", unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{at, at}, 0))
+		}
+		if err := errors.Join(err, d.Close()); err != nil {
 			return 0, fmt.Errorf("unpack %q of tmpfs: %w", e.Name, err)
 		}
 	}
@@ -112,6 +114,11 @@ func (u *unpacker) make(e *entry) (err error) {
 	if kind != unix.S_IFLNK { // after the owner: that takes setuid away
 		if err := unix.Fchmodat(dir, base, e.Mode&0o7777, 0); err != nil {
 			return os.NewSyscallError("fchmodat", err)
+		}
+	}
+	if kind != unix.S_IFDIR { // those later
+		if err := writeAttributes(within(dir, base), e.Attributes); err != nil {
+			return err
 		}
 	}
 	at := unix.NsecToTimespec(e.Mtime)
