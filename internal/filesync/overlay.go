@@ -29,6 +29,8 @@ type upperState struct {
 	size  int64
 	// handle is a directory's. An inode number is given to the next one that is made.
 	handle fs.Handle
+	// racy: it was looked at within a tick of its ctime, and can have changed since without a new one.
+	racy bool
 }
 
 func watchOverlay(ctx context.Context, path string) (*overlayLog, error) {
@@ -83,39 +85,43 @@ func (l *overlayLog) unmapped() bool { return false }
 
 func (l *overlayLog) reset() error {
 	l.seen = map[string]upperState{}
+	since := fs.Now().Add(-racyWindow)
 	return walk(l.ctx, l.upper, rootPath, func(n *node) (err error) {
-		l.seen[n.path], err = stateOf(n, &upperState{})
+		l.seen[n.path], _, err = stateOf(n, &upperState{}, since)
 		return err
 	})
 }
 
-// stateOf looks at an entry. A directory that has changed costs one more look.
-func stateOf(n *node, old *upperState) (upperState, error) {
-	s := upperState{ino: n.st.Ino, ctime: n.st.Ctime, size: n.st.Size, handle: old.handle}
-	if !n.st.IsDir() {
-		s.handle = ""
+// stateOf looks at an entry; same says that it is as it was. A directory that is not costs one more look. What has changed since
+// that time may change again within the tick.
+func stateOf(n *node, old *upperState, since fs.Time) (s upperState, same bool, err error) {
+	s = upperState{ino: n.st.Ino, ctime: n.st.Ctime, size: n.st.Size}
+	if n.st.IsDir() {
+		s.handle = old.handle
 	}
-	if s == *old || !n.st.IsDir() {
-		return s, nil
+	same = s == *old // which is not racy then
+	s.racy = !s.ctime.Before(since)
+	if same || !n.st.IsDir() {
+		return s, same, nil
 	}
-	var err error
 	if s.handle, err = n.dir.Handle(n.name); errors.Is(err, syscall.EOPNOTSUPP) {
 		s.handle, err = "", nil // and is then a new one as soon as it changes
 	}
-	return s, err
+	return s, false, err
 }
 
 func (l *overlayLog) take() *changes {
 	c := &changes{paths: map[string]changeFlag{}}
 	now := make(map[string]upperState, len(l.seen))
+	since := fs.Now().Add(-racyWindow)
 	err := walk(l.ctx, l.upper, rootPath, func(n *node) error {
 		old := l.seen[n.path]
-		s, err := stateOf(n, &old)
+		s, same, err := stateOf(n, &old, since)
 		if err != nil {
 			return err
 		}
 		now[n.path] = s
-		if old == s {
+		if same {
 			return nil
 		}
 		flag, err := dirFlags(n, s.handle != "" && old.handle == s.handle)

@@ -180,6 +180,34 @@ func TestOverlayDirectoryInThePlaceOfAnother(t *testing.T) {
 	}
 }
 
+// What was looked at within a tick of its change is named once more: it can have changed again without a new ctime.
+func TestOverlayNamesAFreshChangeTwice(t *testing.T) {
+	base := t.TempDir()
+	p := newOverlayPair(t, base, base, "xino=off", func(*pair) {})
+	l, err := watchOverlay(t.Context(), p.src)
+	must(t, err)
+	defer l.close()
+	takes := func() (named bool) { _, named = l.take().paths["x"]; return named }
+	twice := false
+	for range 50 { // it may take longer than a tick to be looked at
+		p.write("x", "x")
+		if !takes() {
+			t.Fatal("not named at all")
+		}
+		if twice = takes(); twice {
+			break
+		}
+	}
+	if !twice {
+		t.Error("not named again")
+	}
+	time.Sleep(2 * racyWindow)
+	takes()
+	if takes() {
+		t.Error("named again and again")
+	}
+}
+
 // A page that is dirty is written to without a new ctime, and overlayfs tells nobody when the mapping ends.
 func TestOverlayFileWhoseMappingHasEnded(t *testing.T) {
 	for name, passes := range map[string]int{"before the first pass": 0, "before the second": 1} {
