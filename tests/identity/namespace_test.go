@@ -103,30 +103,23 @@ func TestNamespaceByPathComesAlong(t *testing.T) {
 	for _, h := range []*lab.Host{w.A, w.B} {
 		w.exec(h, "install", filepath.Join(lab.Repo(), "tests/identity/testdata/network-hook"), "/srv/network-hook")
 	}
-	t.Run("on a bridge", func(t *testing.T) {
-		w.t = t
-		w.bridgedNamespace()
-	})
-	t.Run("by a hook", func(t *testing.T) {
-		w.t = t
-		w.hookedNamespace()
-	})
-	t.Run("with another address", func(t *testing.T) {
-		w.t = t
-		w.renumberedNamespace()
-	})
-	t.Run("the host's own", func(t *testing.T) {
-		w.t = t
-		w.hostsNetwork()
-	})
-	t.Run("when keepers are killed", func(t *testing.T) {
-		w.t = t
-		w.killedKeepers()
-	})
-	t.Run("prepared by an engine", func(t *testing.T) {
-		w.t = t
-		w.preparedNamespace()
-	})
+	for _, c := range []struct {
+		name string
+		move func()
+	}{
+		{"on a bridge", w.bridgedNamespace},
+		{"by a hook", w.hookedNamespace},
+		{"with another address", w.renumberedNamespace},
+		{"the host's own", w.hostsNetwork},
+		{"when keepers are killed", w.killedKeepers},
+		{"prepared by an engine", w.preparedNamespace},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w.t = t
+			w.exec(w.B, "rm", "-rf", "/srv/bundles/web") // of the container before, which was another
+			c.move()
+		})
+	}
 }
 
 func (w *world) bridgedNamespace() {
