@@ -191,7 +191,7 @@ func (c *container) judgeBinds() preflight.Findings {
 		f = append(f, preflight.Misfit(preflight.Warning, preflight.BindMount, "restart the container, or put the file back",
 			"%s, bind-mounted at %s, has been replaced since: at the peer it is what is there now", b.path, b.Destination)...)
 	}
-	return append(f, c.judgeTrees()...)
+	return append(append(f, c.judgeTrees()...), c.judgeOthers()...)
 }
 
 // judgeTrees finds the volumes that may not be carried, because moves themselves write to them all the time.
