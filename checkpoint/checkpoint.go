@@ -36,8 +36,6 @@ var (
 	ErrUnrestorable = errors.New("container could not be restored from a checkpoint")
 	// ErrNeeded: another checkpoint has its older one as its parent. The text names it. The container was not touched.
 	ErrNeeded = errors.New("the older checkpoint is still needed")
-	// ErrShared: the image directory is one for everybody, as /tmp is. Make one in it.
-	ErrShared = errors.New("the image directory is everybody's")
 	// ErrNoMemTrack: the kernel cannot tell CRIU which pages a process changed (CONFIG_MEM_SOFT_DIRTY): with a page server,
 	// deduplication or lazy pages there is no dump with a parent. Do without these: pages are compared with the parent's then.
 	ErrNoMemTrack = errors.New("this kernel does not track changed memory (CONFIG_MEM_SOFT_DIRTY)")

@@ -88,7 +88,7 @@ func (o *Options) checkChildren(preDump bool) error {
 }
 
 // checkDirectory: memory holds keys and passwords. The files are closed to others, whatever their directory is, whose mode is its
-// owner's affair, but a directory for everybody is a mistake: others may have put something there.
+// owner's affair: a tmpfs that was just mounted is everybody's.
 func (o *Options) checkDirectory() error {
 	info, err := os.Stat(o.ImagesDir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -98,12 +98,8 @@ func (o *Options) checkDirectory() error {
 		return fmt.Errorf("look at image directory: %w", err)
 	}
 	const everybody = 0o002
-	switch {
-	case info.Mode().Perm()&everybody == 0:
-	case info.Mode()&fs.ModeSticky != 0:
-		return fmt.Errorf("%w: %s: use a directory in it", ErrShared, o.ImagesDir)
-	default:
-		o.log().Warn("everybody may change what is in the image directory", "images", o.ImagesDir, "mode", info.Mode().String())
+	if info.Mode().Perm()&everybody != 0 {
+		o.log().Warn("everybody may put files into the image directory", "images", o.ImagesDir, "mode", info.Mode().String())
 	}
 	return nil
 }
