@@ -101,9 +101,11 @@ func (p *place) arrival() (*preflight.Arrival, error) {
 		a.LogFile = ""
 	}
 	for i, t := range p.hello.GetTrees() {
-		if _, err := os.Stat(p.treePath(i)); err != nil || i > 0 && i == p.identity.Deleted { // what is there already is not counted again
-			a.Files += t.GetBytes()
+		var there uint64 // what has come already is not counted again
+		if i == 0 || i != p.identity.Deleted {
+			there = (&tree{path: p.treePath(i)}).size()
 		}
+		a.Files += t.GetBytes() - min(there, t.GetBytes())
 	}
 	if a.Cgroups, err = p.runtime.CgroupPaths(p.hello.GetContainer(), p.spec); err != nil {
 		return nil, fmt.Errorf("%w: %w", wire.ErrIncompatible, err)

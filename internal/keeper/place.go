@@ -373,7 +373,7 @@ func (p *place) Discard(ctx context.Context) error {
 		err = errors.Join(err, os.RemoveAll(p.images))
 	}
 	err = errors.Join(err, p.closeDeleted(), p.closeTargets(ctx, false))
-	if p.full && p.fresh {
+	if p.full && p.neverLived() {
 		err = errors.Join(err, os.RemoveAll(p.bundle))
 	} else {
 		p.moveOut()

@@ -193,6 +193,9 @@ func (p *place) moveOut() {
 	}
 }
 
+// neverLived tells whether no container has ever run in the bundle: what is in it has come from where it still is.
+func (p *place) neverLived() bool { return p.fresh || p.before != nil && p.before.Stay == neverRan }
+
 // settle notes in a container's bundle what becomes of it here, so that it can come back. A bundle that no move would use needs none.
 func (c *container) settle(s stay) {
 	plan := c.Plan()

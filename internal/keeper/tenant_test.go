@@ -156,6 +156,44 @@ func TestBundleSaysWhoseItIs(t *testing.T) {
 	}
 }
 
+// A disk that a move has filled is free again, also when an earlier move had begun to fill it; what somebody lived in stays.
+func TestFullDiskIsFreedAtTheSecondAttempt(t *testing.T) {
+	testutil.Root(t)
+	for s, want := range map[stay]bool{neverRan: true, movedOn: false, livesHere: false} {
+		p := newPlace(t, func(p *place) { p.identity.Created = born })
+		if err := os.MkdirAll(p.treePath(0), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(p.treePath(0), "file"), make([]byte, 64<<10), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := (&tenant{Container: "web", Created: born, Stay: s}).write(p.bundle); err != nil {
+			t.Fatal(err)
+		}
+		p.hello.Trees[0].Bytes = 80 << 10
+		if found, err := p.vacancy(); err != nil || len(found) > 0 {
+			t.Fatal(found, err)
+		}
+		if a, err := p.arrival(); err != nil || a.Files != 16<<10 {
+			t.Errorf("%s: %+v are to come, %v", s, a, err)
+		}
+		if err := p.makeBundle(); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		if p.lock, err = p.host.order.lock("web"); err != nil {
+			t.Fatal(err)
+		}
+		p.full = true
+		if err := p.Discard(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(p.bundle); os.IsNotExist(err) != want {
+			t.Errorf("%s: the bundle is gone: %v", s, !want)
+		}
+	}
+}
+
 // The source's own bundle is one that its container comes back to.
 func TestSourceMarksItsBundle(t *testing.T) {
 	testutil.Root(t)
