@@ -78,7 +78,7 @@ func (t *tree) dirty() ([]string, error) {
 	return filesync.WritableFiles(t.path, pids)
 }
 
-// size is an estimate of what the tree takes on a disk, in bytes.
+// size is an estimate of what the tree takes on a disk, in bytes: a file of several names once, and nothing that is mounted in it.
 func (t *tree) size() uint64 {
 	var blocks int64
 	for _, name := range t.only {
@@ -89,19 +89,37 @@ func (t *tree) size() uint64 {
 	if len(t.only) > 0 {
 		return uint64(blocks) * 512
 	}
-	_ = filepath.WalkDir(t.path, func(_ string, e os.DirEntry, err error) error {
-		if err == nil && e.Type().IsRegular() {
-			blocks += allocated(e)
+	var device uint64
+	named := make(map[[2]uint64]bool)
+	_ = filepath.WalkDir(t.path, func(path string, e os.DirEntry, err error) error {
+		var st *syscall.Stat_t
+		if err == nil && (e.IsDir() || e.Type().IsRegular()) {
+			st = statOf(e)
 		}
-		return nil // names come and go while it runs
+		switch {
+		case st == nil: // names come and go while it runs
+		case path == t.path:
+			device = st.Dev
+		case e.IsDir() && st.Dev != device: // of files an overlay may say which of its layers they are on
+			return filepath.SkipDir
+		case e.IsDir():
+		case st.Nlink > 1 && named[[2]uint64{st.Dev, st.Ino}]:
+		default:
+			if st.Nlink > 1 {
+				named[[2]uint64{st.Dev, st.Ino}] = true
+			}
+			blocks += st.Blocks
+		}
+		return nil
 	})
 	return uint64(blocks) * 512
 }
 
-func allocated(e os.DirEntry) int64 {
+// statOf is nil for what has just gone.
+func statOf(e os.DirEntry) *syscall.Stat_t {
 	info, err := e.Info()
 	if err != nil {
-		return 0
+		return nil
 	}
-	return info.Sys().(*syscall.Stat_t).Blocks
+	return info.Sys().(*syscall.Stat_t)
 }
