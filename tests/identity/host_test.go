@@ -34,5 +34,5 @@ func (w *world) hostsNetwork() {
 		t.Errorf("rules at the source: %q", rules)
 	}
 	figure("host network", "connections are closed, with a warning that names their process; the client is told, and served by the peer's address")
-	w.end(w.B)
+	w.exec(w.B, "migrate", "delete", "--force", "web")
 }

@@ -143,7 +143,6 @@ func (w *world) bridgedNamespace() {
 	if left := w.exec(w.B, "migrate", "delete", "--force", "web") + w.exec(w.B, "ip", "netns", "list"); left != "" {
 		w.t.Errorf("what a move has made stays at its host: %s", left)
 	}
-	w.end(w.B)
 	w.exec(w.A, "ip", "netns", "del", "web") // what an engine has made is its own to remove
 	figure("network namespace by path", "3 moves, %d answers over IPv4 and %d over IPv6; addresses, MAC, MTU, routes, rules, sysctls the same; away %.0f ms at most",
 		client.Answers(), client6.Answers(), away)
@@ -180,7 +179,7 @@ func (w *world) hookedNamespace() {
 		w.t.Errorf("the source's hook was told %q", told)
 	}
 	figure("--network-hook", "a macvlan made by the worked example: %d answers over its connection; refused without a hook, rolled back with one that fails", client.Answers())
-	w.end(w.B)
+	w.exec(w.B, "migrate", "delete", "--force", "web")
 	w.exec(w.A, "ip", "netns", "del", "web")
 }
 
@@ -209,7 +208,7 @@ func (w *world) renumberedNamespace() {
 		w.t.Errorf("%s connections from the old address are there", left)
 	}
 	figure("--network-hook that gives another address", "connections from the old one are closed, those over the loopback and unix sockets go on; push says so")
-	w.end(w.B)
+	w.exec(w.B, "migrate", "delete", "--force", "web")
 	w.exec(w.A, "ip", "netns", "del", "web")
 }
 
@@ -249,7 +248,7 @@ func (w *world) killedKeepers() {
 	if left := w.exec(w.B, "sh", "-c", "ls /run/migrate-handover | grep network; ip netns exec web nft list tables"); left != "" {
 		w.t.Errorf("what is left at the peer: %s", left)
 	}
-	w.end(w.B)
+	w.exec(w.B, "migrate", "delete", "--force", "web")
 	if left := w.exec(w.B, "ip", "netns", "list"); left != "" {
 		w.t.Errorf("namespaces at the peer: %s", left)
 	}
@@ -271,7 +270,7 @@ func (w *world) preparedNamespace() {
 	if owners := w.owners("10.77.0.104"); owners != 1 {
 		w.t.Errorf("%d hosts answer for the address", owners)
 	}
-	w.end(w.B)
+	w.exec(w.B, "migrate", "delete", "--force", "web")
 	if left := w.exec(w.B, "ip", "netns", "list"); !strings.Contains(left, "web") {
 		w.t.Errorf("an engine's namespace was removed: %q", left)
 	}

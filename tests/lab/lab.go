@@ -16,8 +16,6 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
-
-	oci "github.com/livemigrate/migrate/runtime"
 )
 
 // Lab is two hosts, A and B, and a client, C, on one bridge.
@@ -116,20 +114,6 @@ func (h *Host) Start(ctx context.Context, args ...string) error {
 func (h *Host) Bundle(ctx context.Context, kind, dir string, args ...string) error {
 	_, err := h.Run(ctx, append([]string{filepath.Join(Repo(), "scripts", "bundle"), kind, dir}, args...)...)
 	return err
-}
-
-// Vacate says of the files that a container has left in a received bundle that nobody needs them, so that another one of its name
-// may come. They stay, and it has little to bring, as after a move that has failed. A bundle without a mark stays as it is.
-func (h *Host) Vacate(bundle string) error {
-	path := h.Path(filepath.Join(bundle, oci.TenantFile))
-	mark, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(path, bytes.Replace(mark, []byte(`"here"`), []byte(`"came"`), 1), 0o600)
 }
 
 // Path is where a file of the host's /srv or /var/lib/migrate lies for whoever is outside.
