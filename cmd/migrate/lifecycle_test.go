@@ -16,7 +16,7 @@ import (
 const forever = "while :; do sleep 1; done"
 
 func TestVerbsOfALife(t *testing.T) {
-	h := newContainerHost(t, "echo up > /tmp/up; trap 'echo hup > /tmp/hup' HUP; "+forever, func(s *specs.Spec) {
+	h := newContainerHost(t, "trap 'echo hup > /tmp/hup' HUP; echo up > /tmp/up; "+forever, func(s *specs.Spec) {
 		s.Annotations = map[string]string{"key": "value"}
 	})
 	id, pidFile := h.id("life"), filepath.Join(t.TempDir(), "pid")

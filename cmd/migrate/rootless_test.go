@@ -131,7 +131,7 @@ func (p *person) become(cmd *exec.Cmd) {
 }
 
 func TestRootlessLife(t *testing.T) {
-	h := newPersonsHost(t, "echo up > /tmp/up; trap 'echo usr1 > /tmp/usr1' USR1; "+forever)
+	h := newPersonsHost(t, "trap 'echo usr1 > /tmp/usr1' USR1; echo up > /tmp/up; "+forever)
 	id := h.id("rootless")
 	h.ok("create", id)
 	if got := h.state(id); got.Status != "created" {

@@ -102,7 +102,7 @@ func (p *place) arrival() (*preflight.Arrival, error) {
 	}
 	for i, t := range p.hello.GetTrees() {
 		var there uint64 // what has come already is not counted again
-		if i == 0 || i != p.identity.Deleted {
+		if p.stays(i) && (i == 0 || i != p.identity.Deleted) {
 			there = (&tree{path: p.treePath(i)}).size()
 		}
 		a.Files += t.GetBytes() - min(there, t.GetBytes())

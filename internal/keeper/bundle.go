@@ -14,6 +14,9 @@ import (
 )
 
 func (p *place) makeBundle() error {
+	if err := p.setAside(); err != nil {
+		return err
+	}
 	_, err := os.Stat(p.bundle)
 	p.fresh = errors.Is(err, os.ErrNotExist)
 	if err := os.MkdirAll(filepath.Dir(p.bundle), 0o755); err != nil {
@@ -47,11 +50,14 @@ func (p *place) closeBundle(plan *runtime.Plan) error {
 	return nil
 }
 
+// volumesDir holds the trees of a bundle besides its root.
+const volumesDir = "volumes"
+
 func (p *place) treePath(index int) string {
 	if index == 0 {
 		return filepath.Join(p.bundle, "rootfs")
 	}
-	return filepath.Join(p.bundle, "volumes", strconv.Itoa(index))
+	return filepath.Join(p.bundle, volumesDir, strconv.Itoa(index))
 }
 
 // findVolumes looks whether each volume is where CRIU will bind it from. In a tree that holds several, what the container has

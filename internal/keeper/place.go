@@ -36,6 +36,7 @@ type place struct {
 	bundle    string   // <bundles>/<id>, where a container that was here before has left most of its files
 	fresh     bool     // the bundle directory is of this move
 	before    *tenant  // whose files it held; nil when nobody's
+	aside     *aside   // what of them is to be kept; nil when nothing is
 	madeLog   bool     // and so is its log,
 	log       *os.File // which is open from the start: later its path may lead nowhere. nil without one
 	targets   map[int]*filesync.Target

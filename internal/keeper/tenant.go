@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/livemigrate/migrate/internal/preflight"
@@ -93,15 +94,16 @@ func (t *tenant) same(id string, created time.Time) bool {
 	return t.Container == id && t.Created.Equal(created)
 }
 
-// vacancy tells what keeps a container out of its directory here: one that lives in it, or files that may be the only ones of
-// their kind. What the same container has left there, or any that has its files elsewhere, is what the move is about to bring.
+// vacancy tells what keeps a container out of its directory here, and what of that has to be set aside for it, because it may be
+// the only one of its kind: volumes of another container that ended there, and whatever no move has brought. What the same
+// container has left there, or any that has its files elsewhere, is what the move is about to bring; and the root of a container
+// goes with it, as with every engine.
 func (p *place) vacancy() (preflight.Findings, error) {
-	p.before = nil
+	p.before, p.aside = nil, nil
 	lodgers, err := p.lodgers()
 	if err != nil {
 		return nil, err
 	}
-	const cure = "move that directory away there, or remove it if nobody needs what is in it, or let serve use another one (--bundles)"
 	if len(lodgers) > 0 {
 		return preflight.Misfit(preflight.Blocker, preflight.BundleTaken, "let serve use another directory (--bundles), or delete that container there",
 			"container %s uses what is in %s, where the files would go", lodgers[0], p.bundle), nil
@@ -109,20 +111,49 @@ func (p *place) vacancy() (preflight.Findings, error) {
 	t, err := readTenant(p.bundle)
 	switch {
 	case errors.Is(err, errNoTenant):
-		if held, err := holdsFiles(p.bundle); err != nil || !held {
-			return nil, err
-		}
-		return preflight.Misfit(preflight.Blocker, preflight.BundleTaken, cure,
-			"%s, where its files would go, is there already, and no move has brought what is in it", p.bundle), nil
+		return p.keep(p.bundle, "no move has brought what is in it")
 	case err != nil:
 		return nil, err
 	case t.Stay == livesHere && !t.same(p.hello.GetContainer(), p.identity.Created):
-		return preflight.Misfit(preflight.Blocker, preflight.BundleTaken, cure,
-			"%s, where its files would go, holds those of another container %s, of %s, perhaps the only ones",
-			p.bundle, t.Container, t.Created.Format(time.RFC3339)), nil
+		return p.keep(filepath.Join(p.bundle, volumesDir),
+			fmt.Sprintf("it is of another container %s, of %s", t.Container, t.Created.Format(time.RFC3339)))
 	}
 	p.before = t
 	return nil, nil
+}
+
+// aside is a directory that is in the way, and where it is to be kept.
+type aside struct{ from, to string }
+
+// keep has the files in a directory set aside, if there are any.
+func (p *place) keep(dir, why string) (preflight.Findings, error) {
+	if held, err := holdsFiles(dir); err != nil || !held {
+		return nil, err
+	}
+	beside := p.bundle + "." + time.Now().UTC().Format("20060102T150405.000Z")
+	p.aside = &aside{from: dir, to: filepath.Join(beside, strings.TrimPrefix(dir, p.bundle))}
+	return preflight.Misfit(preflight.Warning, preflight.BundleTaken, "remove it there when nobody needs it",
+		"%s, where its files go, is there already, and %s: it is kept as %s", dir, why, p.aside.to), nil
+}
+
+// setAside does that.
+func (p *place) setAside() error {
+	if p.aside == nil {
+		return nil
+	}
+	err := os.MkdirAll(filepath.Dir(p.aside.to), 0o700)
+	if err == nil {
+		err = os.Rename(p.aside.from, p.aside.to)
+	}
+	if err != nil {
+		return fmt.Errorf("keep %s, which is in the way (move it away there): %w", p.aside.from, err)
+	}
+	return nil
+}
+
+// stays tells whether a tree's directory is not in what is set aside.
+func (p *place) stays(tree int) bool {
+	return p.aside == nil || !isBeneath(p.treePath(tree), p.aside.from)
 }
 
 // lodgers are other containers of this host with their bundle, their root or a bind mount in the directory.

@@ -16,7 +16,8 @@ import (
 
 var born = time.Date(2026, 5, 4, 3, 2, 1, 987654321, time.UTC)
 
-// Files of somebody else are in the way of a container, and what it has left itself is not.
+// Files of a container that is there are in the way of another one, and what it has left itself is not. What may be the only one of
+// its kind is kept.
 func TestBundleOfAnotherIsNotTakenOver(t *testing.T) {
 	testutil.Root(t)
 	file := func(t *testing.T, p *place, name string) {
@@ -55,23 +56,27 @@ func TestBundleOfAnotherIsNotTakenOver(t *testing.T) {
 	for name, c := range map[string]struct {
 		there func(*testing.T, *place)
 		says  string // "" where it may come
+		kept  string // what is kept of the bundle; "" with says: it may not come
 	}{
-		"nothing":                                {func(*testing.T, *place) {}, ""},
-		"empty directories":                      {func(_ *testing.T, p *place) { _ = os.MkdirAll(filepath.Join(p.bundle, "rootfs"), 0o755) }, ""},
-		"files of a user":                        {func(t *testing.T, p *place) { file(t, p, "volumes/1/db") }, "no move has brought"},
-		"a mark cut short":                       {func(t *testing.T, p *place) { file(t, p, runtime.TenantFile) }, "no move has brought"},
-		"it lived here":                          {mark(livesHere, "web", born), ""},
-		"it has moved on":                        {mark(movedOn, "web", born), ""},
-		"it has failed to come":                  {mark(neverRan, "web", born), ""},
-		"another of its name has moved on":       {mark(movedOn, "web", born.Add(1)), ""},
-		"another of its name has failed to come": {mark(neverRan, "web", born.Add(1)), ""},
-		"another of its name ended here":         {mark(livesHere, "web", born.Add(1)), "perhaps the only ones"},
-		"one of another name ended here":         {mark(livesHere, "db", born), "another container db"},
-		"bundle of a container":                  {lodger(func(plan *runtime.Plan, bundle string) { plan.Bundle = bundle }), "container other uses"},
-		"root of a container":                    {lodger(func(plan *runtime.Plan, bundle string) { plan.Rootfs = bundle + "/rootfs" }), "container other uses"},
+		"nothing":                                {func(*testing.T, *place) {}, "", ""},
+		"empty directories":                      {func(_ *testing.T, p *place) { _ = os.MkdirAll(filepath.Join(p.bundle, "rootfs"), 0o755) }, "", ""},
+		"files of a user":                        {func(t *testing.T, p *place) { file(t, p, "volumes/1/db") }, "no move has brought", "volumes/1/db"},
+		"a mark cut short":                       {func(t *testing.T, p *place) { file(t, p, runtime.TenantFile) }, "no move has brought", runtime.TenantFile},
+		"it lived here":                          {mark(livesHere, "web", born), "", ""},
+		"it has moved on":                        {mark(movedOn, "web", born), "", ""},
+		"it has failed to come":                  {mark(neverRan, "web", born), "", ""},
+		"another of its name has moved on":       {mark(movedOn, "web", born.Add(1)), "", ""},
+		"another of its name has failed to come": {mark(neverRan, "web", born.Add(1)), "", ""},
+		"another of its name ended here":         {mark(livesHere, "web", born.Add(1)), "", ""},
+		"one with volumes ended here": {func(t *testing.T, p *place) {
+			mark(livesHere, "db", born)(t, p)
+			file(t, p, "volumes/1/db")
+		}, "another container db", "volumes/1/db"},
+		"bundle of a container": {lodger(func(plan *runtime.Plan, bundle string) { plan.Bundle = bundle }), "container other uses", ""},
+		"root of a container":   {lodger(func(plan *runtime.Plan, bundle string) { plan.Rootfs = bundle + "/rootfs" }), "container other uses", ""},
 		"volume of a container": {lodger(func(plan *runtime.Plan, bundle string) {
 			plan.Spec.Mounts = []specs.Mount{{Destination: "/data", Type: "bind", Source: bundle + "/volumes/1"}}
-		}), "container other uses"},
+		}), "container other uses", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newPlace(t, func(p *place) { p.identity.Created = born })
@@ -80,8 +85,20 @@ func TestBundleOfAnotherIsNotTakenOver(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if c.says == "" && len(found) > 0 || c.says != "" && (!found.Blocked() || !strings.Contains(found[0].Text, c.says)) {
-				t.Errorf("found %+v, want %q", found, c.says)
+			if c.says == "" && len(found) > 0 || c.says != "" && (found.Blocked() != (c.kept == "") || !strings.Contains(found[0].Text, c.says)) {
+				t.Fatalf("found %+v, want %q", found, c.says)
+			}
+			if c.kept != "" {
+				if err := p.makeBundle(); err != nil {
+					t.Fatal(err)
+				}
+				kept, _ := filepath.Glob(filepath.Join(p.bundle+".*", c.kept))
+				if len(kept) != 1 || !strings.Contains(found[0].Text, filepath.Join(p.bundle+".")) {
+					t.Errorf("kept are %v, said was %q", kept, found[0].Text)
+				}
+				if held, err := holdsFiles(filepath.Join(p.bundle, volumesDir)); held || err != nil {
+					t.Errorf("the volumes are there yet, %v", err)
+				}
 			}
 			for _, f := range found {
 				if f.Code != string(preflight.BundleTaken) || f.Cure == "" {

@@ -116,7 +116,6 @@ func TestNamespaceByPathComesAlong(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w.t = t
-			w.exec(w.B, "rm", "-rf", "/srv/bundles/web") // of the container before, which was another
 			c.move()
 		})
 	}
