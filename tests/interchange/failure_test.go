@@ -296,8 +296,21 @@ func TestOldCheckpointInTheDirectoryIsReplaced(t *testing.T) {
 	if set.Manifest == nil || set.Manifest.CRIU == "" || set.Manifest.Kernel == "" {
 		t.Errorf("manifest %+v", set.Manifest)
 	}
-	if got, want := h.run("stat", "-c", "%a", h.images("1")), "700\n"; got != want {
-		t.Errorf("mode %s: others read the memory", got)
+	if got, want := h.run("stat", "-c", "%a", h.images("1")), "755\n"; got != want {
+		t.Errorf("the directory's mode is %s", got)
+	}
+	files, err := os.ReadDir(h.images("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		info, err := f.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm()&0o077 != 0 && f.Name() != "stats-dump" { // CRIU's times, which come last
+			t.Errorf("others read %s: %v", f.Name(), info.Mode())
+		}
 	}
 }
 
