@@ -164,7 +164,10 @@ func TestCRIUKilledWhileHoldingLosesNothing(t *testing.T) {
 			}
 			// The peer's CRIU, which is there already, stands still, so the source's waits in its notification for as long as
 			// this test likes.
-			peer := waitForCRIU(t, w)
+			peer, err := w.B.AwaitCRIUs()
+			if err != nil {
+				t.Fatal(err)
+			}
 			signalAll(t, peer, syscall.SIGSTOP)
 			if !p.until("restore") {
 				t.Fatalf("push ended before the restore: %s", p.result.Error)
@@ -191,17 +194,6 @@ func TestCRIUKilledWhileHoldingLosesNothing(t *testing.T) {
 			c.unharmed()
 		})
 	}
-}
-
-func waitForCRIU(t *testing.T, w *world) []int {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if pids := w.B.CRIUs(); len(pids) > 0 {
-			return pids
-		}
-	}
-	t.Fatal("the peer starts no CRIU")
-	return nil
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

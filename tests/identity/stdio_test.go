@@ -223,10 +223,8 @@ func (j *journey) fail(to *lab.Host) {
 		j.t.Fatalf("push ended before its rounds: %s", push.Said())
 	}
 	// The peer's CRIU, which is there already, stands still: the move can't be over before the keeper is killed.
-	var criu []int
-	for deadline := time.Now().Add(10 * time.Second); len(criu) == 0 && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		criu = to.CRIUs()
-	}
+	criu, err := to.AwaitCRIUs()
+	j.must(err)
 	for _, pid := range criu {
 		_ = syscall.Kill(pid, syscall.SIGSTOP)
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Holder is the process that keeps the host's namespaces. It is no process of the host's.
@@ -46,6 +47,16 @@ func (h *Host) CRIUs() []int {
 	return h.processes(func(cmdline []byte, _ int) bool {
 		return bytes.Contains(cmdline, []byte("\x00swrk\x00")) || bytes.Contains(cmdline, []byte("criu: "))
 	})
+}
+
+// AwaitCRIUs are they, as soon as there is one.
+func (h *Host) AwaitCRIUs() ([]int, error) {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if pids := h.CRIUs(); len(pids) > 0 {
+			return pids, nil
+		}
+	}
+	return nil, fmt.Errorf("%s starts no CRIU", h.Name)
 }
 
 // Feeders are those that put memory in its place. Their holders, which look the same from outside but have one thread, are not

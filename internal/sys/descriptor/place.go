@@ -29,9 +29,9 @@ func TellSenders(socket syscall.Conn) error {
 }
 
 // ReceivePlaced is one recvmsg of a connection that does not wait: the data, and in control (zero before, and long enough)
-// the records of a descriptor that came along and of the sender, are written by the kernel to the caller's memory within the call. Where that
-// memory is shared, and the table of descriptors too (process.Hold), the descriptor can be found after this process was
-// killed at any moment. n is 0 at the end of the stream; unix.EAGAIN when nothing is there yet.
+// the records of a descriptor that came along and of the sender, are written by the kernel to the caller's memory within the
+// call. Where that memory is shared, and the table of descriptors too (process.Hold), the descriptor can be found after this
+// process was killed at any moment. n is 0 at the end of the stream; unix.EAGAIN when nothing is there yet.
 func ReceivePlaced(fd int, data, control []byte) (n int, err error) {
 	vec := unix.Iovec{Base: unsafe.SliceData(data)}
 	vec.SetLen(len(data))

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -52,16 +51,8 @@ func TestAccessListsAndCapabilitiesArrive(t *testing.T) {
 	}
 	const modes = `cd "$1"; find . -printf '%p %m %U %G %T@\n' | sort`
 	want := run(t, modes, from)
-	root, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	var packed bytes.Buffer
-	if err := tmpfs.Pack(root, &packed); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := tmpfs.Unpack(to, bufio.NewReader(&packed), tmpfs.Limit); err != nil {
+	packed := pack(t, from)
+	if _, err := tmpfs.Unpack(to, bufio.NewReader(packed), tmpfs.Limit); err != nil {
 		t.Fatal(err)
 	}
 	if got := run(t, modes, to); got != want {

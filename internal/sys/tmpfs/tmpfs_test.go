@@ -81,6 +81,21 @@ func TestAllThatIsInAMountArrives(t *testing.T) {
 	}
 }
 
+// pack packs a directory.
+func pack(t *testing.T, dir string) *bytes.Buffer {
+	t.Helper()
+	root, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	var packed bytes.Buffer
+	if err := tmpfs.Pack(root, &packed); err != nil {
+		t.Fatal(err)
+	}
+	return &packed
+}
+
 // A file with every other page has more extents than a line.
 func TestManyHolesArrive(t *testing.T) {
 	testutil.Root(t)
@@ -95,20 +110,12 @@ func TestManyHolesArrive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	root, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	var packed bytes.Buffer
-	if err := tmpfs.Pack(root, &packed); err != nil {
-		t.Fatal(err)
-	}
+	packed := pack(t, from)
 	_, had, err := tmpfs.Look(os.Getpid(), from)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := tmpfs.Unpack(to, bufio.NewReader(&packed), had); err != nil {
+	if _, err := tmpfs.Unpack(to, bufio.NewReader(packed), had); err != nil {
 		t.Fatal(err)
 	}
 	const script = `cd "$1"; sha256sum holes; du -k holes`
